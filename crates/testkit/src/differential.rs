@@ -1,0 +1,256 @@
+//! The differential corpus, `fixtures/differential/`: one directory per Dockerfile, with what a reference builder made of it.
+//!
+//! ```text
+//! NAME/README             the section of the specification it covers, and anything notable
+//! NAME/Dockerfile         (NAME/Dockerfile.dockerignore, if present, lies beside it at the build)
+//! NAME/args.json          what the command line says, see `Arguments`; optional
+//! NAME/context/           the context as git holds it: directories become 0755, files 0644, or 0755 if executable
+//! NAME/context.manifest   made on top of it, see `manifest`; both are optional
+//! NAME/images/TAG/        a Dockerfile built first, over the same context, and tagged TAG; optional
+//! NAME/expected/          config.json, history.json, tree.txt; or error.txt if the reference builder fails
+//! ```
+//!
+//! The recorder (`cargo xtask peers --record`) and the test that runs the corpus through rbuild both start from
+//! [`Case::prepare`], so that both builders see the same bytes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::manifest::Manifest;
+use crate::observed::KnownFiles;
+
+/// The static shell of the base images: as it is on this machine, so listed by name and not by content.
+pub const BUSYBOX: &str = "/bin/busybox";
+
+/// One directory of the corpus.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The directory's name.
+    pub name: String,
+    /// Where it lies.
+    pub directory: PathBuf,
+    /// What `args.json` says.
+    pub arguments: Arguments,
+}
+
+/// What the command line of a case says beside file and context.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Arguments {
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--build-arg`; null is the form without a value, taken from `environment`.
+    pub build_args: BTreeMap<String, Option<String>>,
+    /// The environment of the command line.
+    pub environment: BTreeMap<String, String>,
+    /// `--build-context`: `docker-image://REF` as it is, or the name of a directory (or manifest) of the case.
+    pub contexts: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--secret`, by id.
+    pub secrets: BTreeMap<String, String>,
+    /// `--add-host`, name to address.
+    pub hosts: BTreeMap<String, String>,
+    /// Where in the context the Dockerfile lies; by default it lies outside.
+    pub file: Option<PathBuf>,
+    /// The reference builder refuses this case.
+    pub fails: bool,
+}
+
+/// A case laid out for a builder.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// `--file`.
+    pub dockerfile: PathBuf,
+    /// The context directory.
+    pub context: PathBuf,
+    /// `--build-context`, directories by their path.
+    pub contexts: BTreeMap<String, String>,
+    /// `--secret id=KEY,src=VALUE`.
+    pub secrets: BTreeMap<String, PathBuf>,
+    /// Images to build first, in this order: tag and Dockerfile, over `context`.
+    pub images: Vec<(String, PathBuf)>,
+}
+
+impl Case {
+    /// Every case below `corpus`, by name.
+    ///
+    /// # Errors
+    /// A directory cannot be read or an `args.json` is wrong.
+    pub fn all(corpus: &Path) -> Result<Vec<Self>> {
+        let mut cases = Vec::new();
+        for name in names(corpus)? {
+            let directory = corpus.join(&name);
+            if directory.join("Dockerfile").is_file() {
+                let arguments = read_arguments(&directory.join("args.json"))?;
+                cases.push(Self { name, directory, arguments });
+            }
+        }
+        Ok(cases)
+    }
+
+    /// Lays the case out below the empty directory `work`.
+    ///
+    /// # Errors
+    /// Something of it cannot be read or made; devices and owners need root.
+    pub fn prepare(&self, work: &Path) -> Result<Prepared> {
+        let context = self.tree("context", work)?;
+        let dockerfile = match &self.arguments.file {
+            Some(inside) => context.join(inside),
+            None => work.join("Dockerfile"),
+        };
+        self.copy_dockerfile(&dockerfile)?;
+        let contexts = self.arguments.contexts.iter();
+        let contexts = contexts.map(|(name, value)| Ok((name.clone(), self.named_context(value, work)?)));
+        Ok(Prepared {
+            dockerfile,
+            contexts: contexts.collect::<Result<_>>()?,
+            secrets: self.secrets(work)?,
+            images: self.images(work)?,
+            context,
+        })
+    }
+
+    fn copy_dockerfile(&self, target: &Path) -> Result<()> {
+        fs::create_dir_all(target.parent().context("a Dockerfile has a parent")?)?;
+        fs::copy(self.directory.join("Dockerfile"), target)?;
+        let ignore = self.directory.join("Dockerfile.dockerignore");
+        if ignore.is_file() {
+            let mut beside = target.as_os_str().to_owned();
+            beside.push(".dockerignore");
+            fs::copy(ignore, beside)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directory `name` below `work`, from the case's directory and manifest of that name.
+    fn tree(&self, name: &str, work: &Path) -> Result<PathBuf> {
+        let target = work.join(name);
+        make_directory(&target)?;
+        let checked_in = self.directory.join(name);
+        if checked_in.is_dir() {
+            copy_tree(&checked_in, &target)?;
+        }
+        let manifest = self.directory.join(format!("{name}.manifest"));
+        if manifest.is_file() {
+            let text = fs::read_to_string(&manifest)?;
+            Manifest::parse(&text)
+                .and_then(|manifest| manifest.materialise(&target))
+                .with_context(|| format!("`{}`", manifest.display()))?;
+        }
+        Ok(target)
+    }
+
+    fn named_context(&self, value: &str, work: &Path) -> Result<String> {
+        if value.contains("://") {
+            return Ok(value.to_owned());
+        }
+        Ok(self.tree(value, work)?.display().to_string())
+    }
+
+    fn secrets(&self, work: &Path) -> Result<BTreeMap<String, PathBuf>> {
+        let mut files = BTreeMap::new();
+        for (id, value) in &self.arguments.secrets {
+            let path = work.join(format!("secret-{id}"));
+            fs::write(&path, value)?;
+            files.insert(id.clone(), path);
+        }
+        Ok(files)
+    }
+
+    fn images(&self, work: &Path) -> Result<Vec<(String, PathBuf)>> {
+        let directory = self.directory.join("images");
+        if !directory.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut images = Vec::new();
+        for tag in names(&directory)? {
+            let dockerfile = work.join(format!("Dockerfile.{tag}"));
+            fs::copy(directory.join(&tag).join("Dockerfile"), &dockerfile)?;
+            images.push((tag, dockerfile));
+        }
+        Ok(images)
+    }
+}
+
+/// Makes the base images of the corpus as tars below `target`: one for each `bases/NAME.manifest`, called `NAME.tar`.
+///
+/// Returns name and path of each. The same machine gives the same bytes.
+///
+/// # Errors
+/// A manifest is wrong, or the machine has no [`BUSYBOX`].
+pub fn make_bases(corpus: &Path, target: &Path) -> Result<Vec<(String, PathBuf)>> {
+    fs::create_dir_all(target)?;
+    let mut bases = Vec::new();
+    for file in names(&corpus.join("bases"))? {
+        let Some(name) = file.strip_suffix(".manifest") else { continue };
+        let text = fs::read_to_string(corpus.join("bases").join(&file))?;
+        Manifest::parse(&text)
+            .and_then(|manifest| manifest.materialise(target))
+            .with_context(|| file.clone())?;
+        let tar = target.join(format!("{name}.tar"));
+        ensure!(tar.is_file(), "`{file}` does not make `{name}.tar`");
+        bases.push((name.to_owned(), tar));
+    }
+    Ok(bases)
+}
+
+/// The files that the listings of the corpus show by name.
+///
+/// # Errors
+/// The machine has no [`BUSYBOX`].
+pub fn known_files() -> Result<KnownFiles> {
+    let mut known = KnownFiles::default();
+    known.add(Path::new(BUSYBOX), "busybox")?;
+    Ok(known)
+}
+
+fn read_arguments(path: &Path) -> Result<Arguments> {
+    if !path.is_file() {
+        return Ok(Arguments::default());
+    }
+    serde_json::from_str(&fs::read_to_string(path)?).with_context(|| format!("`{}`", path.display()))
+}
+
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("cannot list `{}`", directory.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Copies what git checked out, whatever the umask of that checkout was.
+fn copy_tree(source: &Path, target: &Path) -> Result<()> {
+    for entry in fs::read_dir(source)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), target.join(entry.file_name()));
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            make_directory(&to)?;
+            copy_tree(&from, &to)?;
+        } else if metadata.is_symlink() {
+            symlink(fs::read_link(&from)?, &to)?;
+        } else {
+            fs::copy(&from, &to)?;
+            let executable = metadata.permissions().mode() & 0o100 != 0;
+            fs::set_permissions(&to, fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    if !path.is_dir() {
+        fs::create_dir(path)?;
+    }
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}

@@ -1,0 +1,7 @@
+//! For tests only: golden directories, tiny root filesystems, an in-process registry.
+
+#![forbid(unsafe_code)]
+
+pub mod differential;
+pub mod manifest;
+pub mod observed;

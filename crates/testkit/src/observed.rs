@@ -1,0 +1,168 @@
+//! An image as text: what two builders must agree on, read from an OCI archive.
+//!
+//! The archive is what `-o type=oci` writes: a tar with `index.json`, `blobs/sha256/…` and one image. Its layers are applied
+//! in memory, since listing a tree needs no file system, no privilege and no clean-up. Three texts come out:
+//!
+//! * **tree**: one line per path of the root filesystem, as a process in it would see it, sorted by bytes:
+//!   `path type mode uid:gid [size digest] [-> target] [dev=major:minor] [hardlink=first-path] [xattr.NAME=value]…`.
+//!   Types are those of `find -type`. Blanks, control characters, backslashes and bytes beyond ASCII are `\xNN`. Modification times are
+//!   left out. `/` itself is listed with the attributes of the last layer that has an entry for it, else 0755 0:0.
+//! * **config**: `architecture`, `os`, `author` and `config` of the image config, keys sorted, times left out.
+//! * **history**: `created_by`, `comment`, `empty_layer` and `author` of every entry that has a `created_by`. (One without
+//!   belongs to the tool that imported the base.)
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+mod listing;
+mod tree;
+
+use tree::Tree;
+
+/// The three texts of an image; see the module's page.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Observed {
+    /// The image config without its times, as indented JSON.
+    pub config: String,
+    /// The history, as indented JSON.
+    pub history: String,
+    /// The root filesystem, one line per path.
+    pub tree: String,
+}
+
+/// Files that are listed by a name instead of by their size and digest, because they differ from machine to machine.
+#[derive(Clone, Debug, Default)]
+pub struct KnownFiles(BTreeMap<String, &'static str>);
+
+impl KnownFiles {
+    /// Lists every file that equals the machine's file `path` as `name`.
+    ///
+    /// # Errors
+    /// `path` cannot be read.
+    pub fn add(&mut self, path: &Path, name: &'static str) -> Result<()> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        self.0.insert(digest_of(&bytes), name);
+        Ok(())
+    }
+}
+
+impl Observed {
+    /// Reads the only image of the OCI archive at `path`.
+    ///
+    /// # Errors
+    /// The archive is not one image, a blob's digest is wrong, or a layer cannot be applied.
+    pub fn read(path: &Path, known: &KnownFiles) -> Result<Self> {
+        let archive = Archive::read(path)?;
+        let (manifest, config) = archive.image()?;
+        let mut tree = Tree::default();
+        for layer in array(&manifest, "layers") {
+            apply(&archive, layer, &mut tree)?;
+        }
+        Ok(Self {
+            config: config_text(&config)?,
+            history: history_text(&config)?,
+            tree: listing::print(&tree, &known.0),
+        })
+    }
+}
+
+/// Every file of an OCI archive, by name. The images of tests are small; holding them costs less than seeking.
+struct Archive(BTreeMap<String, Vec<u8>>);
+
+impl Archive {
+    fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+        let mut files = BTreeMap::new();
+        for entry in tar::Archive::new(file).entries()? {
+            let mut entry = entry?;
+            let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes)?;
+            files.insert(name, bytes);
+        }
+        Ok(Self(files))
+    }
+
+    /// Manifest and config of the one image.
+    fn image(&self) -> Result<(Value, Value)> {
+        let index: Value = serde_json::from_slice(self.0.get("index.json").context("no `index.json`")?)?;
+        let mut document = index;
+        while let [descriptor] = array(&document, "manifests") {
+            document = serde_json::from_slice(self.blob(descriptor)?)?;
+        }
+        ensure!(array(&document, "manifests").is_empty(), "the archive holds more than one image");
+        let config = serde_json::from_slice(self.blob(&document["config"])?)?;
+        Ok((document, config))
+    }
+
+    fn blob(&self, descriptor: &Value) -> Result<&[u8]> {
+        let digest = descriptor["digest"].as_str().context("a descriptor has no digest")?;
+        let name = format!("blobs/{}", digest.replace(':', "/"));
+        let bytes = self.0.get(&name).with_context(|| format!("blob {digest} is missing"))?;
+        ensure!(digest_of(bytes) == digest, "blob {digest} has other bytes");
+        Ok(bytes)
+    }
+}
+
+fn apply(archive: &Archive, layer: &Value, tree: &mut Tree) -> Result<()> {
+    let bytes = archive.blob(layer)?;
+    let media_type = layer["mediaType"].as_str().unwrap_or_default();
+    match media_type.rsplit(['.', '+']).next() {
+        Some("tar") => tree.apply(bytes),
+        Some("gzip") => tree.apply(flate2::read::MultiGzDecoder::new(bytes)),
+        Some("zstd") => tree.apply(zstd::Decoder::new(bytes)?),
+        _ => bail!("layer media type `{media_type}` is not known"),
+    }
+}
+
+fn config_text(config: &Value) -> Result<String> {
+    let mut kept = Map::new();
+    for key in ["architecture", "author", "config", "os"] {
+        if let Some(value) = config.get(key) {
+            kept.insert(key.to_owned(), sorted(value));
+        }
+    }
+    Ok(serde_json::to_string_pretty(&kept)? + "\n")
+}
+
+fn history_text(config: &Value) -> Result<String> {
+    let entries = array(config, "history").iter().filter(|entry| entry.get("created_by").is_some());
+    let kept: Vec<Value> = entries.map(|entry| without_times(&sorted(entry))).collect();
+    Ok(serde_json::to_string_pretty(&kept)? + "\n")
+}
+
+fn without_times(entry: &Value) -> Value {
+    let fields = entry.as_object().into_iter().flatten();
+    fields.filter(|(key, _)| *key != "created").map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// The same value with the keys of every object in order.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let ordered: BTreeMap<&String, &Value> = fields.iter().collect();
+            ordered.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        other => other.clone(),
+    }
+}
+
+fn array<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    let mut text = String::from("sha256:");
+    for byte in Sha256::digest(bytes) {
+        write!(text, "{byte:02x}").expect("a String takes every write");
+    }
+    text
+}
