@@ -1,0 +1,235 @@
+//! One file of a context: what a scan saw of it, and what reading it gave.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use sys::RootfsPath;
+use sys::directory::Status;
+use sys::root::Time;
+
+/// SHA-256 of a regular file's bytes.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FileDigest(pub [u8; 32]);
+
+/// What a [`Node`] is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind<'a> {
+    /// A regular file.
+    File {
+        /// Its length.
+        size_bytes: u64,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink {
+        /// Where it points, as it says.
+        target: &'a [u8],
+    },
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+/// An extended attribute that travels with a file.
+///
+/// `security.capability` does, and whatever is in neither the `security.` nor the `system.` namespace: labels and access lists
+/// belong to the host. overlayfs' own attributes do not either, or a context could write whiteouts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Xattr {
+    /// Its full name, such as `user.mime_type`.
+    pub name: Box<[u8]>,
+    /// Its bytes.
+    pub value: Box<[u8]>,
+}
+
+/// One file, directory, link or special file of a context.
+///
+/// Attributes are those of the last look: the scan's, or of the time its content was read if it had changed in between.
+/// About 220 bytes with its path, so that a context of a million files fits in memory.
+#[derive(Debug)]
+pub struct Node {
+    path: RootfsPath,
+    scanned: Stamp,
+    /// Empty but for a symbolic link.
+    target: Box<[u8]>,
+    contents: OnceLock<Contents>,
+}
+
+/// What statx says and a digest depends on: if all of it is equal, the content is (see [`crate::stat_cache`]).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stamp {
+    pub(crate) kind: sys::directory::Kind,
+    pub(crate) mode: u16,
+    /// Whether the stat cache may keep it: false below a mount point, whose clock is another.
+    pub(crate) cacheable: bool,
+    pub(crate) links: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size_bytes: u64,
+    pub(crate) modified: Time,
+    pub(crate) changed: Time,
+}
+
+/// What only reading tells.
+#[derive(Clone, Debug)]
+pub(crate) struct Contents {
+    /// Zeroes for anything but a regular file.
+    pub(crate) digest: FileDigest,
+    /// Sorted by name.
+    pub(crate) xattrs: Box<[Xattr]>,
+    /// The attributes at the time of reading, if they are not the scan's any more.
+    pub(crate) reread: Option<Box<Stamp>>,
+    /// Whether the stat cache should learn it.
+    pub(crate) fresh: bool,
+}
+
+impl Node {
+    pub(crate) fn new(path: RootfsPath, scanned: Stamp, target: Box<[u8]>) -> Self {
+        Self { path, scanned, target, contents: OnceLock::new() }
+    }
+
+    /// Where it is, below the context's root.
+    #[must_use]
+    pub fn path(&self) -> &RootfsPath {
+        &self.path
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind<'_> {
+        use sys::directory::Kind as Seen;
+        match self.stamp().kind {
+            Seen::File => Kind::File { size_bytes: self.stamp().size_bytes },
+            Seen::Directory => Kind::Directory,
+            Seen::Symlink => Kind::Symlink { target: &self.target },
+            Seen::CharDevice { major, minor } => Kind::CharDevice { major, minor },
+            Seen::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
+            Seen::Fifo => Kind::Fifo,
+            Seen::Socket => Kind::Socket,
+        }
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        self.scanned.kind == sys::directory::Kind::Directory
+    }
+
+    /// Permission bits with set-uid, set-gid and sticky (07777).
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        self.stamp().mode.into()
+    }
+
+    /// Length in bytes of a regular file, 0 of anything else.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        match self.kind() {
+            Kind::File { size_bytes } => size_bytes,
+            _ => 0,
+        }
+    }
+
+    /// When its content changed last.
+    #[must_use]
+    pub fn modified(&self) -> Time {
+        self.stamp().modified
+    }
+
+    /// Owner and group on the host. A context's files count as 0:0: this is for messages.
+    #[must_use]
+    pub fn host_owner(&self) -> (u32, u32) {
+        (self.stamp().uid, self.stamp().gid)
+    }
+
+    /// Device and inode number if the file has more than one name: nodes with equal values are hard links of one another.
+    #[must_use]
+    pub fn hard_link(&self) -> Option<(u64, u64)> {
+        let stamp = self.stamp();
+        (stamp.links > 1 && !self.is_directory()).then_some((stamp.device, stamp.inode))
+    }
+
+    /// The digest of a regular file's content; `None` for anything else, and before [`crate::Selection::read`].
+    #[must_use]
+    pub fn digest(&self) -> Option<FileDigest> {
+        let is_file = self.scanned.kind == sys::directory::Kind::File;
+        self.contents.get().filter(|_| is_file).map(|contents| contents.digest)
+    }
+
+    /// The extended attributes that travel, sorted by name; empty before [`crate::Selection::read`].
+    #[must_use]
+    pub fn xattrs(&self) -> &[Xattr] {
+        self.contents.get().map_or(&[], |contents| &contents.xattrs)
+    }
+
+    /// The attributes of the last look.
+    pub(crate) fn stamp(&self) -> &Stamp {
+        self.contents.get().and_then(|contents| contents.reread.as_deref()).unwrap_or(&self.scanned)
+    }
+
+    pub(crate) fn contents(&self) -> Option<&Contents> {
+        self.contents.get()
+    }
+
+    /// Remembers what reading gave. Two threads may have read the same file: the first one's result stays.
+    pub(crate) fn learn(&self, contents: Contents) {
+        self.contents.get_or_init(|| contents);
+    }
+}
+
+impl Stamp {
+    pub(crate) fn new(status: &Status, cacheable: bool) -> Self {
+        Self {
+            kind: status.kind,
+            mode: status.mode,
+            cacheable,
+            links: status.links,
+            uid: status.uid,
+            gid: status.gid,
+            device: status.device,
+            inode: status.inode,
+            size_bytes: status.size_bytes,
+            modified: status.modified,
+            changed: status.changed,
+        }
+    }
+
+    /// Whether this is still the same inode with the same content, as far as its own word goes. More or fewer hard links change
+    /// the inode's time without its content, which costs a look, not an error.
+    pub(crate) fn is_same_content(&self, now: &Status) -> bool {
+        let seen = |device, inode, size, modified, changed| (device, inode, size, modified, changed);
+        self.kind == now.kind
+            && seen(self.device, self.inode, self.size_bytes, self.modified, self.changed)
+                == seen(now.device, now.inode, now.size_bytes, now.modified, now.changed)
+    }
+}
+
+impl fmt::Display for FileDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for FileDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
