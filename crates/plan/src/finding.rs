@@ -1,0 +1,361 @@
+//! What lowering has to say about a Dockerfile: errors, which stop the build, and warnings.
+
+use std::fmt;
+
+use dockerfile::{MountKey, Span};
+use oci::{PlatformError, Reference, ReferenceError};
+
+use crate::{ExpandError, ImageError, ImagePath, ModeError, PortError};
+
+/// Something about a place in the Dockerfile.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding<K> {
+    /// What it is; prints as the message.
+    pub kind: K,
+    /// The place. For a trigger of a base image, the FROM that brought it.
+    pub span: Span,
+    /// Other places that belong to it, each with a few words.
+    pub labels: Vec<(Span, String)>,
+    /// More about the cause.
+    pub notes: Vec<String>,
+    /// The way out.
+    pub help: Option<String>,
+}
+
+/// Why a Dockerfile has no plan.
+pub type PlanError = Finding<ErrorKind>;
+
+/// What deserves a word but does not stop the build.
+pub type Warning = Finding<WarningKind>;
+
+impl<K> Finding<K> {
+    pub(crate) fn new(kind: K, span: Span) -> Self {
+        Self { kind, span, labels: Vec::new(), notes: Vec::new(), help: None }
+    }
+
+    pub(crate) fn label(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.labels.push((span, text.into()));
+        self
+    }
+
+    pub(crate) fn note(mut self, text: impl Into<String>) -> Self {
+        self.notes.push(text.into());
+        self
+    }
+
+    pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+}
+
+impl<K: fmt::Display> fmt::Display for Finding<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl std::error::Error for PlanError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.kind)
+    }
+}
+
+/// What can be wrong with a Dockerfile whose syntax is right.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ErrorKind {
+    /// There is no FROM.
+    #[error("the Dockerfile has no stage to build")]
+    NoStage,
+    /// `--target` names nothing.
+    #[error("there is no stage `{0}` to build")]
+    UnknownTarget(String),
+    /// `--from=N` beyond the last stage.
+    #[error("there is no stage {index}: the file has {count}, counted from 0")]
+    StageIndex {
+        /// What was asked for.
+        index: u64,
+        /// How many there are.
+        count: usize,
+    },
+    /// A stage is used by one before it.
+    #[error("stage `{stage}` needs stage `{needed}`, which is defined after it")]
+    ForwardReference {
+        /// The stage with the instruction.
+        stage: String,
+        /// The later one.
+        needed: String,
+    },
+    /// Stages that need each other.
+    #[error("stages need each other: {}", .0.join(" needs "))]
+    Cycle(Vec<String>),
+    /// FROM with a word that is empty after expansion.
+    #[error("the image name `{0}` is empty after expansion")]
+    EmptyImage(String),
+    /// `--platform` that is empty after expansion.
+    #[error("the platform `{0}` is empty after expansion")]
+    EmptyPlatform(String),
+    /// `--platform` that is none.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// Neither a stage nor an image name.
+    #[error("`{name}` is neither a stage nor an image name")]
+    Reference {
+        /// What stands there.
+        name: String,
+        /// Why it is no image name.
+        #[source]
+        source: ReferenceError,
+    },
+    /// An image that cannot be had.
+    #[error("image `{}` cannot be had", .reference.familiar())]
+    Image {
+        /// Its name, completed.
+        reference: Reference,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
+    /// A word that cannot be expanded.
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    /// A name that is empty after expansion.
+    #[error("the {0} `{1}` is empty after expansion")]
+    EmptyName(NameKind, String),
+    /// Something that this version cannot do.
+    #[error("{0} is not supported yet")]
+    Unsupported(Feature),
+    /// A mount that cannot be.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// `--chmod` with a wrong value.
+    #[error(transparent)]
+    Mode(#[from] ModeError),
+    /// `--link` with an owner by name.
+    #[error("`--chown={0}` names an owner, but a linked copy has no /etc/passwd to find it in")]
+    LinkedOwnerName(String),
+    /// Several sources and a file name.
+    #[error("{sources} sources cannot be copied to one file `{destination}`")]
+    ManySourcesOneFile {
+        /// How many sources there are.
+        sources: usize,
+        /// The destination as written.
+        destination: String,
+    },
+    /// A COPY of a URL.
+    #[error("COPY cannot fetch `{0}`")]
+    CopyOfUrl(String),
+    /// `--checksum` where nothing is fetched.
+    #[error("`--checksum` is for one source that is fetched from a URL or a git repository")]
+    ChecksumOfLocalFile,
+    /// EXPOSE with a wrong value.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// STOPSIGNAL with a wrong value.
+    #[error("`{0}` is not a signal")]
+    Signal(String),
+    /// A trigger of a base image that is no instruction.
+    #[error("the trigger `{trigger}` is not an instruction: {message}")]
+    Trigger {
+        /// The ONBUILD's text.
+        trigger: String,
+        /// What the parser says.
+        message: String,
+    },
+}
+
+/// Why a `RUN --mount` cannot be.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum MountError {
+    /// `type=` with a wrong value.
+    #[error("`{0}` is not a mount type")]
+    Type(String),
+    /// No target, where one is needed.
+    #[error("a {0} mount needs a target")]
+    NoTarget(&'static str),
+    /// `target=/`.
+    #[error("a mount cannot have the target `/`")]
+    RootTarget,
+    /// A key that the type does not have.
+    #[error("a {kind} mount has no `{key}`")]
+    Key {
+        /// The type.
+        kind: &'static str,
+        /// The key.
+        key: &'static str,
+    },
+    /// A key with a wrong value.
+    #[error("`{value}` is not a value of `{key}`")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value, expanded.
+        value: String,
+    },
+    /// A secret with neither id nor target.
+    #[error("a secret mount needs an `id`")]
+    NoSecret,
+    /// A secret with both.
+    #[error("a secret mount has either `id` or `source`, which mean the same")]
+    TwoSecrets,
+}
+
+/// Which name is empty.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NameKind {
+    /// Of an ENV.
+    Variable,
+    /// Of a LABEL.
+    Label,
+    /// Of a VOLUME.
+    Volume,
+    /// Of a USER.
+    User,
+}
+
+/// What this version cannot do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Feature {
+    /// `--mount=type=ssh`
+    SshMount,
+    /// `--security=insecure`
+    InsecureSecurity,
+    /// `--device`
+    Device,
+    /// ADD of an http or https URL.
+    HttpSource,
+    /// ADD of a git repository.
+    GitSource,
+    /// `# syntax=` with a frontend of others.
+    Frontend(String),
+    /// A platform other than Linux.
+    System(String),
+}
+
+/// What deserves a word.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum WarningKind {
+    /// A `--build-arg` that no ARG declares.
+    #[error("build argument `{0}` is not used: no ARG declares it")]
+    UnusedBuildArg(String),
+    /// A variable that nobody sets.
+    #[error("variable `${0}` is not set, so it is empty here")]
+    UndefinedVariable(String),
+    /// A variable in FROM that no ARG before the first FROM declares.
+    #[error("variable `${0}` is not declared before the first FROM, so it is empty here")]
+    UndefinedArgInFrom(String),
+    /// A base image for another platform than the one asked for.
+    #[error("image `{reference}` is for {found}, not for {wanted}")]
+    BaseImagePlatform {
+        /// The image, as people type it.
+        reference: String,
+        /// What its config says.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// An ARG that hides an ENV of the same name from the RUNs below.
+    #[error("ARG `{0}` hides the ENV of the same name from what follows; the image keeps the ENV's value")]
+    ArgHidesEnv(String),
+    /// `--link` together with `--chmod`.
+    #[error("`--link` has no effect together with `--chmod`")]
+    LinkIgnored,
+    /// A relative WORKDIR that depends on what the base image says.
+    #[error("WORKDIR `{written}` is relative to the base image's `{base}`")]
+    RelativeWorkdir {
+        /// As written.
+        written: String,
+        /// What it is relative to.
+        base: ImagePath,
+    },
+}
+
+impl fmt::Display for NameKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Variable => "variable name",
+            Self::Label => "label name",
+            Self::Volume => "volume path",
+            Self::User => "user",
+        })
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SshMount => f.write_str("`--mount=type=ssh`"),
+            Self::InsecureSecurity => f.write_str("`--security=insecure`"),
+            Self::Device => f.write_str("`--device`"),
+            Self::HttpSource => f.write_str("ADD of a URL"),
+            Self::GitSource => f.write_str("ADD of a git repository"),
+            Self::Frontend(image) => write!(f, "the Dockerfile frontend `{image}`"),
+            Self::System(platform) => write!(f, "building for {platform}"),
+        }
+    }
+}
+
+/// The name of a key as messages write it.
+pub(crate) fn key_name(key: MountKey) -> &'static str {
+    match key {
+        MountKey::Type => "type",
+        MountKey::Target => "target",
+        MountKey::Source => "source",
+        MountKey::From => "from",
+        MountKey::ReadOnly => "readonly",
+        MountKey::ReadWrite => "readwrite",
+        MountKey::Id => "id",
+        MountKey::Sharing => "sharing",
+        MountKey::Mode => "mode",
+        MountKey::Uid => "uid",
+        MountKey::Gid => "gid",
+        MountKey::Required => "required",
+        MountKey::Env => "env",
+        MountKey::Size => "size",
+    }
+}
+
+impl ErrorKind {
+    /// Stable name for `rbuild help CODE` and for scripts.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoStage => "no-stage",
+            Self::UnknownTarget(_) => "unknown-target",
+            Self::StageIndex { .. } => "unknown-stage",
+            Self::ForwardReference { .. } => "forward-reference",
+            Self::Cycle(_) => "stage-cycle",
+            Self::EmptyImage(_) | Self::EmptyPlatform(_) | Self::EmptyName(..) => "empty-value",
+            Self::Platform(_) => "bad-platform",
+            Self::Reference { .. } => "bad-image-name",
+            Self::Image { .. } => "image-unavailable",
+            Self::Expand(_) => "bad-expansion",
+            Self::Unsupported(_) => "unsupported",
+            Self::Mount(_) => "bad-mount",
+            Self::Mode(_) => "bad-mode",
+            Self::LinkedOwnerName(_) => "linked-owner-name",
+            Self::ManySourcesOneFile { .. } => "destination-not-a-directory",
+            Self::CopyOfUrl(_) => "copy-of-url",
+            Self::ChecksumOfLocalFile => "checksum-of-local-file",
+            Self::Port(_) => "bad-port",
+            Self::Signal(_) => "bad-signal",
+            Self::Trigger { .. } => "bad-trigger",
+        }
+    }
+}
+
+impl WarningKind {
+    /// Stable name: BuildKit's where it has the rule, since people write it in `# check=skip=`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnusedBuildArg(_) => "UnusedBuildArg",
+            Self::UndefinedVariable(_) => "UndefinedVar",
+            Self::UndefinedArgInFrom(_) => "UndefinedArgInFrom",
+            Self::BaseImagePlatform { .. } => "InvalidBaseImagePlatform",
+            Self::ArgHidesEnv(_) => "ArgHidesEnv",
+            Self::LinkIgnored => "LinkIgnored",
+            Self::RelativeWorkdir { .. } => "WorkdirRelativePath",
+        }
+    }
+}

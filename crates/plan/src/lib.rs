@@ -1,0 +1,45 @@
+//! A syntax tree, a target and build arguments to a graph of [`Step`]s.
+//!
+//! [`lower`] turns a parsed Dockerfile into a [`Plan`]: the filesystem steps that the target needs, with every variable
+//! expanded, every default filled in and every path made absolute, and the config of the image at their end. It is a pure
+//! function: no files, no clock, no environment; base images are looked up through [`Images`].
+//!
+//! Two things come out of one walk over a stage's instructions, and this split is the crate's main idea:
+//!
+//! * **Steps**: RUN, COPY, ADD and WORKDIR make a filesystem from another one. They are nodes of the graph. Nothing that a step
+//!   does not use is in it, so that equal steps are equal values.
+//! * **The config**: ENV, LABEL, CMD and the like are a fold over the stage's config and make no step. Changing a LABEL
+//!   changes no step.
+
+#![forbid(unsafe_code)]
+
+mod expand;
+mod finding;
+mod history;
+mod mode;
+mod mount;
+mod owner;
+mod path;
+mod pattern;
+mod plan;
+mod ports;
+mod request;
+mod step;
+
+pub use expand::ExpandError;
+pub use finding::{ErrorKind, Feature, Finding, MountError, NameKind, PlanError, Warning, WarningKind};
+pub use mode::{EntryKind, Mode, ModeError, SymbolicMode};
+pub use mount::{Access, BindMount, CacheId, CacheMount, Mount, Presence, SecretMount, Sharing, TmpfsMount};
+pub use owner::{Owner, Principal};
+pub use path::ImagePath;
+pub use pattern::PatternError;
+pub use plan::{HISTORY_COMMENT, HistoryEntry, Output, Plan};
+pub use ports::PortError;
+pub use request::{
+    BaseImage, BuildArg, ContextKind, ImageError, ImageErrorCause, Images, NamedContext, Request,
+};
+pub use step::{
+    Archives, ContextName, Copy, Destination, DestinationForm, ExtraHost, Image, InlineFile, Linkage,
+    NetworkMode, Op, Parents, Place, Run, Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable,
+    VariableOrigin, Workdir,
+};

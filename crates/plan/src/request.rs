@@ -1,0 +1,104 @@
+//! What lowering needs beside the Dockerfile, and the look-up of images that is passed in.
+
+use dockerfile::Span;
+use oci::{Config, ImageId, Platform, Reference};
+
+use crate::{ExtraHost, NetworkMode};
+
+/// What the person who builds asked for. Given in full: nothing is read from the environment.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `--target`: a stage's name or index; `None` is the last stage.
+    pub target: Option<String>,
+    /// `--build-arg`, in order; of several with one name the last counts.
+    pub build_args: Vec<BuildArg>,
+    /// `--platform`; `None` builds for `build_platform`.
+    pub platform: Option<Platform>,
+    /// The platform of this machine.
+    pub build_platform: Platform,
+    /// `--build-context`, in order; of several with one name the last counts.
+    pub named_contexts: Vec<NamedContext>,
+    /// `--label`: set last, over the labels of the Dockerfile.
+    pub labels: Vec<(String, String)>,
+    /// `--network`: for each RUN that names none.
+    pub network: NetworkMode,
+    /// `--add-host`.
+    pub extra_hosts: Vec<ExtraHost>,
+}
+
+/// `--build-arg NAME[=VALUE]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BuildArg {
+    /// Its name.
+    pub name: String,
+    /// Its value; `None` if none was given and the person's environment has none: then it is as if it were not there.
+    pub value: Option<String>,
+}
+
+/// `--build-context NAME=…`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NamedContext {
+    /// A stage's or image's name, perhaps with `::os/arch` behind it.
+    pub name: String,
+    /// What it stands for.
+    pub kind: ContextKind,
+}
+
+/// What a named context is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ContextKind {
+    /// A directory of this machine; which one is the caller's business.
+    Directory,
+    /// `docker-image://REFERENCE`.
+    Image(Reference),
+}
+
+/// Finds images. Called once for each reference and platform that the target needs, in a stable order.
+pub trait Images {
+    /// The image a name means now, for a platform. `span` is where the Dockerfile names it.
+    ///
+    /// # Errors
+    /// [`ImageError`], when it cannot be had.
+    fn resolve(
+        &mut self,
+        reference: &Reference,
+        platform: &Platform,
+        span: Span,
+    ) -> Result<BaseImage, ImageError>;
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaseImage {
+    /// The image's id.
+    pub image: ImageId,
+    /// Its whole config document.
+    pub config: Config,
+}
+
+/// Why an image cannot be had.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ImageError {
+    /// Which kind of trouble: decides the program's exit code.
+    pub cause: ImageErrorCause,
+    /// What happened, in one line.
+    pub message: String,
+    /// What was tried, and the errors below, outermost first.
+    pub notes: Vec<String>,
+    /// The way out.
+    pub help: Option<String>,
+}
+
+/// Which kind of trouble kept an image away.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ImageErrorCause {
+    /// Nobody has an image of that name.
+    NotFound,
+    /// There is one, but not for the platform.
+    NoSuchPlatform,
+    /// The network or the registry failed.
+    Registry,
+    /// The local store failed.
+    Store,
+}
