@@ -4,7 +4,12 @@
 //! This is the only crate of the workspace with `unsafe` code: one function wraps one system call, takes borrowed or
 //! owned descriptors and gives owned ones back. It knows nothing of containers, layers or images.
 
+pub mod capability;
+pub mod descriptor_socket;
+pub mod device_filter;
 pub mod directory;
+pub mod disk_usage;
+pub mod durable;
 pub mod lock;
 pub mod memory_file;
 pub mod mount;

@@ -1,0 +1,86 @@
+//! Terminals: sizes, pseudo-terminal pairs, the controlling terminal.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+
+/// Size of a terminal in character cells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+/// Reads the size of a terminal.
+///
+/// # Errors
+/// `ENOTTY` if `terminal` is none.
+pub fn window_size(terminal: impl AsFd) -> io::Result<WindowSize> {
+    let size = rustix::termios::tcgetwinsize(terminal)?;
+    Ok(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Sets the size of a terminal; its foreground processes get SIGWINCH if it changed.
+///
+/// # Errors
+/// `ENOTTY` if `terminal` is none.
+pub fn set_window_size(terminal: impl AsFd, size: WindowSize) -> io::Result<()> {
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+}
+
+/// A pseudo-terminal.
+#[derive(Debug)]
+pub struct Pair {
+    /// The end that a terminal emulator has.
+    pub controller: OwnedFd,
+    /// The end that programs have.
+    pub terminal: File,
+}
+
+/// Unlocks an opened `ptmx` and opens its other end without looking up a path (`TIOCGPTPEER`).
+///
+/// # Errors
+/// Those of ioctl_tty(2).
+pub fn open_pair(ptmx: OwnedFd) -> io::Result<Pair> {
+    rustix::pty::unlockpt(&ptmx)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let terminal = rustix::pty::ioctl_tiocgptpeer(&ptmx, flags)?;
+    Ok(Pair { controller: ptmx, terminal: File::from(terminal) })
+}
+
+/// Number of the terminal below its `/dev/pts`.
+///
+/// # Errors
+/// `ENOTTY` if `controller` is not the controlling end of a pseudo-terminal.
+pub fn number(controller: impl AsFd) -> io::Result<u32> {
+    let name = rustix::pty::ptsname(controller, Vec::new())?;
+    let digits = name.to_bytes().rsplit(|&b| b == b'/').next().unwrap_or_default();
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// Makes `terminal` the controlling terminal of the calling process, which leads a session without one.
+///
+/// # Errors
+/// `EPERM` if the process leads no session or the terminal belongs to another.
+pub fn make_controlling(terminal: impl AsFd) -> io::Result<()> {
+    Ok(rustix::process::ioctl_tiocsctty(terminal)?)
+}
+
+/// Makes the process group that `leader` leads the terminal's foreground group.
+///
+/// # Errors
+/// Those of tcsetpgrp(3).
+pub fn set_foreground(terminal: impl AsFd, leader: u32) -> io::Result<()> {
+    let leader = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw);
+    let leader = leader.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(rustix::termios::tcsetpgrp(terminal, leader)?)
+}
