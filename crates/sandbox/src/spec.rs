@@ -1,0 +1,228 @@
+//! What to run, and in which surroundings: plain data that the caller fills in whole.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sys::RootfsPath;
+use sys::terminal::WindowSize;
+
+use crate::User;
+
+/// One process tree to be started.
+///
+/// Nothing has a default: a silent default in a sandbox is a hole.
+#[derive(Debug)]
+pub struct Spec {
+    /// The file system that the process sees as `/`.
+    pub root: Layers,
+    /// Whether `/` itself can be written; mounts keep their own access.
+    pub root_access: Access,
+    /// What is mounted over the root, besides `/proc`, `/sys` and `/dev`. The order does not matter: outer targets come first.
+    pub mounts: Vec<Mount>,
+    /// The command: a program (looked up in the `PATH` of [`Spec::env`] inside the root unless it has a slash) and its arguments.
+    pub args: Vec<OsString>,
+    /// The whole environment. `HOME` is added from `/etc/passwd` of the root where it is absent or empty.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working directory.
+    pub cwd: RootfsPath,
+    /// What happens when [`Spec::cwd`] does not exist.
+    pub missing_cwd: MissingCwd,
+    /// Who the process is.
+    pub user: User,
+    /// The host name inside.
+    pub hostname: String,
+    /// Which network the process sees.
+    pub network: Network,
+    /// Ceilings on what the process tree may use.
+    pub limits: Limits,
+    /// Where the three standard descriptors lead.
+    pub stdio: Stdio,
+    /// Who is process 1.
+    pub pid_one: PidOne,
+    /// Whether set-user-ID programs work inside.
+    pub new_privileges: NewPrivileges,
+}
+
+/// A file system made of directories on top of one another.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Layers {
+    /// The read-only directories, the topmost first. At least one.
+    pub lower: Vec<PathBuf>,
+    /// Where writes go; `None` makes the whole read-only.
+    pub upper: Option<Upper>,
+}
+
+/// The writable top of [`Layers`]. Both directories are on one file system and belong to one sandbox at a time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Upper {
+    /// Holds what was written, in overlayfs form.
+    pub directory: PathBuf,
+    /// overlayfs' scratch directory, empty at the start.
+    pub work: PathBuf,
+    /// Whether a power cut may lose the writes.
+    pub durability: Durability,
+}
+
+/// Whether writes to an [`Upper`] survive a power cut.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durability {
+    /// fsync inside does nothing and unmounting syncs nothing (overlayfs `volatile`): the caller syncs once, later.
+    Volatile,
+    /// fsync inside syncs.
+    Synced,
+}
+
+/// Whether something can be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Access {
+    /// Reads only.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// One mount over the root.
+#[derive(Debug)]
+pub struct Mount {
+    /// Where. It must exist below the root (symbolic links are followed inside it), except below `/dev` and other [`MountKind::Tmpfs`] mounts.
+    pub target: RootfsPath,
+    /// What.
+    pub kind: MountKind,
+}
+
+/// What a [`Mount`] shows.
+#[derive(Debug)]
+pub enum MountKind {
+    /// A directory or file of the machine, with the mounts below it.
+    Bind {
+        /// The directory or file.
+        source: BindSource,
+        /// Whether it can be written from inside.
+        access: Access,
+    },
+    /// A directory or file of another layer list. With a throw-away [`Upper`] it is writable and its writes are discarded
+    /// (the caller removes the directories); a plain directory is a list of one layer.
+    Layers {
+        /// The layer list.
+        layers: Layers,
+        /// What of it is shown, resolved inside it.
+        path: RootfsPath,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// The most it can hold; the kernel's default (half of the memory) if `None`.
+        size_bytes: Option<u64>,
+        /// Mode of its root directory.
+        mode: u32,
+    },
+    /// One file in memory that never touches a disk: a secret, `/etc/hosts`, a script.
+    File {
+        /// What it holds.
+        content: Content,
+        /// Its mode. Without any execute bit the mount is `noexec` too.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+}
+
+/// Where a [`MountKind::Bind`] comes from.
+#[derive(Debug)]
+pub enum BindSource {
+    /// A path of the machine. Symbolic links in it are followed.
+    Path(PathBuf),
+    /// A descriptor, for what was resolved before.
+    Descriptor(OwnedFd),
+}
+
+/// Bytes of a file mount; their `Debug` form shows the length only.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Content(pub Vec<u8>);
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "*** ({} bytes)", self.0.len())
+    }
+}
+
+/// What happens when the working directory does not exist.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MissingCwd {
+    /// It is made with its parents, mode 0755, owned by root: it becomes part of the layer, as with Docker.
+    Create,
+    /// [`crate::SandboxError::Cwd`].
+    Fail,
+}
+
+/// Which network a sandbox sees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Network {
+    /// The machine's own.
+    Host,
+    /// A network namespace with nothing but the loopback interface.
+    None,
+}
+
+/// Ceilings on a process tree. `None` leaves the machine's own.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Limits {
+    /// Memory, page cache included.
+    pub memory_bytes: Option<u64>,
+    /// CPU time per wall-clock time, in thousandths of one CPU.
+    pub cpu_millis: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Open files per process, soft and hard; lowered to our own hard limit where raising it is not permitted.
+    pub open_files: Option<u64>,
+}
+
+impl Limits {
+    /// Whether one of them needs a cgroup of its own.
+    #[must_use]
+    pub fn need_cgroup(&self) -> bool {
+        self.memory_bytes.is_some() || self.cpu_millis.is_some() || self.pids.is_some()
+    }
+}
+
+/// Where the standard descriptors lead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stdio {
+    /// Input is `/dev/null`, output and errors are a pipe each, read by the caller.
+    Captured,
+    /// A new terminal of this size, whose other end the caller has.
+    Terminal(WindowSize),
+    /// The caller's own three descriptors.
+    Inherited,
+}
+
+/// Who is process 1 of the sandbox.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PidOne {
+    /// The command, as with Docker: when it ends, all others are killed.
+    Command,
+    /// A small init that passes signals on to the command and reaps orphans (`docker run --init`).
+    Init,
+}
+
+/// Whether processes inside can gain privileges by executing a program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NewPrivileges {
+    /// Set-user-ID programs such as `sudo` work, as with Docker.
+    Allowed,
+    /// `no_new_privs` is set.
+    Denied,
+}
+
+/// How [`crate::Process::stop`] ends a process tree.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StopPolicy {
+    /// The polite signal.
+    pub signal: i32,
+    /// How long the process may take before the whole tree is killed.
+    pub grace: Duration,
+}
