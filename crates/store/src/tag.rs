@@ -1,0 +1,112 @@
+//! Tags: one small file each, replaced in one synced step, so that a name means either what it meant or what it means now.
+//!
+//! The file holds the reference and the image id; its name is the escaped reference. A tag is written only for an image that is
+//! there, and after it.
+
+use std::path::Path;
+
+use oci::{ImageId, Reference};
+use sys::lock::LockMode;
+
+use crate::error::Damage;
+use crate::files::{self, Durability};
+use crate::store::GcShared;
+use crate::{Error, Lease, Store};
+
+/// The lock under which tags change, so that the value a change reports as old was the value until then.
+const LOCK: &str = "tags";
+
+/// A name and what it means.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Tag {
+    /// The full reference.
+    pub reference: Reference,
+    /// The image it names.
+    pub image: ImageId,
+}
+
+impl Store {
+    /// What a reference means here; `None` if nothing.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if its file is not of the form the store writes.
+    pub fn tag(&self, reference: &Reference) -> Result<Option<ImageId>, Error> {
+        let path = self.layout().tag(reference);
+        let Some(tag) = read(&path)? else { return Ok(None) };
+        if tag.reference == *reference {
+            return Ok(Some(tag.image));
+        }
+        Err(Error::Damaged { path, reason: Damage::WrongName })
+    }
+
+    /// All tags, in order of their references.
+    ///
+    /// # Errors
+    /// As [`Store::tag`].
+    pub fn tags(&self) -> Result<Vec<Tag>, Error> {
+        let dir = self.layout().dir("tags");
+        let mut tags = Vec::new();
+        for name in files::names(&dir)? {
+            tags.extend(read(&dir.join(name))?);
+        }
+        tags.sort_unstable();
+        Ok(tags)
+    }
+
+    /// Removes a tag and says what it meant. The image stays until it is collected.
+    ///
+    /// # Errors
+    /// As [`Store::tag`].
+    pub fn remove_tag(&self, reference: &Reference) -> Result<Option<ImageId>, Error> {
+        let _lock = self.lock(LOCK, LockMode::Exclusive)?;
+        let old = self.tag(reference)?;
+        if old.is_some() {
+            files::remove_file(&self.layout().tag(reference))?;
+            files::sync_dir(&self.layout().dir("tags"))?;
+        }
+        Ok(old)
+    }
+}
+
+impl Lease {
+    /// Makes `reference` mean `image` and returns what it meant. Durable when it returns; the same meaning again writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::MissingImage`] if there is no such image.
+    pub fn set_tag(&self, reference: &Reference, image: &ImageId) -> Result<Option<ImageId>, Error> {
+        let gc = self.store().gc_shared()?;
+        if !files::exists(&self.store().layout().image(image))? {
+            return Err(Error::MissingImage(image.clone()));
+        }
+        self.set_tag_under(&gc, reference, image)
+    }
+
+    fn set_tag_under(
+        &self,
+        _gc: &GcShared,
+        reference: &Reference,
+        image: &ImageId,
+    ) -> Result<Option<ImageId>, Error> {
+        // A reader's look first: a build that changes nothing takes no lock others wait for.
+        if self.store().tag(reference)?.as_ref() == Some(image) {
+            return Ok(Some(image.clone()));
+        }
+        let _lock = self.store().lock(LOCK, LockMode::Exclusive)?;
+        let old = self.store().tag(reference)?;
+        let text = format!("{reference}\n{image}\n");
+        let path = self.store().layout().tag(reference);
+        files::replace(&path, &self.temporary("tag")?, text.as_bytes(), Durability::Synced)?;
+        Ok(old)
+    }
+}
+
+/// Reads one tag file; `None` if it is not there.
+pub(crate) fn read(path: &Path) -> Result<Option<Tag>, Error> {
+    let Some(bytes) = files::read_if_exists(path)? else { return Ok(None) };
+    parse(&bytes).map(Some).ok_or_else(|| Error::malformed(path))
+}
+
+fn parse(bytes: &[u8]) -> Option<Tag> {
+    let (reference, image) = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split_once('\n')?;
+    Some(Tag { reference: Reference::parse(reference).ok()?, image: image.parse().ok()? })
+}
