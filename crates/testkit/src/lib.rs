@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod differential;
+pub mod golden;
 pub mod manifest;
 pub mod observed;
