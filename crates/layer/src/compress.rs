@@ -1,0 +1,323 @@
+//! Compression of layer tars.
+//!
+//! Compressed bytes depend on the input, the codec and its version only, never on the number of threads: input is cut into blocks of a
+//! fixed size that are compressed apart and joined. gzip blocks end in a sync flush and form one member (RFC 1952), so that every reader
+//! takes them; zstd blocks are frames of their own (RFC 8878, 3.1).
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use flate2::{Compress, Crc, FlushCompress, Status};
+use oci::Compression;
+use rayon::prelude::*;
+
+use crate::Limits;
+
+/// Input bytes per independently compressed gzip block.
+const GZIP_BLOCK: usize = 1 << 20;
+/// Input bytes per zstd frame.
+const ZSTD_BLOCK: usize = 4 << 20;
+/// Blocks in memory at once.
+const BLOCKS_AT_ONCE: usize = 8;
+
+/// gzip's and zstd's own defaults.
+const GZIP_LEVEL: u32 = 6;
+const ZSTD_LEVEL: i32 = 3;
+
+/// Magic, deflate, no flags, no time, no extra flags, unknown system: nothing that could differ between machines.
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+/// An empty last deflate block.
+const DEFLATE_END: [u8; 2] = [3, 0];
+
+/// How a stream is packed, told from its first bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Packing {
+    /// Not at all.
+    Plain,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878, also when it begins with a skippable frame.
+    Zstd,
+    /// bzip2.
+    Bzip2,
+    /// The xz container.
+    Xz,
+}
+
+impl Packing {
+    /// Reads the magic number at the start of a stream.
+    #[must_use]
+    pub fn sniff(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [b'B', b'Z', b'h', ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            _ => Self::Plain,
+        }
+    }
+}
+
+impl From<Compression> for Packing {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::Plain,
+            Compression::Gzip => Self::Gzip,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
+}
+
+/// A stream grew beyond [`Limits::ratio`] while it was unpacked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "{compressed_bytes} compressed bytes became over {bytes}, more than {ratio} times as many: this looks like a decompression bomb"
+)]
+pub struct Bomb {
+    /// Read so far.
+    pub compressed_bytes: u64,
+    /// Made of it.
+    pub bytes: u64,
+    /// The limit.
+    pub ratio: u64,
+}
+
+/// Unpacks a stream whose packing is told from its first bytes. A [`Bomb`] is an error inside the `io::Error`.
+///
+/// # Errors
+/// Those of reading the first bytes.
+pub fn unpacked<'r>(packed: impl Read + 'r, limits: &Limits) -> io::Result<Box<dyn Read + 'r>> {
+    let mut packed = BufReader::with_capacity(1 << 17, Counted { inner: packed, bytes: 0 });
+    let packing = Packing::sniff(packed.fill_buf()?);
+    unpacked_as(packed, packing, limits)
+}
+
+/// Whether a stream is packed, and unpacked from there on.
+fn unpacked_as<'r, R: Read + 'r>(
+    packed: BufReader<Counted<R>>,
+    packing: Packing,
+    limits: &Limits,
+) -> io::Result<Box<dyn Read + 'r>> {
+    let limits = *limits;
+    fn guard<'r, D: Read + 'r>(
+        decoder: D,
+        limits: Limits,
+        compressed: impl Fn(&D) -> u64 + 'r,
+    ) -> Box<dyn Read + 'r> {
+        Box::new(Guarded { decoder, compressed, limits, bytes: 0 })
+    }
+    Ok(match packing {
+        Packing::Plain => Box::new(packed),
+        Packing::Gzip => {
+            guard(flate2::bufread::MultiGzDecoder::new(packed), limits, |d| d.get_ref().get_ref().bytes)
+        }
+        Packing::Bzip2 => {
+            guard(bzip2::bufread::MultiBzDecoder::new(packed), limits, |d| d.get_ref().get_ref().bytes)
+        }
+        Packing::Xz => {
+            let decoder = liblzma::bufread::XzDecoder::new_multi_decoder(packed);
+            guard(decoder, limits, |d| d.get_ref().get_ref().bytes)
+        }
+        Packing::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(packed)?;
+            decoder.window_log_max(limits.zstd_window_log)?;
+            guard(decoder, limits, |d| d.get_ref().get_ref().bytes)
+        }
+    })
+}
+
+struct Counted<R> {
+    inner: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+struct Guarded<D, F> {
+    decoder: D,
+    compressed: F,
+    limits: Limits,
+    bytes: u64,
+}
+
+impl<D: Read, F: Fn(&D) -> u64> Read for Guarded<D, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.decoder.read(buffer)?;
+        self.bytes += read as u64;
+        if self.bytes > self.limits.ratio_from_bytes {
+            let compressed_bytes = (self.compressed)(&self.decoder);
+            let ratio = self.limits.ratio;
+            if self.bytes / ratio > compressed_bytes {
+                return Err(io::Error::other(Bomb { compressed_bytes, bytes: self.bytes, ratio }));
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Compresses a stream to its end. Uses the current rayon pool.
+///
+/// # Errors
+/// Those of reader and writer.
+pub fn compress(from: impl Read, compression: Compression, mut to: impl Write) -> io::Result<()> {
+    match compression {
+        Compression::None => {
+            let mut from = from;
+            io::copy(&mut from, &mut to).map(|_| ())
+        }
+        Compression::Gzip => gzip(from, to),
+        Compression::Zstd => in_blocks(
+            from,
+            ZSTD_BLOCK,
+            |block| zstd::bulk::compress(block, ZSTD_LEVEL),
+            |frame| to.write_all(&frame),
+        ),
+    }
+}
+
+fn gzip(from: impl Read, mut to: impl Write) -> io::Result<()> {
+    to.write_all(&GZIP_HEADER)?;
+    let mut crc = Crc::new();
+    let deflated = |block: &[u8]| {
+        let mut crc = Crc::new();
+        crc.update(block);
+        deflate(block).map(|bytes| (bytes, crc))
+    };
+    in_blocks(from, GZIP_BLOCK, deflated, |(bytes, block_crc)| {
+        crc.combine(&block_crc);
+        to.write_all(&bytes)
+    })?;
+    to.write_all(&DEFLATE_END)?;
+    to.write_all(&crc.sum().to_le_bytes())?;
+    to.write_all(&crc.amount().to_le_bytes())
+}
+
+/// One block as raw deflate data that ends on a byte boundary and is not the last of its member.
+fn deflate(block: &[u8]) -> io::Result<Vec<u8>> {
+    let mut codec = Compress::new(flate2::Compression::new(GZIP_LEVEL), false);
+    let mut bytes = Vec::with_capacity(block.len() / 2 + 1024);
+    loop {
+        let done = usize::try_from(codec.total_in()).map_err(io::Error::other)?;
+        let before = bytes.len();
+        let status = codec.compress_vec(&block[done..], &mut bytes, FlushCompress::Sync)?;
+        let all_in = codec.total_in() == block.len() as u64;
+        if all_in && bytes.len() < bytes.capacity() {
+            return Ok(bytes);
+        }
+        if status == Status::BufError && bytes.len() == before && all_in {
+            return Ok(bytes);
+        }
+        bytes.reserve(block.len() / 2 + 1024);
+    }
+}
+
+/// Cuts a stream into blocks, works on several at once, and gives the results on in order.
+fn in_blocks<T: Send>(
+    mut from: impl Read,
+    block_bytes: usize,
+    work: impl Fn(&[u8]) -> io::Result<T> + Sync,
+    mut give: impl FnMut(T) -> io::Result<()>,
+) -> io::Result<()> {
+    loop {
+        let mut blocks = Vec::with_capacity(BLOCKS_AT_ONCE);
+        while blocks.len() < BLOCKS_AT_ONCE {
+            let mut block = Vec::with_capacity(block_bytes);
+            from.by_ref().take(block_bytes as u64).read_to_end(&mut block)?;
+            if block.is_empty() {
+                break;
+            }
+            blocks.push(block);
+        }
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let done: Vec<io::Result<T>> = blocks.par_iter().map(|block| work(block)).collect();
+        done.into_iter().try_for_each(|result| give(result?))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Text that compresses somewhat, of about `bytes` bytes.
+    fn sample(bytes: usize) -> Vec<u8> {
+        (0..)
+            .flat_map(|n: u64| format!("{} {n}\n", n.wrapping_mul(0x9E37_79B9) >> 7).into_bytes())
+            .take(bytes)
+            .collect()
+    }
+
+    fn unpack(bytes: &[u8], limits: &Limits) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        unpacked(bytes, limits)?.read_to_end(&mut all)?;
+        Ok(all)
+    }
+
+    #[test]
+    fn what_is_compressed_comes_back() {
+        for size in [0, 1, GZIP_BLOCK - 1, GZIP_BLOCK, GZIP_BLOCK + 1, 9 * GZIP_BLOCK + 5] {
+            let data = sample(size);
+            for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+                let mut packed = Vec::new();
+                compress(&data[..], compression, &mut packed).unwrap();
+                assert_eq!(unpack(&packed, &Limits::STANDARD).unwrap(), data, "{compression} of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn gzip_is_one_member_and_incompressible_data_survives() {
+        let mut seed = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 56) as u8
+        })
+        .take(3 * GZIP_BLOCK)
+        .collect();
+        let mut packed = Vec::new();
+        compress(&noise[..], Compression::Gzip, &mut packed).unwrap();
+        let mut all = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut all).unwrap();
+        assert!(all == noise);
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_show() {
+        let data = sample(20 * GZIP_BLOCK);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let with_threads = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut packed = Vec::new();
+                pool.install(|| compress(&data[..], compression, &mut packed)).unwrap();
+                packed
+            };
+            assert!(with_threads(1) == with_threads(3));
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_stopped() {
+        let limits = Limits { ratio: 10, ratio_from_bytes: 1 << 16, ..Limits::STANDARD };
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let mut packed = Vec::new();
+            compress(&vec![0; 10 << 20][..], compression, &mut packed).unwrap();
+            let error = unpack(&packed, &limits).unwrap_err();
+            assert!(error.to_string().contains("decompression bomb"), "{error}");
+        }
+    }
+
+    #[test]
+    fn packings_are_told_by_their_magic() {
+        assert_eq!(Packing::sniff(b"\x1f\x8b\x08"), Packing::Gzip);
+        assert_eq!(Packing::sniff(b"\x52\x2a\x4d\x18x"), Packing::Zstd);
+        assert_eq!(Packing::sniff(b"BZh9"), Packing::Bzip2);
+        assert_eq!(Packing::sniff(b"\xfd7zXZ\0"), Packing::Xz);
+        assert_eq!(Packing::sniff(b""), Packing::Plain);
+    }
+}
