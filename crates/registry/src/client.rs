@@ -1,0 +1,233 @@
+//! The client: requests to a registry, authorised, judged and repeated.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oci::Reference;
+use ureq::tls::{Certificate, PemItem, RootCerts};
+
+use crate::auth::{Auth, Target};
+use crate::credentials::Credentials;
+use crate::error::{Failure, RequestError, Says};
+use crate::limits::Limits;
+use crate::names::Names;
+use crate::retry::{retry_after, retrying};
+use crate::timing::Timing;
+use crate::transport::{Answer, Call, PlainHttp, Transport};
+use crate::url::Url;
+
+/// Where Docker Hub really answers.
+const HUB_HOST: &str = "registry-1.docker.io";
+
+/// Everything a [`Client`] is told. No field has a silent default.
+#[derive(Debug)]
+pub struct Options {
+    /// Who the user is to registries.
+    pub credentials: Credentials,
+    /// Bounds; [`Limits::DEFAULT`] for real use.
+    pub limits: Limits,
+    /// Which hosts may go without TLS.
+    pub plain_http: PlainHttp,
+    /// Whom to trust.
+    pub roots: Roots,
+    /// `User-Agent`.
+    pub user_agent: String,
+    /// Name look-up; [`crate::SystemNames`] for real use.
+    pub names: Arc<dyn Names>,
+    /// Clock, sleep and jitter.
+    pub timing: Arc<dyn Timing>,
+}
+
+/// Certificate authorities.
+#[derive(Clone, Debug)]
+pub enum Roots {
+    /// Mozilla's, as compiled in: for machines without a bundle, such as bare containers.
+    Compiled,
+    /// Those of a PEM bundle and no others: the system's, to which an organisation may have added its own.
+    Pem(Vec<u8>),
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The bundle is damaged.
+    #[error("the certificate bundle cannot be read")]
+    Pem(#[source] Box<ureq::Error>),
+    /// The bundle holds no certificate.
+    #[error("the certificate bundle has no certificate in it")]
+    NoRoots,
+}
+
+/// A client of any number of registries. Cheap to clone; clones share connections, tokens and cancellation, and may work in parallel.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    transport: Transport,
+    auth: Auth,
+    /// Which scheme hosts that may go without TLS were found to speak.
+    bases: Mutex<HashMap<String, Url>>,
+}
+
+/// What is asked of a repository.
+pub(crate) struct Question<'a> {
+    /// Below `/v2/NAME/`.
+    pub(crate) path: String,
+    /// For messages: `tag latest`.
+    pub(crate) what: String,
+    pub(crate) accept: &'a str,
+    pub(crate) range_from: Option<u64>,
+}
+
+impl Client {
+    /// Makes a client; connects to nobody yet.
+    ///
+    /// # Errors
+    /// [`ClientError`], about [`Options::roots`].
+    pub fn new(options: Options) -> Result<Self, ClientError> {
+        let transport = Transport::new(
+            options.limits,
+            options.plain_http,
+            root_certs(&options.roots)?,
+            &options.user_agent,
+            &options.names,
+            options.timing,
+        );
+        let bases = Mutex::default();
+        Ok(Self(Arc::new(Inner { transport, auth: Auth::new(options.credentials), bases })))
+    }
+
+    /// Ends everything this client and its clones are doing: requests under way fail at once, later ones at their start.
+    pub fn cancel(&self) {
+        self.0.transport.cancel();
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.0.transport
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.transport.limits
+    }
+
+    /// Asks until there is an answer to use: a success, or 416 to a range. `finish` may read from it; its failures count as the
+    /// request's.
+    pub(crate) fn ask<T>(
+        &self,
+        reference: &Reference,
+        question: &Question<'_>,
+        mut finish: impl FnMut(Answer) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        retrying(self.transport(), || {
+            let target = self.target(reference)?;
+            let path = format!("/v2/{}/{}", target.repository, question.path);
+            let url = target
+                .base
+                .join(&path)
+                .map_err(|error| RequestError::new(&target.registry, Failure::Redirect(error.into())))?;
+            let (accept, range_from) = (question.accept, question.range_from);
+            let mut call = Call { url, accept, range_from, authorization: None, form: None, led_by: None };
+            let answer = self.0.auth.send(self.transport(), &target, &mut call)?;
+            finish(self.judge(&target, question, answer)?)
+        })
+    }
+
+    fn judge(
+        &self,
+        target: &Target,
+        question: &Question<'_>,
+        answer: Answer,
+    ) -> Result<Answer, RequestError> {
+        let status = answer.status;
+        if matches!(status, 200 | 206) || (status == 416 && question.range_from.is_some()) {
+            return Ok(answer);
+        }
+        let retry_after = retry_after(&answer.headers);
+        let origin = answer.origin.clone();
+        let says = Says::from_body(&answer.body.read_some(self.limits().error_bytes));
+        let (repository, login) = (target.repository.clone(), self.0.auth.login(target));
+        // Behind a redirect these say nothing about the repository, only about that host.
+        let failure = match status {
+            401 | 403 if origin == target.base.origin() => {
+                Failure::Denied { repository, status, login, says }
+            }
+            404 if origin == target.base.origin() => {
+                Failure::NotFound { repository, what: question.what.clone(), login, says }
+            }
+            _ => Failure::of_status(status, retry_after, self.limits(), says),
+        };
+        Err(RequestError::new(origin, failure))
+    }
+
+    fn target(&self, reference: &Reference) -> Result<Target, RequestError> {
+        let registry = reference.registry().to_owned();
+        let host = if registry == "docker.io" { HUB_HOST } else { &registry };
+        let base = self.base(host)?;
+        Ok(Target { registry, repository: reference.repository().to_owned(), base })
+    }
+
+    /// The address of a registry. One that may go without TLS is asked which it speaks, the first time.
+    fn base(&self, host: &str) -> Result<Url, RequestError> {
+        let parse = |scheme: &str| {
+            Url::parse(&format!("{scheme}://{host}/"))
+                .map_err(|error| RequestError::new(host, Failure::Redirect(error.into())))
+        };
+        let (plain, protected) = (parse("http")?, parse("https")?);
+        if !self.transport().plain_http.allows(&plain.origin()) {
+            return Ok(protected);
+        }
+        if let Some(base) = self.bases().get(host) {
+            return Ok(base.clone());
+        }
+        let base = self.probe(plain, protected)?;
+        self.bases().insert(host.to_owned(), base.clone());
+        Ok(base)
+    }
+
+    /// A server that expects TLS answers a plain request with 400, or with bytes that are no HTTP. The question is the anonymous one
+    /// about the API's version, so nothing is shown to a listener.
+    fn probe(&self, plain: Url, protected: Url) -> Result<Url, RequestError> {
+        let speaks = |base: &Url| {
+            let url = base
+                .join("/v2/")
+                .map_err(|e| RequestError::new(base.origin(), Failure::Redirect(e.into())))?;
+            let (accept, authorization) = ("application/json", None);
+            let call = Call { url, accept, range_from: None, authorization, form: None, led_by: None };
+            self.transport().send(&call).map(|answer| answer.status)
+        };
+        let error = match speaks(&plain) {
+            Ok(400) => None,
+            Ok(_) => return Ok(plain),
+            Err(error) if matches!(error.failure, Failure::NotHttp(_) | Failure::Cut(_)) => Some(error),
+            Err(error) => return Err(error),
+        };
+        match (speaks(&protected), error) {
+            (Ok(_), _) => Ok(protected),
+            // It is no TLS server either; what it did to the plain request says more.
+            (Err(protected), Some(plain)) if !matches!(protected.failure, Failure::Tls(_)) => Err(plain),
+            (Err(protected), _) => Err(protected),
+        }
+    }
+
+    fn bases(&self) -> std::sync::MutexGuard<'_, HashMap<String, Url>> {
+        self.0.bases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn root_certs(roots: &Roots) -> Result<RootCerts, ClientError> {
+    let Roots::Pem(bundle) = roots else { return Ok(RootCerts::WebPki) };
+    let mut certificates: Vec<Certificate<'static>> = Vec::new();
+    for item in ureq::tls::parse_pem(bundle) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| ClientError::Pem(Box::new(error)))? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() { Err(ClientError::NoRoots) } else { Ok(RootCerts::from(certificates)) }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.0.transport).finish()
+    }
+}

@@ -1,0 +1,178 @@
+//! Credential helpers: `docker-credential-NAME get` takes a server address on stdin and prints JSON.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+
+use crate::credentials::CredentialsError;
+use crate::limits::Limits;
+use crate::wire::HelperAnswer;
+
+/// How every helper says, on stdout and with an exit status of 1, that it has no entry.
+const NOT_FOUND: &str = "credentials not found in native keychain";
+
+/// Asks the helper `name` about `server`. `None` if it knows nothing, or is in none of `directories`.
+pub(crate) fn get(
+    directories: &[PathBuf],
+    name: &str,
+    server: &str,
+    limits: &Limits,
+) -> Result<Option<HelperAnswer>, CredentialsError> {
+    if name.contains(['/', '\0']) {
+        return Err(CredentialsError::HelperName(name.to_owned()));
+    }
+    let file = format!("docker-credential-{name}");
+    let Some(program) = directories.iter().map(|directory| directory.join(&file)).find(|path| path.is_file())
+    else {
+        tracing::warn!(helper = file, server, "the configured credential helper is not installed");
+        return Ok(None);
+    };
+    let (output, status) = run(&program, server, limits)?;
+    let broken = || CredentialsError::HelperAnswer { program: program.clone() };
+    if output.len() as u64 > limits.helper_bytes {
+        return Err(broken());
+    }
+    if status.success() {
+        return serde_json::from_slice(&output).map(Some).map_err(|_| broken());
+    }
+    if String::from_utf8_lossy(&output).trim() == NOT_FOUND {
+        return Ok(None);
+    }
+    Err(CredentialsError::HelperFailed { program, server: server.to_owned(), status })
+}
+
+fn run(
+    program: &Path,
+    server: &str,
+    limits: &Limits,
+) -> Result<(Vec<u8>, std::process::ExitStatus), CredentialsError> {
+    let start = |source| CredentialsError::HelperStart { program: program.to_owned(), source };
+    let mut child = Command::new(program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(start)?;
+    let output = converse(&mut child, server, limits);
+    if output.is_none() {
+        // Killing a child that has just ended by itself is no error; waiting for it is due in any case.
+        child.kill().map_err(start)?;
+    }
+    let status = child.wait().map_err(start)?;
+    let timeout = || CredentialsError::HelperTimeout { program: program.to_owned(), limit: limits.helper };
+    Ok((output.ok_or_else(timeout)?, status))
+}
+
+/// Everything the child prints, up to one byte beyond the limit; `None` if it is not done in time.
+fn converse(child: &mut Child, server: &str, limits: &Limits) -> Option<Vec<u8>> {
+    let (mut stdin, stdout) = (child.stdin.take()?, child.stdout.take()?);
+    // A helper may answer without reading the question; its answer tells.
+    if let Err(error) = stdin.write_all(server.as_bytes()) {
+        tracing::debug!(%error, "the credential helper did not read the server's name");
+    }
+    drop(stdin);
+    let (sender, receiver) = mpsc::channel();
+    let limit = limits.helper_bytes + 1;
+    // Not joined when time is up: a grandchild could hold the pipe open for as long as it likes.
+    std::thread::spawn(move || {
+        let mut output = Vec::new();
+        // Nobody listens any more once time is up.
+        if stdout.take(limit).read_to_end(&mut output).is_ok() && sender.send(output).is_err() {
+            tracing::debug!("the credential helper answered too late");
+        }
+    });
+    receiver.recv_timeout(limits.helper).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::{Credential, Credentials};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
+
+    /// Makes a helper out of a shell script, and asks it through a configuration that names it.
+    fn ask(script: &str, config: &str, registry: &str) -> Result<Credential, CredentialsError> {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("docker-credential-test");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let limits = Limits { helper: Duration::from_secs(20), ..Limits::DEFAULT };
+        let credentials = Credentials::parse(config.as_bytes()).unwrap();
+        retry_busy(|| {
+            credentials.clone().with_helpers_in([directory.path().to_owned()]).find(registry, "x", &limits)
+        })
+    }
+
+    /// A script just written cannot be run while another test's fork still holds it open for writing.
+    fn retry_busy(
+        mut find: impl FnMut() -> Result<Credential, CredentialsError>,
+    ) -> Result<Credential, CredentialsError> {
+        loop {
+            match find() {
+                Err(CredentialsError::HelperStart { source, .. })
+                    if source.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
+                result => return result,
+            }
+        }
+    }
+
+    const STORE: &str = r#"{"credsStore": "test", "auths": {"a.test": {"auth": "ZmlsZTpwdw=="}}}"#;
+
+    #[test]
+    fn a_helper_is_asked_with_the_servers_name() {
+        let script = r#"read -r server; printf '{"ServerURL":"%s","Username":"%s","Secret":"s"}' "$server" "$1-$server""#;
+        let asked = |config: &str, registry: &str| match ask(script, config, registry).unwrap() {
+            Credential::Basic { username, .. } => username,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(asked(STORE, "a.test:5000"), "get-a.test:5000");
+        assert_eq!(asked(STORE, "docker.io"), "get-https://index.docker.io/v1/");
+        assert_eq!(asked(r#"{"credHelpers": {"docker.io": "test"}}"#, "docker.io"), "get-docker.io");
+        assert_eq!(
+            ask(script, r#"{"credHelpers": {"b.test": "test"}}"#, "a.test").unwrap(),
+            Credential::Anonymous
+        );
+    }
+
+    #[test]
+    fn a_helpers_token_is_an_identity_token() {
+        let found = ask(r#"echo '{"Username":"<token>","Secret":"s"}'"#, STORE, "a.test").unwrap();
+        assert_eq!(found, Credential::IdentityToken(crate::Secret::new("s")));
+    }
+
+    #[test]
+    fn a_helper_that_knows_nothing_is_passed_over() {
+        let found = ask(&format!("echo '{NOT_FOUND}'; exit 1"), STORE, "a.test").unwrap();
+        assert!(matches!(found, Credential::Basic { username, .. } if username == "file"));
+        let missing = r#"{"credsStore": "missing"}"#;
+        assert_eq!(ask("exit 1", missing, "a.test").unwrap(), Credential::Anonymous);
+    }
+
+    #[test]
+    fn a_broken_helper_is_an_error_that_names_it() {
+        let error = |script: &str| ask(script, STORE, "a.test").unwrap_err();
+        assert!(matches!(error("echo locked; exit 2"), CredentialsError::HelperFailed { .. }));
+        assert!(matches!(error("echo '<html>'"), CredentialsError::HelperAnswer { .. }));
+        assert!(matches!(error("head -c 100000 /dev/zero"), CredentialsError::HelperAnswer { .. }));
+        assert!(matches!(
+            ask("exit 0", r#"{"credsStore": "../../bin/sh"}"#, "a.test").unwrap_err(),
+            CredentialsError::HelperName(_)
+        ));
+    }
+
+    #[test]
+    fn a_helper_that_hangs_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("docker-credential-test");
+        std::fs::write(&program, "#!/bin/sh\nexec tail -f /dev/null\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let limits = Limits { helper: Duration::from_millis(50), ..Limits::DEFAULT };
+        let credentials =
+            Credentials::parse(STORE.as_bytes()).unwrap().with_helpers_in([directory.path().to_owned()]);
+        let result = retry_busy(|| credentials.find("a.test", "x", &limits));
+        assert!(matches!(result.unwrap_err(), CredentialsError::HelperTimeout { .. }));
+    }
+}

@@ -1,0 +1,62 @@
+//! The distribution client: images from registries (OCI distribution specification; Docker's token authentication).
+//!
+//! A [`Client`] does three things, each blocking, each safe to do from several threads:
+//!
+//! * [`Client::manifest`] fetches the document that a reference stands for;
+//! * [`Client::resolve`] goes on from there, through indexes, to the image for a platform;
+//! * [`Client::blob`] streams a config or a layer.
+//!
+//! # What holds of everything that comes out
+//!
+//! * **Bytes are what was asked for.** A manifest has the digest asked for or announced; a blob its descriptor's size, then digest.
+//! * **Waiting has an end** ([`Limits`]), and what may pass is tried again, at the place where it broke off, with jitter.
+//! * **Credentials reach only whom they are for**: the origin that challenged us, and the token server it names, over TLS. They are
+//!   asked for in a scope of one repository, to pull.
+//! * **Nobody sends us inward**: redirects and token realms cannot lead from the internet to this network or this machine ([`Reach`]).
+//! * **An error says which host did what** ([`RequestError`]), in words fit for a terminal.
+//!
+//! Nothing here reads the environment, the clock or a random number: see [`Options`]. Nothing is kept beyond the client's life.
+//!
+//! # In the order of reading
+//!
+//! `client` makes requests and judges answers; `auth` answers challenges; `transport` is one exchange with its redirects; `retry` repeats it.
+//! `manifest`, `resolve` and `blob` are the operations on top. Pushing will be a further operation beside them; a mirror will be a further
+//! base address in `client`.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod limits;
+mod names;
+mod timing;
+
+mod blob;
+mod manifest;
+mod resolve;
+
+mod auth;
+mod challenge;
+mod credentials;
+mod helper;
+mod secret;
+
+mod body;
+mod retry;
+mod transport;
+mod url;
+
+mod error;
+mod wire;
+
+pub use blob::{BlobError, BlobReader};
+pub use client::{Client, ClientError, Options, Roots};
+pub use credentials::{Credential, Credentials, CredentialsError};
+pub use error::{Failure, Login, Phase, RedirectError, RequestError, Says, TokenError};
+pub use limits::Limits;
+pub use manifest::{Fetched, ManifestError};
+pub use names::{Address, Names, Reach, SystemNames};
+pub use resolve::{ResolveError, Resolved};
+pub use secret::Secret;
+pub use timing::Timing;
+pub use transport::PlainHttp;
+pub use url::UrlError;
