@@ -6,3 +6,4 @@ pub mod differential;
 pub mod golden;
 pub mod manifest;
 pub mod observed;
+pub mod registry;

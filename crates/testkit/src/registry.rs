@@ -1,0 +1,557 @@
+//! An in-process registry on a loopback port: the pull side of the distribution API, and every way to get it wrong.
+//!
+//! By default it serves what was put into it. [`Registry::on`] replaces the answer below a path by a closure, which may misbehave at will and may
+//! fall back on the proper answer ([`Exchange::serve`]). Every request is recorded. Dropping the registry closes all its connections and
+//! joins all its threads.
+//!
+//! ```
+//! let registry = testkit::registry::Registry::start();
+//! let image = registry.add_image("app", "latest", "linux/amd64", &[b"a layer's tar"]);
+//! assert!(registry.reference("app:latest").ends_with("/app:latest"));
+//! assert_eq!(registry.requests().len(), 0, "{image}");
+//! ```
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+/// The OCI image manifest's media type.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The OCI image index's media type.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A running registry.
+pub struct Registry {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// `GET`.
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// Behind the `?`, as sent.
+    pub query: String,
+    /// With lower-case names.
+    pub headers: Vec<(String, String)>,
+    /// Of a POST.
+    pub body: Vec<u8>,
+    /// How many requests for this path came before.
+    pub earlier: usize,
+}
+
+/// Who may read.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Everybody.
+    Open,
+    /// Whoever sends this name and password.
+    Basic(&'static str, &'static str),
+    /// Whoever brings a token for the repository from `/token`, which gives it to everybody (`None`) or for a name and password.
+    Token(Option<(&'static str, &'static str)>),
+}
+
+/// Which certificate a registry with TLS shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Identity {
+    /// For `localhost` and 127.0.0.1, by [`authority_pem`].
+    Trusted,
+    /// For another name.
+    WrongName,
+    /// Ended in 2020.
+    Expired,
+    /// By nobody else.
+    SelfSigned,
+}
+
+/// The bundle with the root that has issued the certificates of [`Identity`].
+#[must_use]
+pub fn authority_pem() -> &'static [u8] {
+    include_bytes!("../tls/authority.pem")
+}
+
+/// `sha256:` and the digest of the bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+type Handler = dyn Fn(&Seen, &mut Exchange<'_>) -> io::Result<()> + Send + Sync;
+
+struct Shared {
+    blobs: Mutex<HashMap<String, Vec<u8>>>,
+    /// By `repository:tag`.
+    tags: Mutex<HashMap<String, String>>,
+    handlers: Mutex<Vec<(String, Arc<Handler>)>>,
+    access: Mutex<Access>,
+    seen: Mutex<Vec<Seen>>,
+    connections: Mutex<Vec<(TcpStream, JoinHandle<()>)>>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    stopping: AtomicBool,
+}
+
+trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
+
+impl Registry {
+    /// Starts an empty registry without TLS.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts an empty registry with TLS.
+    #[must_use]
+    pub fn start_tls(identity: Identity) -> Self {
+        Self::start_with(Some(Arc::new(server_config(identity))))
+    }
+
+    fn start_with(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let shared = Arc::new(Shared {
+            blobs: Mutex::default(),
+            tags: Mutex::default(),
+            handlers: Mutex::default(),
+            access: Mutex::new(Access::Open),
+            seen: Mutex::default(),
+            connections: Mutex::default(),
+            tls,
+            stopping: AtomicBool::new(false),
+        });
+        let acceptor = Some(thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept(&listener, &shared)
+        }));
+        Self { address, shared, acceptor }
+    }
+
+    /// `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The port alone.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// `127.0.0.1:PORT/name`.
+    #[must_use]
+    pub fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
+
+    /// Stores bytes for all repositories; returns their digest. A manifest needs its `mediaType` inside.
+    pub fn add_blob(&self, bytes: impl Into<Vec<u8>>) -> String {
+        let bytes = bytes.into();
+        let digest = digest(&bytes);
+        lock(&self.shared.blobs).insert(digest.clone(), bytes);
+        digest
+    }
+
+    /// Lets a tag stand for a document.
+    pub fn tag(&self, repository: &str, tag: &str, digest: &str) {
+        lock(&self.shared.tags).insert(format!("{repository}:{tag}"), digest.to_owned());
+    }
+
+    /// Stores an image of uncompressed layers and tags it; returns its manifest's digest.
+    pub fn add_image(&self, repository: &str, tag: &str, platform: &str, layers: &[&[u8]]) -> String {
+        let (os, architecture) = platform.split_once('/').expect("a platform is os/architecture");
+        let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+        let config = json!({
+            "os": os, "architecture": architecture, "config": {},
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        let descriptor = |media_type: &str, bytes: &[u8]| json!({ "mediaType": media_type, "digest": self.add_blob(bytes), "size": bytes.len() });
+        let layers: Vec<Value> =
+            layers.iter().map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", layer)).collect();
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes()),
+            "layers": layers,
+        });
+        let digest = self.add_blob(manifest.to_string());
+        self.tag(repository, tag, &digest);
+        digest
+    }
+
+    /// Stores an index of `(digest, platform)` entries and tags it; returns its digest. An empty platform is left out.
+    pub fn add_index(&self, repository: &str, tag: &str, entries: &[(&str, &str)]) -> String {
+        let entries: Vec<Value> =
+            entries.iter().map(|(digest, platform)| self.index_entry(digest, platform)).collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        let digest = self.add_blob(index.to_string());
+        self.tag(repository, tag, &digest);
+        digest
+    }
+
+    fn index_entry(&self, digest: &str, platform: &str) -> Value {
+        let bytes = lock(&self.shared.blobs).get(digest).cloned().unwrap_or_default();
+        let mut entry = json!({ "mediaType": media_type(&bytes), "digest": digest, "size": bytes.len() });
+        let mut parts = platform.split('/');
+        if let (Some(os), Some(architecture)) = (parts.next(), parts.next()) {
+            entry["platform"] = json!({ "os": os, "architecture": architecture });
+            if let Some(variant) = parts.next() {
+                entry["platform"]["variant"] = json!(variant);
+            }
+        }
+        entry
+    }
+
+    /// Serves the blobs of an OCI layout directory, and tags what its index names (`latest` where it has no name).
+    pub fn serve_layout(&self, repository: &str, layout: &Path) -> io::Result<()> {
+        for algorithm in std::fs::read_dir(layout.join("blobs"))? {
+            for blob in std::fs::read_dir(algorithm?.path())? {
+                self.add_blob(std::fs::read(blob?.path())?);
+            }
+        }
+        let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json"))?)?;
+        for entry in index["manifests"].as_array().into_iter().flatten() {
+            let tag = entry["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap_or("latest");
+            let tag = tag.rsplit(':').next().unwrap_or(tag);
+            self.tag(repository, tag, entry["digest"].as_str().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Restricts who may read.
+    pub fn set_access(&self, access: Access) {
+        *lock(&self.shared.access) = access;
+    }
+
+    /// Answers requests whose path begins with `prefix` by `handler`; of several that fit, the last set.
+    pub fn on(
+        &self,
+        prefix: &str,
+        handler: impl Fn(&Seen, &mut Exchange<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) {
+        lock(&self.shared.handlers).push((prefix.to_owned(), Arc::new(handler)));
+    }
+
+    /// All requests so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        lock(&self.shared.seen).clone()
+    }
+
+    /// How many requests there were for paths that begin so.
+    #[must_use]
+    pub fn count(&self, prefix: &str) -> usize {
+        lock(&self.shared.seen).iter().filter(|seen| seen.path.starts_with(prefix)).count()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // Wakes the acceptor; it may be gone already if the listener failed.
+        drop(TcpStream::connect(self.address));
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.join().expect("the acceptor does not panic");
+        }
+        for (stream, thread) in std::mem::take(&mut *lock(&self.shared.connections)) {
+            // An error means that the peer was faster.
+            drop(stream.shutdown(Shutdown::Both));
+            let ended = thread.join();
+            assert!(ended.is_ok() || thread::panicking(), "a handler of the test registry panicked");
+        }
+    }
+}
+
+impl Seen {
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The start of the range asked for.
+    #[must_use]
+    pub fn range_from(&self) -> Option<usize> {
+        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    }
+}
+
+/// One request's connection, for the handler to answer on.
+pub struct Exchange<'a> {
+    seen: &'a Seen,
+    shared: &'a Shared,
+    stream: &'a mut BufReader<Box<dyn Stream>>,
+    keep: bool,
+}
+
+impl Exchange<'_> {
+    /// A proper answer with a `Content-Length`; the connection stays open.
+    pub fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
+        let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n", body.len());
+        headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+        self.send(format!("{head}\r\n").as_bytes())?;
+        self.send(body)?;
+        self.keep = true;
+        Ok(())
+    }
+
+    /// A redirect.
+    pub fn redirect(&mut self, location: &str) -> io::Result<()> {
+        self.respond(307, &[("Location", location)], b"")
+    }
+
+    /// Bytes as they are. The connection is closed when the handler returns.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let stream = self.stream.get_mut();
+        stream.write_all(bytes)?;
+        stream.flush()
+    }
+
+    /// Says nothing until the client goes away.
+    pub fn hold(&mut self) {
+        let mut rest = Vec::new();
+        // However it goes away, it is away.
+        drop(self.stream.read_to_end(&mut rest));
+    }
+
+    /// One byte every `pause`, until `bytes` or the client's patience ends.
+    pub fn drip(&mut self, bytes: &[u8], pause: Duration) -> io::Result<()> {
+        for byte in bytes {
+            self.send(std::slice::from_ref(byte))?;
+            // The slowness is the behaviour under test, not a wait for anything.
+            thread::sleep(pause);
+        }
+        Ok(())
+    }
+
+    /// The proper answer.
+    pub fn serve(&mut self) -> io::Result<()> {
+        let (shared, seen) = (self.shared, self.seen);
+        if seen.path == "/token" {
+            return self.serve_token();
+        }
+        if !self.is_allowed() {
+            return self.challenge();
+        }
+        if seen.path == "/v2/" {
+            return self.respond(200, &[], b"{}");
+        }
+        let found = find(shared, &seen.path);
+        match found {
+            Some((digest, bytes)) if seen.path.contains("/manifests/") => {
+                let media_type = media_type(&bytes);
+                self.respond(
+                    200,
+                    &[("Content-Type", &media_type), ("Docker-Content-Digest", &digest)],
+                    &bytes,
+                )
+            }
+            Some((_, bytes)) => self.serve_blob(&bytes),
+            None => {
+                let code = if seen.path.contains("/blobs/") { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" };
+                let body = json!({ "errors": [{ "code": code, "message": "unknown to the test registry" }] });
+                self.respond(404, &[("Content-Type", "application/json")], body.to_string().as_bytes())
+            }
+        }
+    }
+
+    fn serve_blob(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.seen.range_from() {
+            None => self.respond(200, &[("Content-Type", "application/octet-stream")], bytes),
+            Some(from) if from < bytes.len() => {
+                let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+                self.respond(206, &[("Content-Range", &range)], &bytes[from..])
+            }
+            Some(_) => self.respond(416, &[], b""),
+        }
+    }
+
+    /// The repository in `/v2/NAME/manifests/…`.
+    fn repository(&self) -> &str {
+        let path = self.seen.path.strip_prefix("/v2/").unwrap_or_default();
+        let end = path.find("/manifests/").or_else(|| path.find("/blobs/")).unwrap_or(0);
+        &path[..end]
+    }
+
+    fn is_allowed(&self) -> bool {
+        let authorization = self.seen.header("authorization");
+        match *lock(&self.shared.access) {
+            Access::Open => true,
+            Access::Basic(user, password) => authorization == Some(&basic(user, password)),
+            Access::Token(_) => {
+                let expected = format!("Bearer {}", token(&format!("repository:{}:pull", self.repository())));
+                self.seen.path == "/v2/" || authorization == Some(&expected)
+            }
+        }
+    }
+
+    fn challenge(&mut self) -> io::Result<()> {
+        let host = self.seen.header("host").unwrap_or_default();
+        let challenge = match *lock(&self.shared.access) {
+            Access::Token(_) => format!("Bearer realm=\"http://{host}/token\",service=\"testkit\""),
+            _ => "Basic realm=\"testkit\"".to_owned(),
+        };
+        let body = br#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+        self.respond(401, &[("WWW-Authenticate", &challenge)], body)
+    }
+
+    fn serve_token(&mut self) -> io::Result<()> {
+        let allowed = match *lock(&self.shared.access) {
+            Access::Token(Some((user, password))) => {
+                self.seen.header("authorization") == Some(&basic(user, password))
+            }
+            _ => true,
+        };
+        if !allowed {
+            return self.respond(401, &[], br#"{"details":"incorrect username or password"}"#);
+        }
+        let mut pairs = self.seen.query.split('&').filter_map(|pair| pair.split_once('='));
+        let scope = pairs.find(|(name, _)| *name == "scope").map_or("", |(_, value)| value);
+        let scope = scope.replace("%3A", ":").replace("%2F", "/");
+        let body = json!({ "token": token(&scope), "expires_in": 300 }).to_string();
+        self.respond(200, &[("Content-Type", "application/json")], body.as_bytes())
+    }
+}
+
+/// What `/token` gives for a scope.
+fn token(scope: &str) -> String {
+    digest(scope.as_bytes()).replace(':', ".")
+}
+
+/// The `Authorization` of a name and password.
+#[must_use]
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let value =
+            chunk.iter().fold(0u32, |value, byte| value << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(value >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+fn find(shared: &Shared, path: &str) -> Option<(String, Vec<u8>)> {
+    let path = path.strip_prefix("/v2/")?;
+    let (repository, name) = path.split_once("/manifests/").or_else(|| path.split_once("/blobs/"))?;
+    let digest = lock(&shared.tags).get(&format!("{repository}:{name}")).cloned().unwrap_or(name.to_owned());
+    let bytes = lock(&shared.blobs).get(&digest)?.clone();
+    Some((digest, bytes))
+}
+
+fn media_type(document: &[u8]) -> String {
+    let value: Value = serde_json::from_slice(document).unwrap_or_default();
+    value["mediaType"].as_str().unwrap_or(MANIFEST).to_owned()
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept() {
+        if shared.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(own) = stream.try_clone() else { return };
+        let thread = thread::spawn({
+            let shared = Arc::clone(shared);
+            // A client that goes away in the middle is part of many tests.
+            move || drop(converse(stream, &shared))
+        });
+        lock(&shared.connections).push((own, thread));
+    }
+}
+
+fn converse(stream: TcpStream, shared: &Shared) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream: Box<dyn Stream> = match &shared.tls {
+        None => Box::new(stream),
+        Some(config) => {
+            let connection = rustls::ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+            Box::new(rustls::StreamOwned::new(connection, stream))
+        }
+    };
+    let mut stream = BufReader::new(stream);
+    while let Some(seen) = read_request(&mut stream, shared)? {
+        let handler = {
+            let handlers = lock(&shared.handlers);
+            handlers
+                .iter()
+                .rev()
+                .find(|(prefix, _)| seen.path.starts_with(prefix))
+                .map(|(_, h)| Arc::clone(h))
+        };
+        let mut exchange = Exchange { seen: &seen, shared, stream: &mut stream, keep: false };
+        match handler {
+            Some(handler) => handler(&seen, &mut exchange)?,
+            None => exchange.serve()?,
+        }
+        if !exchange.keep {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn read_request(stream: &mut impl BufRead, shared: &Shared) -> io::Result<Option<Seen>> {
+    let mut line = String::new();
+    stream.take(64 << 10).read_line(&mut line)?;
+    let mut words = line.split_ascii_whitespace();
+    let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.take(64 << 10).read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let (method, path, query) = (method.to_owned(), path.to_owned(), query.to_owned());
+    let mut seen = Seen { method, path, query, headers, body: Vec::new(), earlier: 0 };
+    let length = seen.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    stream.take(length).read_to_end(&mut seen.body)?;
+    let mut all = lock(&shared.seen);
+    seen.earlier = all.iter().filter(|earlier| earlier.path == seen.path).count();
+    all.push(seen.clone());
+    Ok(Some(seen))
+}
+
+fn server_config(identity: Identity) -> rustls::ServerConfig {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certificate: &[u8] = match identity {
+        Identity::Trusted => include_bytes!("../tls/trusted.pem"),
+        Identity::WrongName => include_bytes!("../tls/wrong-name.pem"),
+        Identity::Expired => include_bytes!("../tls/expired.pem"),
+        Identity::SelfSigned => include_bytes!("../tls/self-signed.pem"),
+    };
+    let certificate = CertificateDer::from_pem_slice(certificate).expect("the certificate is PEM");
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../tls/server-key.pem")).expect("the key is PEM");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("the key belongs to the certificate")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
