@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci::{Algorithm, Digest, Hasher, VerifyError};
 
@@ -133,7 +133,7 @@ impl Lease {
     }
 
     /// Pins a blob and makes a complete file of this lease's area its contents, unless it is there already.
-    fn publish_blob(&self, gc: &GcShared, file: &PathBuf, digest: &Digest) -> Result<(), Error> {
+    fn publish_blob(&self, gc: &GcShared, file: &Path, digest: &Digest) -> Result<(), Error> {
         self.pin_under(gc, &[Object::Blob(digest.clone())])?;
         if self.store().contains_blob(digest)? {
             return Ok(());

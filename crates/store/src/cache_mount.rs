@@ -15,9 +15,8 @@ use std::path::{Path, PathBuf};
 
 use sys::lock::{FileLock, LockMode};
 
-use crate::files::{self, Durability};
 use crate::step_lock::RETRY_INTERVAL;
-use crate::{Error, Lease, Store};
+use crate::{Error, Lease, Store, files};
 
 /// Who may use a cache mount at once (Dockerfile reference, `RUN --mount=type=cache`, `sharing`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +28,9 @@ pub enum CacheSharing {
     /// One after the other.
     Locked,
 }
+
+/// Fills a new directory.
+pub type CacheSeed<'a> = dyn Fn(&Path) -> io::Result<()> + 'a;
 
 /// What a cache mount is asked for with. Everything but the id matters only when the directory is new.
 #[derive(Clone, Copy)]
@@ -44,7 +46,7 @@ pub struct CacheMountRequest<'a> {
     /// Group of a new directory.
     pub gid: u32,
     /// Fills a new directory before anybody else sees it.
-    pub seed: Option<&'a dyn Fn(&Path) -> io::Result<()>>,
+    pub seed: Option<&'a CacheSeed<'a>>,
 }
 
 /// A cache directory in use; dropping it lets the next one in.
@@ -97,7 +99,7 @@ impl Lease {
         files::create_dir(&dir)?;
         let id = dir.join(ID);
         if !files::exists(&id)? {
-            files::replace(&id, &self.temporary("id")?, request.id.as_bytes(), Durability::Unsynced)?;
+            files::replace(&id, &self.temporary("id")?, request.id.as_bytes())?;
         }
         match request.sharing {
             CacheSharing::Shared => claim_number(&dir, 0, LockMode::Shared),

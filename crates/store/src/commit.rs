@@ -12,16 +12,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use oci::{Digest, ImageId, LayerId, Reference};
-use sys::lock::LockMode;
+use oci::{Algorithm, Digest, ImageId, LayerId, Reference};
 
-use crate::files::{self, Durability};
 use crate::image::Image;
 use crate::layer::{Layer, Part};
-use crate::{Error, Lease, Object, Store};
-
-/// The lock under which image files change, so that two processes that each learned of a manifest both keep theirs.
-const LOCK: &str = "images";
+use crate::names::Names;
+use crate::{Error, Lease, Object, Store, files};
 
 /// Up to how many files and directories are synced one by one. Each costs a journal commit; from here on one sync of the whole file
 /// system is cheaper, although it also writes what others left dirty.
@@ -62,20 +58,19 @@ impl Lease {
         let gc = self.store().gc_shared()?;
         self.pin_under(&gc, &[Object::Image(image.id.clone())])?;
         drop(gc);
-        let _lock = self.store().lock(LOCK, LockMode::Exclusive)?;
-        let image = match self.known_image(image)? {
-            Some(known) => known.with_manifests_of(image.clone()),
-            None => image.clone(),
-        };
-        let path = self.store().layout().image(&image.id);
-        files::replace(&path, &self.temporary("image")?, &image.to_json(), Durability::Synced)
+        // Under the directory's lock, so that two processes that each learned of a manifest both keep theirs.
+        self.store().change_names(Names::Images, || {
+            let image = match self.known_image(image)? {
+                Some(known) => known.with_manifests_of(image.clone()),
+                None => image.clone(),
+            };
+            let path = self.store().layout().image(&image.id);
+            files::replace_synced(&path, &self.temporary("image")?, &image.to_json())
+        })
     }
 
     fn make_durable(&self, image: &Image) -> Result<(), Error> {
         let unsynced = Unsynced::of(self.store(), image)?;
-        if unsynced.is_empty() {
-            return Ok(());
-        }
         unsynced.sync_data(self.store())?;
         unsynced.prove(self.store())
     }
@@ -105,10 +100,6 @@ impl Unsynced {
         Ok(Self { layers, blobs: unsynced })
     }
 
-    fn is_empty(&self) -> bool {
-        self.layers.is_empty() && self.blobs.is_empty()
-    }
-
     /// Step 1.
     fn sync_data(&self, store: &Store) -> Result<(), Error> {
         let has_trees = self.layers.iter().any(|layer| layer.unsynced().contains(&Part::Fs));
@@ -120,30 +111,33 @@ impl Unsynced {
         if has_trees || paths.len() > MAX_SINGLE_SYNCS {
             return sync_all(store.root());
         }
-        paths.iter().try_for_each(|path| files::sync_file(path))
+        paths.iter().try_for_each(|path| sync_unless_moved(path))
     }
 
     /// Step 2.
     fn prove(&self, store: &Store) -> Result<(), Error> {
-        let mut dirs = BTreeSet::new();
-        for digest in &self.blobs {
-            let durable = store.layout().blob(digest);
-            // Not there any more: another commit has moved it.
-            if let Some(file) = files::open_if_exists(&store.layout().unsynced_blob(digest))? {
-                drop(file);
-                move_blob(store, digest, &durable)?;
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let blobs: Vec<_> = self.blobs.iter().filter(|blob| blob.algorithm() == algorithm).collect();
+            if blobs.is_empty() {
+                store.settle_names(Names::Blobs(algorithm))?;
+            } else {
+                let move_all = || blobs.iter().try_for_each(|blob| move_blob(store, blob));
+                store.change_names(Names::Blobs(algorithm), move_all)?;
             }
-            dirs.extend(durable.parent().map(Path::to_path_buf));
         }
+        self.prove_layers(store)
+    }
+
+    fn prove_layers(&self, store: &Store) -> Result<(), Error> {
+        let Some(first) = self.layers.first() else { return Ok(()) };
         for layer in &self.layers {
             layer.unsynced().iter().try_for_each(|&part| layer.mark_synced(part))?;
-            dirs.insert(layer.dir().to_path_buf());
-            dirs.insert(store.layout().dir("layers"));
         }
-        if dirs.len() > MAX_SINGLE_SYNCS {
+        if self.layers.len() > MAX_SINGLE_SYNCS {
             sync_all(store.root())?;
         } else {
-            dirs.iter().try_for_each(|dir| files::sync_dir(dir))?;
+            self.layers.iter().try_for_each(|layer| files::sync_dir(layer.dir()))?;
+            first.dir().parent().map_or(Ok(()), files::sync_dir)?;
         }
         for layer in &self.layers {
             let boot = store.layout().boot();
@@ -157,18 +151,18 @@ fn find(store: &Store, id: &LayerId) -> Result<Layer, Error> {
     store.layer(id)?.ok_or_else(|| Error::MissingLayer(id.clone()))
 }
 
-/// Moves a synced blob to its durable place; that another commit does so at the same time is fine.
-fn move_blob(store: &Store, digest: &Digest, durable: &Path) -> Result<(), Error> {
-    match files::rename(&store.layout().unsynced_blob(digest), durable) {
-        Err(Error::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::NotFound && files::exists(durable)? =>
-        {
-            Ok(())
-        }
-        moved => moved,
-    }
+/// Moves a synced blob to its durable place; not there any more, it has been moved by another commit.
+fn move_blob(store: &Store, digest: &Digest) -> Result<(), Error> {
+    let unsynced = store.layout().unsynced_blob(digest);
+    if files::exists(&unsynced)? { files::rename(&unsynced, &store.layout().blob(digest)) } else { Ok(()) }
 }
 
 fn sync_all(root: &Path) -> Result<(), Error> {
     sys::durable::sync_filesystem(root).map_err(Error::at("sync", root))
+}
+
+/// Syncs a file. A blob that is gone has been synced and moved by another commit.
+fn sync_unless_moved(path: &Path) -> Result<(), Error> {
+    let Some(file) = files::open_if_exists(path)? else { return Ok(()) };
+    file.sync_all().map_err(Error::at("sync", path))
 }

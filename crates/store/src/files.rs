@@ -13,15 +13,6 @@ use sys::root::Dir;
 
 use crate::Error;
 
-/// Whether a replaced file must survive a power cut from now on, or only the death of the process.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Durability {
-    /// Written back before the rename, and the directory after it.
-    Synced,
-    /// Left to the page cache: readers must be able to tell a torn file from a whole one.
-    Unsynced,
-}
-
 /// Creates a private directory; `false` if there was one.
 pub(crate) fn create_dir(path: &Path) -> Result<bool, Error> {
     match DirBuilder::new().mode(0o700).create(path) {
@@ -41,6 +32,11 @@ pub(crate) fn create_file(path: &Path) -> Result<File, Error> {
 pub(crate) fn open_lock_file(path: &Path) -> Result<File, Error> {
     let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     open.map_err(Error::at("open", path))
+}
+
+/// Makes an empty file, or leaves the one that is there.
+pub(crate) fn touch(path: &Path) -> Result<(), Error> {
+    open_lock_file(path).map(|_: File| ())
 }
 
 /// Opens a file for reading; `None` if it is not there.
@@ -68,23 +64,20 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<OsString>, Error> {
     Ok(names)
 }
 
-/// Puts `bytes` at `target` in one step, by way of `temporary`, which lies on the same file system in the caller's own area.
-pub(crate) fn replace(
-    target: &Path,
-    temporary: &Path,
-    bytes: &[u8],
-    durability: Durability,
-) -> Result<(), Error> {
+/// Puts `bytes` at `target` in one step, by way of `temporary`, which lies on the same file system in the caller's own area. Not synced:
+/// readers must be able to tell a torn file from a whole one.
+pub(crate) fn replace(target: &Path, temporary: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut file = create_file(temporary)?;
     file.write_all(bytes).map_err(Error::at("write", temporary))?;
-    if durability == Durability::Synced {
-        file.sync_all().map_err(Error::at("sync", temporary))?;
-    }
-    rename(temporary, target)?;
-    match (durability, target.parent()) {
-        (Durability::Synced, Some(parent)) => sync_dir(parent),
-        _ => Ok(()),
-    }
+    rename(temporary, target)
+}
+
+/// As [`replace`], with the bytes written back before the rename. The name is the caller's to make durable.
+pub(crate) fn replace_synced(target: &Path, temporary: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = create_file(temporary)?;
+    file.write_all(bytes).map_err(Error::at("write", temporary))?;
+    file.sync_all().map_err(Error::at("sync", temporary))?;
+    rename(temporary, target)
 }
 
 /// Renames, replacing what a plain rename replaces.
@@ -99,11 +92,6 @@ pub(crate) fn rename_if_absent(from: &Path, to: &Path) -> Result<bool, Error> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(Error::at("rename to", to)(error)),
     }
-}
-
-/// Writes a file's contents back.
-pub(crate) fn sync_file(path: &Path) -> Result<(), Error> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(Error::at("sync", path))
 }
 
 /// Writes a directory's names back.

@@ -6,7 +6,7 @@
 use oci::{Compression, Digest, ImageId, LayerId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Lease, Object, Store, files};
+use crate::{Error, Lease, Object, Store, files, layout};
 
 /// An image in the store.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -85,11 +85,7 @@ impl Store {
     /// What the file system says.
     pub fn image_ids(&self) -> Result<Vec<ImageId>, Error> {
         let names = files::names(&self.layout().dir("images"))?;
-        Ok(names
-            .iter()
-            .filter_map(|name| Digest::from_sha256_hex(name.to_str()?).ok())
-            .map(ImageId::new)
-            .collect())
+        Ok(names.iter().filter_map(|name| layout::digest_of_hex(name)).map(ImageId::new).collect())
     }
 
     /// Forgets an image. Its layers and blobs stay until collected, its tags are the caller's to remove first.

@@ -8,6 +8,9 @@
 //!                 diff-id         the digest of the tar, once somebody has computed it
 //!                 unsynced.<part>.<boot id>, synced.<part>      empty
 //!
+//! The `unsynced` marker goes only when the `synced` one and the layer's own name are durable, so where both are, the next commit syncs
+//! once more.
+//!
 //! A *part* is `base` (meta and entries), `fs` or `tar`. It counts only with a marker beside it: `unsynced` with the running kernel's
 //! boot id, since then the page cache holds what was written, or `synced`, which is made after a sync has covered the part.
 //! Markers are names without contents, so they cannot be torn. A part with neither is what a power cut left of it, and is
@@ -16,7 +19,7 @@
 //! A layer is made in the private area of a lease ([`LayerDraft`]) and appears by one rename, or, if somebody else was first, its
 //! missing forms are moved into the layer that is there.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci::{Compression, ContentDigest, DiffId, Digest, LayerId};
@@ -24,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use sys::durable::BootId;
 use sys::lock::{FileLock, LockMode};
 
-use crate::{Error, Lease, Object, Store, files};
+use crate::{Error, Lease, Object, Store, files, layout};
 
 /// What is known of a layer from its entry list.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -100,7 +103,7 @@ impl Part {
     }
 }
 
-const META: &str = "meta";
+pub(crate) const META: &str = "meta";
 const ENTRIES: &str = "entries";
 const DIFF_ID: &str = "diff-id";
 
@@ -178,7 +181,7 @@ impl Layer {
 
     /// Says that a sync has covered a part.
     pub(crate) fn mark_synced(&self, part: Part) -> Result<(), Error> {
-        touch(&self.dir.join(part.synced_marker()))
+        files::touch(&self.dir.join(part.synced_marker()))
     }
 
     /// Removes the marker that a synced part no longer needs.
@@ -224,14 +227,14 @@ impl LayerDraft {
     /// # Errors
     /// What the file system says.
     pub fn add_blob(&self, blob: &LayerBlob) -> Result<(), Error> {
-        touch(&self.dir.join(blob.file_name()))
+        files::touch(&self.dir.join(blob.file_name()))
     }
 
     /// Marks every part that is there as written in this boot.
     fn mark(&self, boot: &BootId) -> Result<(), Error> {
         for part in Part::ALL {
             if files::exists(&self.dir.join(part.file()))? {
-                touch(&self.dir.join(part.unsynced_marker(boot)))?;
+                files::touch(&self.dir.join(part.unsynced_marker(boot)))?;
             }
         }
         Ok(())
@@ -282,11 +285,7 @@ impl Store {
     /// What the file system says.
     pub fn layer_ids(&self) -> Result<Vec<LayerId>, Error> {
         let names = files::names(&self.layout().dir("layers"))?;
-        Ok(names
-            .iter()
-            .filter_map(|name| Digest::from_sha256_hex(name.to_str()?).ok())
-            .map(LayerId::new)
-            .collect())
+        Ok(names.iter().filter_map(|name| layout::digest_of_hex(name)).map(LayerId::new).collect())
     }
 }
 
@@ -375,7 +374,7 @@ impl Lease {
         // Unsynced on purpose: a torn one does not parse, and is computed again.
         let path = layer.dir.join(DIFF_ID);
         let text = format!("{diff_id}\n");
-        files::replace(&path, &self.temporary("diff-id")?, text.as_bytes(), files::Durability::Unsynced)
+        files::replace(&path, &self.temporary("diff-id")?, text.as_bytes())
     }
 
     /// Moves the draft's forms into a layer that lacks them, one process at a time.
@@ -391,12 +390,12 @@ impl Lease {
                 // What a power cut left of the form. Out of the way before the marker says that it is good.
                 files::rename(&to, &self.temporary("torn")?)?;
             }
-            touch(&layer.dir.join(part.unsynced_marker(boot)))?;
+            files::touch(&layer.dir.join(part.unsynced_marker(boot)))?;
             files::rename_if_absent(&from, &to)?;
         }
         for name in files::names(&draft.dir)? {
             if name.to_str().and_then(LayerBlob::parse_file_name).is_some() {
-                touch(&layer.dir.join(name))?;
+                files::touch(&layer.dir.join(name))?;
             }
         }
         Ok(())
@@ -457,10 +456,11 @@ enum PartState {
 fn part_state(part: Part, names: &[&str], boot: &BootId) -> PartState {
     if !names.contains(&part.file()) {
         PartState::Absent
+    } else if names.contains(&part.unsynced_marker(boot).as_str()) {
+        // Also beside a `synced` marker: that one may not be durable itself yet.
+        PartState::Unsynced
     } else if names.contains(&part.synced_marker().as_str()) {
         PartState::Synced
-    } else if names.contains(&part.unsynced_marker(boot).as_str()) {
-        PartState::Unsynced
     } else {
         PartState::Absent
     }
@@ -477,9 +477,4 @@ fn lock_dir(dir: &Path) -> Result<Option<FileLock>, Error> {
 fn read_diff_id(dir: &Path) -> Result<Option<DiffId>, Error> {
     let bytes = files::read_if_exists(&dir.join(DIFF_ID))?;
     Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()?.strip_suffix('\n')?.parse().ok()))
-}
-
-/// Makes an empty file, or leaves the one that is there.
-fn touch(path: &Path) -> Result<(), Error> {
-    files::open_lock_file(path).map(|_: File| ())
 }

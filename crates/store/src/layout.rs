@@ -1,5 +1,6 @@
 //! Where everything lies below the store's root, and the format version.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,8 @@ use std::path::{Path, PathBuf};
 use oci::{Digest, ImageId, LayerId, Reference};
 use sys::durable::BootId;
 
-use crate::files::{self, Durability};
 use crate::object::random_name;
-use crate::{Error, LogId, RecordKey, file_name};
+use crate::{Error, LogId, RecordKey, file_name, files};
 
 /// What the format file of a store that this version reads and writes says.
 const FORMAT: &str = "1";
@@ -117,7 +117,7 @@ impl Layout {
         self.root.join("builds").join(file_name::encode(name))
     }
 
-    /// A lock file that is never removed.
+    /// A file in `locks/`.
     pub(crate) fn lock(&self, name: &str) -> PathBuf {
         self.root.join("locks").join(name)
     }
@@ -130,6 +130,36 @@ impl Layout {
         self.root.join("leases").join(name)
     }
 
+    /// What lies in the store and was not put there by it. Names the store made are digests, ids or escaped text; only where they have a
+    /// form is a stray told from them.
+    pub(crate) fn strays(&self) -> Result<Vec<PathBuf>, Error> {
+        let is_digest = |name: &OsStr| digest_of_hex(name).is_some();
+        let mut strays = self.others_in("", |name| is_ours(&name.to_string_lossy()))?;
+        strays.extend(self.others_in("layers", is_digest)?);
+        strays.extend(self.others_in("images", is_digest)?);
+        strays.extend(self.others_in("blobs/sha256", is_digest)?);
+        strays.extend(self.others_in("blobs/sha512", is_digest)?);
+        strays.extend(self.others_in("logs", |name| name.to_str().is_some_and(is_log_id))?);
+        strays.extend(self.others_in("blobs", |name| {
+            let name = name.to_string_lossy();
+            matches!(&*name, "sha256" | "sha512") || name.starts_with(UNSYNCED_BLOBS)
+        })?);
+        for shard in files::names(&self.dir("records"))? {
+            strays.extend(self.others_in(Path::new("records").join(shard), is_digest)?);
+        }
+        Ok(strays)
+    }
+
+    fn others_in(
+        &self,
+        dir: impl AsRef<Path>,
+        is_ours: impl Fn(&OsStr) -> bool,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let dir = self.root.join(dir);
+        let names = files::names(&dir)?;
+        Ok(names.into_iter().filter(|name| !is_ours(name)).map(|name| dir.join(name)).collect())
+    }
+
     pub(crate) fn area(&self, name: impl AsRef<Path>) -> PathBuf {
         self.root.join("tmp").join(name)
     }
@@ -140,6 +170,23 @@ pub(crate) const STEP_LOCK: &str = "step-";
 
 /// What the names of directories of unsynced blobs begin with; the boot id follows.
 pub(crate) const UNSYNCED_BLOBS: &str = "unsynced-";
+
+/// The digest whose hex digits a file is named by.
+pub(crate) fn digest_of_hex(name: &OsStr) -> Option<Digest> {
+    let hex = name.to_str()?;
+    let algorithm = if hex.len() == 128 { "sha512" } else { "sha256" };
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+/// The digest that the file of an unsynced blob is named by.
+pub(crate) fn digest_of_unsynced(name: &OsStr) -> Option<Digest> {
+    let (algorithm, hex) = name.to_str()?.split_once('-')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+fn is_log_id(name: &str) -> bool {
+    name.parse::<LogId>().is_ok()
+}
 
 fn check_format(root: &Path, found: &[u8]) -> Result<(), Error> {
     let found = String::from_utf8_lossy(&found[..found.len().min(64)]).trim_end().to_owned();
@@ -162,7 +209,8 @@ fn initialise(root: &Path) -> Result<(), Error> {
     }
     let temporary = root.join(format!("{FORMAT_FILE}.{}", random_name()?));
     let format = format!("{FORMAT}\n");
-    files::replace(&root.join(FORMAT_FILE), &temporary, format.as_bytes(), Durability::Synced)
+    files::replace_synced(&root.join(FORMAT_FILE), &temporary, format.as_bytes())?;
+    files::sync_dir(root)
 }
 
 /// Whether a name may lie in the root of a store in the making. `lost+found` is where a store has a file system of its own.

@@ -19,7 +19,7 @@ use crate::files;
 use crate::layout::Layout;
 use crate::object::random_name;
 use crate::store::GcShared;
-use crate::{Error, Object, Store};
+use crate::{Error, Object, Store, Tally};
 
 /// How many entries of dead processes' areas opening a store removes at most: a few milliseconds' worth.
 const BOUNDED_ENTRIES: usize = 1000;
@@ -174,28 +174,49 @@ pub(crate) enum Amount {
     All,
 }
 
-/// Removes the areas and lease files of dead processes.
-pub(crate) fn drop_dead(layout: &Layout, amount: Amount) -> Result<(), Error> {
+/// Removes the areas and lease files of dead processes. What that frees is measured only where all of it goes.
+pub(crate) fn drop_dead(layout: &Layout, amount: Amount) -> Result<Tally, Error> {
     let mut left = BOUNDED_ENTRIES;
+    let mut freed = Tally::default();
+    let mut remove = |area: &Path| -> Result<bool, Error> {
+        let is_allowed = is_allowed(amount, &mut left, area);
+        if is_allowed {
+            if amount == Amount::All {
+                freed.add(files::disk_bytes(area)?);
+            }
+            files::remove_tree(area)?;
+        }
+        Ok(is_allowed)
+    };
     // Areas are listed first: one whose lease is gone by the time we look for it belongs to nobody.
     for name in files::names(&layout.dir("tmp"))? {
-        if files::exists(&layout.lease(&name))? {
-            continue;
-        }
-        if is_allowed(amount, &mut left, &layout.area(&name)) {
-            files::remove_tree(&layout.area(&name))?;
+        if !files::exists(&layout.lease(&name))? {
+            remove(&layout.area(&name))?;
         }
     }
     for name in files::names(&layout.dir("leases"))? {
-        let area = layout.area(&name);
-        let Some(dead) = lock_if_dead(&layout.lease(&name))? else { continue };
-        if is_allowed(amount, &mut left, &area) {
-            files::remove_tree(&area)?;
+        let Some(_dead) = lock_if_dead(&layout.lease(&name))? else { continue };
+        if remove(&layout.area(&name))? {
             files::remove_file(&layout.lease(&name))?;
         }
-        drop(dead);
     }
-    Ok(())
+    Ok(freed)
+}
+
+/// The areas that [`drop_dead`] would remove.
+pub(crate) fn dead(layout: &Layout) -> Result<Vec<PathBuf>, Error> {
+    let mut dead = Vec::new();
+    for name in files::names(&layout.dir("tmp"))? {
+        if !files::exists(&layout.lease(&name))? {
+            dead.push(layout.area(&name));
+        }
+    }
+    for name in files::names(&layout.dir("leases"))? {
+        if lock_if_dead(&layout.lease(&name))?.is_some() {
+            dead.push(layout.area(&name));
+        }
+    }
+    Ok(dead)
 }
 
 /// Charges an area's removal to what is left of the bounded amount.

@@ -59,19 +59,28 @@ mod step_lock;
 mod store;
 mod tag;
 
+mod fsck;
+mod mark;
+mod prune;
+mod usage;
+
 mod envelope;
 mod file_name;
 mod files;
 mod layout;
+mod names;
 
 pub use blob::{Blob, BlobWriter, Expected};
-pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountRequest, CacheSharing};
+pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountRequest, CacheSeed, CacheSharing};
 pub use error::{Damage, Error, Remedy};
+pub use fsck::{Finding, Found, FsckMode, Outcome, Report, Severity};
 pub use image::{Image, KnownManifest};
 pub use layer::{BlobOrigin, Layer, LayerBlob, LayerDraft, LayerFacts};
 pub use lease::Lease;
 pub use object::{LogId, Object, ObjectError};
+pub use prune::{Kind, PrunePolicy, Pruned, Retain, Tally};
 pub use record::{Record, RecordKey};
 pub use step_lock::StepLock;
 pub use store::Store;
 pub use tag::Tag;
+pub use usage::{ImageUsage, KindUsage, LayerUsage, Usage};

@@ -1,11 +1,11 @@
 //! Logs of steps, build reports, and where the stat caches of contexts lie: files whose contents are somebody else's.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::PathBuf;
 
 use crate::envelope::Envelope;
-use crate::files::{self, Durability};
-use crate::{Error, Lease, LogId, Object, Store};
+use crate::{Error, Lease, LogId, Object, Store, file_name, files};
 
 const BUILD: &str = "build";
 
@@ -35,8 +35,10 @@ impl Store {
     /// # Errors
     /// What the file system says.
     pub fn build_report(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let bytes = files::read_if_exists(&self.layout().build(name))?;
-        Ok(bytes.and_then(|bytes| Envelope::open(BUILD, name, &bytes)).map(|envelope| envelope.payload))
+        let path = self.layout().build(name);
+        let bytes = files::read_if_exists(&path)?;
+        let report = bytes.and_then(|bytes| open_report(path.file_name()?, &bytes));
+        Ok(report.map(|envelope| envelope.payload))
     }
 }
 
@@ -60,8 +62,13 @@ impl Lease {
     /// What the file system says.
     pub fn put_build_report(&self, name: &str, logs: &[LogId], report: &[u8]) -> Result<(), Error> {
         let needs = logs.iter().cloned().map(Object::Log).collect();
-        let bytes = Envelope { needs, payload: report.to_vec() }.seal(BUILD, name);
+        let bytes = Envelope { needs, payload: report.to_vec() }.seal(BUILD, &file_name::encode(name));
         let path = self.store().layout().build(name);
-        files::replace(&path, &self.temporary("report")?, &bytes, Durability::Unsynced)
+        files::replace(&path, &self.temporary("report")?, &bytes)
     }
+}
+
+/// Opens the file of a build report, given its file name and its bytes.
+pub(crate) fn open_report(file_name: &OsStr, bytes: &[u8]) -> Option<Envelope> {
+    Envelope::open(BUILD, file_name.to_str()?, bytes)
 }

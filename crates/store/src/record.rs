@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 use oci::Digest;
 
 use crate::envelope::Envelope;
-use crate::files::{self, Durability};
-use crate::{Error, Lease, Object, Store};
+use crate::{Error, Lease, Object, Store, files, layout};
 
 /// How old a record's time of last use gets before a use renews it. A cached build thus writes nothing, most of the time.
 const USE_GRANULARITY: Duration = Duration::from_secs(60 * 60);
@@ -77,7 +76,7 @@ impl Store {
         let mut keys = Vec::new();
         for shard in files::names(&dir)? {
             let names = files::names(&dir.join(shard))?;
-            let digests = names.iter().filter_map(|name| Digest::from_sha256_hex(name.to_str()?).ok());
+            let digests = names.iter().filter_map(|name| layout::digest_of_hex(name));
             keys.extend(digests.map(RecordKey::new));
         }
         Ok(keys)
@@ -157,7 +156,7 @@ impl Lease {
         }
         let Record { needs, payload } = record.clone();
         let bytes = Envelope { needs, payload }.seal(KIND, &key.digest().hex());
-        files::replace(&path, &self.temporary("record")?, &bytes, Durability::Unsynced)
+        files::replace(&path, &self.temporary("record")?, &bytes)
     }
 
     /// Notes that a record was used, if that was not noted for a while. "Now" is when this lease was last written, by the clock that also

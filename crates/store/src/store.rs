@@ -7,7 +7,7 @@ use sys::durable::BootId;
 use sys::lock::{FileLock, LockMode};
 
 use crate::layout::Layout;
-use crate::{Error, Lease, files, lease};
+use crate::{Error, Lease, Tally, files, lease};
 
 /// An open store. Reading needs only this; whoever writes, or must rely on something staying, takes a [`Lease`]. Clones are the same
 /// store.
@@ -59,11 +59,11 @@ impl Store {
         Lease::take(self.clone())
     }
 
-    /// Drops everything that dead processes left in their areas, however much it is. Live ones are left alone.
+    /// Drops everything that dead processes left in their areas, however much it is, and says what that freed. Live ones are left alone.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn drop_leftovers(&self) -> Result<(), Error> {
+    pub fn drop_leftovers(&self) -> Result<Tally, Error> {
         lease::drop_dead(&self.layout, lease::Amount::All)
     }
 

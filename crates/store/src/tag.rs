@@ -6,15 +6,10 @@
 use std::path::Path;
 
 use oci::{ImageId, Reference};
-use sys::lock::LockMode;
 
 use crate::error::Damage;
-use crate::files::{self, Durability};
-use crate::store::GcShared;
-use crate::{Error, Lease, Store};
-
-/// The lock under which tags change, so that the value a change reports as old was the value until then.
-const LOCK: &str = "tags";
+use crate::names::Names;
+use crate::{Error, Lease, Store, files};
 
 /// A name and what it means.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -58,13 +53,14 @@ impl Store {
     /// # Errors
     /// As [`Store::tag`].
     pub fn remove_tag(&self, reference: &Reference) -> Result<Option<ImageId>, Error> {
-        let _lock = self.lock(LOCK, LockMode::Exclusive)?;
-        let old = self.tag(reference)?;
-        if old.is_some() {
-            files::remove_file(&self.layout().tag(reference))?;
-            files::sync_dir(&self.layout().dir("tags"))?;
+        if self.tag(reference)?.is_none() {
+            return Ok(None);
         }
-        Ok(old)
+        self.change_names(Names::Tags, || {
+            let old = self.tag(reference)?;
+            files::remove_file(&self.layout().tag(reference))?;
+            Ok(old)
+        })
     }
 }
 
@@ -74,29 +70,27 @@ impl Lease {
     /// # Errors
     /// [`Error::MissingImage`] if there is no such image.
     pub fn set_tag(&self, reference: &Reference, image: &ImageId) -> Result<Option<ImageId>, Error> {
-        let gc = self.store().gc_shared()?;
+        let _gc = self.store().gc_shared()?;
         if !files::exists(&self.store().layout().image(image))? {
             return Err(Error::MissingImage(image.clone()));
         }
-        self.set_tag_under(&gc, reference, image)
+        self.store().settle_names(Names::Images)?;
+        self.replace_tag(reference, image)
     }
 
-    fn set_tag_under(
-        &self,
-        _gc: &GcShared,
-        reference: &Reference,
-        image: &ImageId,
-    ) -> Result<Option<ImageId>, Error> {
-        // A reader's look first: a build that changes nothing takes no lock others wait for.
+    fn replace_tag(&self, reference: &Reference, image: &ImageId) -> Result<Option<ImageId>, Error> {
+        // A look first: a build that changes nothing takes no lock that others wait for.
         if self.store().tag(reference)?.as_ref() == Some(image) {
+            self.store().settle_names(Names::Tags)?;
             return Ok(Some(image.clone()));
         }
-        let _lock = self.store().lock(LOCK, LockMode::Exclusive)?;
-        let old = self.store().tag(reference)?;
-        let text = format!("{reference}\n{image}\n");
-        let path = self.store().layout().tag(reference);
-        files::replace(&path, &self.temporary("tag")?, text.as_bytes(), Durability::Synced)?;
-        Ok(old)
+        self.store().change_names(Names::Tags, || {
+            let old = self.store().tag(reference)?;
+            let text = format!("{reference}\n{image}\n");
+            let path = self.store().layout().tag(reference);
+            files::replace_synced(&path, &self.temporary("tag")?, text.as_bytes())?;
+            Ok(old)
+        })
     }
 }
 
