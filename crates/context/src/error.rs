@@ -61,6 +61,10 @@ pub enum ContextError {
         path: RootfsPath,
     },
 
+    /// [`crate::Context::cancel`] was called.
+    #[error("cancelled")]
+    Cancelled,
+
     /// The digests cannot be kept for the next build.
     #[error("cannot write the stat cache `{}`", path.display())]
     Save {

@@ -38,13 +38,13 @@
 #![forbid(unsafe_code)]
 
 mod context;
+mod digest;
 mod error;
 mod node;
-mod digest;
 mod selection;
 
-pub mod ignore;
 pub mod file_digests;
+pub mod ignore;
 pub mod stat_cache;
 pub mod wildcard;
 
@@ -53,11 +53,11 @@ mod pattern;
 mod resolve;
 mod scan;
 
-pub use digest::{Attributes, Counted, SelectionDigest};
 pub use context::{Context, OpenedFile};
+pub use digest::{Attributes, Counted, SelectionDigest};
 pub use error::{ContextError, Missing};
-pub use ignore::{Exclusion, Ignore, IgnoreError, Verdict};
 pub use file_digests::{Change, FileDigests, FileDigestsError};
+pub use ignore::{Exclusion, Ignore, IgnoreError, Verdict};
 pub use node::{FileDigest, Kind, Node, Xattr};
 pub use pattern::PatternError;
 pub use selection::{Entry, Match, Parents, Selection, Source};

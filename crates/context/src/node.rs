@@ -97,8 +97,20 @@ pub(crate) struct Contents {
     pub(crate) xattrs: Box<[Xattr]>,
     /// The attributes at the time of reading, if they are not the scan's any more.
     pub(crate) reread: Option<Box<Stamp>>,
-    /// Whether the stat cache should learn it.
-    pub(crate) fresh: bool,
+    /// Where it was learned.
+    pub(crate) origin: Origin,
+}
+
+/// Where a node's contents were learned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// From the stat cache.
+    Cache,
+    /// By reading.
+    Read {
+        /// Whether the stat cache may keep it: a later change cannot go unseen.
+        storable: bool,
+    },
 }
 
 impl Node {

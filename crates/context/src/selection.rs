@@ -145,7 +145,7 @@ impl Match {
         self.nodes().map(|node| Entry { node, destination: self.destination_of(node) })
     }
 
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> + Clone {
         self.picked
             .iter()
             .flat_map(|picked| picked.indexes.iter().map(|&index| &picked.nodes[index as usize]))

@@ -161,6 +161,15 @@ pub fn open_file_below(directory: impl AsFd, path: &RootfsPath) -> io::Result<Fi
         .map(File::from)
 }
 
+/// Whether an error of the `*_below` functions says that nothing can be reached by this path: it does not exist, or a component before the
+/// last is no directory or is a symbolic link.
+#[must_use]
+pub fn is_absence(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+}
+
 /// What this directory's file system stamps inodes with now: the times of a new unnamed file. `None` where there are no unnamed files.
 ///
 /// # Errors
@@ -307,7 +316,9 @@ mod tests {
         let dir = Dir::open(base.path()).unwrap();
         assert_eq!(status_below(&dir, &path("link")).unwrap().kind, Kind::Symlink);
         assert_eq!(read_link_below(&dir, &path("link")).unwrap(), b"real");
-        assert!(status_below(&dir, &path("link/file")).is_err());
+        assert!(is_absence(&status_below(&dir, &path("link/file")).unwrap_err()));
+        assert!(is_absence(&status_below(&dir, &path("real/file/below")).unwrap_err()));
+        assert!(is_absence(&status_below(&dir, &path("nothing")).unwrap_err()));
         assert!(open_dir_below(&dir, &path("link")).is_err());
         assert!(open_file_below(&dir, &path("link/file")).is_err());
         assert!(open_file_below(&dir, &path("real/file")).is_ok());

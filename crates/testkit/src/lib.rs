@@ -7,3 +7,5 @@ pub mod golden;
 pub mod manifest;
 pub mod observed;
 pub mod registry;
+
+pub mod tree;

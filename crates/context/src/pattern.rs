@@ -1,0 +1,301 @@
+//! One pattern, compiled, and the matching of a path against it.
+//!
+//! Two dialects share it. In a source argument (Go's `filepath.Match`) `*` stands for any run of bytes but `/`, `?` for one
+//! character, `[a-c]` and `[^a-c]` for one of a class, and a backslash takes the next character literally. In an ignore file
+//! `**` joins them, as the reference builder compiles it:
+//!
+//! | written | stands for |
+//! | --- | --- |
+//! | `**` at the end | anything, slashes too |
+//! | `**` or `**/` elsewhere | nothing, or any directories with their slash |
+//! | `**` at the start, only literal text after it | a suffix: `**ile` matches `a/file` |
+//!
+//! Where the reference's translation into regular expressions leaks (`[*]`, `\d`, a class that matches `/`), the documented
+//! meaning holds. Matching follows all alternatives at once, one token after the other, so that its time is
+//! at most the product of both lengths: no pattern can make it hang.
+
+/// Why text is not a pattern.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PatternError {
+    /// `[` without its `]`.
+    #[error("`[` is never closed")]
+    OpenClass,
+    /// A range such as `[a-]` or an empty class `[]`.
+    #[error("a character class is empty or has an incomplete range")]
+    BadClass,
+    /// A backslash at the end.
+    #[error("nothing follows the last `\\`")]
+    NothingEscaped,
+}
+
+/// Whether `**` is special.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Dialect {
+    /// Ignore files, `--exclude`, `--parents`.
+    Ignore,
+    /// Source arguments: `**` is `*`.
+    Wildcard,
+}
+
+/// A compiled pattern.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    tokens: Vec<Token>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Token {
+    Literal(Vec<u8>),
+    /// `?`
+    Character,
+    /// `[…]`; never a slash.
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
+    /// `*`
+    Run,
+    /// `**/`: nothing, or anything that ends in a slash.
+    Directories,
+    /// `**` at the end.
+    Anything,
+}
+
+impl Pattern {
+    pub(crate) fn parse(text: &[u8], dialect: Dialect) -> Result<Self, PatternError> {
+        let mut parser = Parser { rest: text, tokens: Vec::new() };
+        while let Some(byte) = parser.take() {
+            match byte {
+                b'*' if dialect == Dialect::Ignore && parser.rest.first() == Some(&b'*') => {
+                    parser.double_star()
+                }
+                b'*' => parser.push(Token::Run),
+                b'?' => parser.push(Token::Character),
+                b'[' => parser.class()?,
+                b'\\' => {
+                    let escaped = parser.take().ok_or(PatternError::NothingEscaped)?;
+                    parser.literal(escaped);
+                }
+                byte => parser.literal(byte),
+            }
+        }
+        Ok(Self { tokens: parser.tokens })
+    }
+
+    /// The text this pattern stands for, if it stands for one only.
+    pub(crate) fn as_literal(&self) -> Option<&[u8]> {
+        match &*self.tokens {
+            [] => Some(b""),
+            [Token::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn matches(&self, path: &[u8]) -> bool {
+        if let Some(text) = self.as_literal() {
+            return text == path;
+        }
+        // Most patterns fail at a literal end: seen here, without following anything.
+        if let Some(Token::Literal(head)) = self.tokens.first()
+            && !path.starts_with(head)
+        {
+            return false;
+        }
+        if let Some(Token::Literal(tail)) = self.tokens.last()
+            && !path.ends_with(tail)
+        {
+            return false;
+        }
+        let mut reached = Reached::start(path);
+        self.tokens.iter().all(|token| reached.advance(token)) && reached.end()
+    }
+
+    /// Whether some path below this directory could match. May say yes too often, never no.
+    pub(crate) fn may_match_below(&self, directory: &[u8]) -> bool {
+        let mut prefix = directory.to_vec();
+        if !prefix.is_empty() {
+            prefix.push(b'/');
+        }
+        let mut reached = Reached::start(&prefix);
+        for token in &self.tokens {
+            if reached.end() || reached.is_cut_short_in(token) {
+                return true;
+            }
+            if !reached.advance(token) {
+                return false;
+            }
+        }
+        reached.end()
+    }
+}
+
+/// Reads pattern text from the front.
+struct Parser<'a> {
+    rest: &'a [u8],
+    tokens: Vec<Token>,
+}
+
+impl Parser<'_> {
+    fn take(&mut self) -> Option<u8> {
+        let (&first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(first)
+    }
+
+    fn push(&mut self, token: Token) {
+        self.tokens.push(token);
+    }
+
+    fn literal(&mut self, byte: u8) {
+        match self.tokens.last_mut() {
+            Some(Token::Literal(text)) => text.push(byte),
+            _ => self.tokens.push(Token::Literal(vec![byte])),
+        }
+    }
+
+    /// The second star and what follows; the first was taken.
+    fn double_star(&mut self) {
+        let is_first = self.tokens.is_empty();
+        self.take();
+        let slash = self.rest.first() == Some(&b'/');
+        if slash {
+            self.take();
+        }
+        let only_literal_follows = !self.rest.iter().any(|byte| b"*?[]\\".contains(byte));
+        if self.rest.is_empty() || (is_first && !slash && only_literal_follows) {
+            self.push(Token::Anything);
+        } else {
+            self.push(Token::Directories);
+        }
+    }
+
+    /// A class; its bracket was taken.
+    fn class(&mut self) -> Result<(), PatternError> {
+        let negated = self.rest.first() == Some(&b'^');
+        if negated {
+            self.take();
+        }
+        let mut ranges = Vec::new();
+        loop {
+            if self.rest.first() == Some(&b']') && !ranges.is_empty() {
+                self.take();
+                self.push(Token::Class { negated, ranges });
+                return Ok(());
+            }
+            let low = self.class_character()?;
+            let mut high = low;
+            if self.rest.first() == Some(&b'-') {
+                self.take();
+                high = self.class_character()?;
+            }
+            ranges.push((low, high));
+        }
+    }
+
+    fn class_character(&mut self) -> Result<char, PatternError> {
+        match self.rest.first() {
+            None => return Err(PatternError::OpenClass),
+            Some(b'-' | b']') => return Err(PatternError::BadClass),
+            Some(b'\\') => {
+                self.take();
+                if self.rest.is_empty() {
+                    return Err(PatternError::NothingEscaped);
+                }
+            }
+            Some(_) => {}
+        }
+        let (character, width) = first_character(self.rest);
+        self.rest = &self.rest[width..];
+        Ok(character)
+    }
+}
+
+/// The first character and its width. A byte that is not UTF-8 counts as one unknown character.
+fn first_character(text: &[u8]) -> (char, usize) {
+    let width = match text.first() {
+        Some(0xC2..=0xDF) => 2,
+        Some(0xE0..=0xEF) => 3,
+        Some(0xF0..=0xF4) => 4,
+        _ => 1,
+    };
+    let decoded = text.get(..width).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    match decoded.and_then(|text| text.chars().next()) {
+        Some(character) => (character, width),
+        None => (char::REPLACEMENT_CHARACTER, 1),
+    }
+}
+
+/// The positions in a text that the tokens so far can end at.
+struct Reached<'a> {
+    text: &'a [u8],
+    at: Vec<bool>,
+}
+
+impl<'a> Reached<'a> {
+    fn start(text: &'a [u8]) -> Self {
+        let mut at = vec![false; text.len() + 1];
+        at[0] = true;
+        Self { text, at }
+    }
+
+    fn end(&self) -> bool {
+        self.at[self.text.len()]
+    }
+
+    fn positions(&self) -> impl Iterator<Item = usize> {
+        self.at.iter().enumerate().filter(|&(_, &reached)| reached).map(|(position, _)| position)
+    }
+
+    /// Takes one token; false if nothing is reached any more.
+    fn advance(&mut self, token: &Token) -> bool {
+        let mut next = vec![false; self.at.len()];
+        match token {
+            Token::Literal(literal) => {
+                for position in self.positions().filter(|&p| self.text[p..].starts_with(literal)) {
+                    next[position + literal.len()] = true;
+                }
+            }
+            Token::Character => self.step(&mut next, |_| true),
+            Token::Class { negated, ranges } => self.step(&mut next, |character| {
+                ranges.iter().any(|&(low, high)| (low..=high).contains(&character)) != *negated
+            }),
+            Token::Run => self.spread(&mut next, |byte| byte != b'/'),
+            Token::Anything => self.spread(&mut next, |_| true),
+            Token::Directories => self.skip_directories(&mut next),
+        }
+        self.at = next;
+        self.at.contains(&true)
+    }
+
+    fn step(&self, next: &mut [bool], accepts: impl Fn(char) -> bool) {
+        for position in self.positions().filter(|&p| p < self.text.len() && self.text[p] != b'/') {
+            let (character, width) = first_character(&self.text[position..]);
+            if accepts(character) {
+                next[position + width] = true;
+            }
+        }
+    }
+
+    fn spread(&self, next: &mut [bool], passes: impl Fn(u8) -> bool) {
+        let mut flowing = false;
+        for (position, reached) in next.iter_mut().enumerate() {
+            flowing = self.at[position] || (flowing && passes(self.text[position - 1]));
+            *reached = flowing;
+        }
+    }
+
+    fn skip_directories(&self, next: &mut [bool]) {
+        let mut begun = false;
+        for (position, reached) in next.iter_mut().enumerate() {
+            let after_slash = position > 0 && self.text[position - 1] == b'/';
+            *reached = self.at[position] || (begun && after_slash);
+            begun |= self.at[position];
+        }
+    }
+
+    /// Whether the text ends within a literal that has matched so far.
+    fn is_cut_short_in(&self, token: &Token) -> bool {
+        let Token::Literal(literal) = token else { return false };
+        self.positions().any(|position| literal.starts_with(&self.text[position..]))
+    }
+}
