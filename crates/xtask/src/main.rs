@@ -1,0 +1,57 @@
+//! Repository chores: `cargo xtask COMMAND`.
+//!
+//! Each command is a module with a `run` of its own; this file only chooses.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a chore's report is its output")]
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+mod command;
+mod fixtures;
+mod peers;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  fixtures                 make the base images of the tests below target/fixtures
+  peers                    set up the reference builders (Debian sid in a private root) and say what is there
+  peers --record [CASE]…   record what BuildKit makes of fixtures/differential (all of it, or the named cases)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["fixtures"] => fixtures::run(),
+        ["peers"] => peers::report(),
+        ["peers", "--record", cases @ ..] => peers::record(cases),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("`{}` is not a command\n\n{USAGE}", words.join(" ")),
+    }
+}
+
+/// The repository's top directory.
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the crate lies at crates/xtask")
+        .to_owned()
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask peers`: the reference builders beside us, from Debian's packages alone.
+//!
+//! Debian *sid* has a current BuildKit (inside docker.io), buildah and podman; they live in a root of their own (`root`)
+//! and run in namespaces of their own (`engine`), so that nothing of the machine, a docker of its own included, is
+//! touched. All of it lies below [`HOME`]; removing that directory undoes the set-up.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+mod buildkit;
+mod engine;
+mod record;
+mod root;
+
+/// Where the peers live: 0.9 GB of programs, and what the engine stores.
+const HOME: &str = "/var/lib/rbuild-peers";
+
+/// Sets the peers up if they are not, and prints their versions.
+pub(crate) fn report() -> Result<()> {
+    let root = root::ensure(Path::new(HOME))?;
+    for (package, version) in root::versions(&root)? {
+        println!("{package}\t{version}");
+    }
+    println!("root\t{}", root.display());
+    Ok(())
+}
+
+/// Records the named cases of the differential corpus, or all of them.
+pub(crate) fn record(names: &[&str]) -> Result<()> {
+    let root = root::ensure(Path::new(HOME))?;
+    record::run(&root, names)
+}
