@@ -47,7 +47,18 @@ impl<K> Finding<K> {
         self.help = Some(text.into());
         self
     }
+
+    /// Offers the nearest name as the way out, if there is one.
+    pub(crate) fn meant(self, nearest: Option<&str>, shown: impl FnOnce(&str) -> String) -> Self {
+        match nearest {
+            Some(name) => self.help(format!("did you mean {}?", shown(name))),
+            None => self,
+        }
+    }
 }
+
+/// The result of one instruction. Boxed, since errors are large and rare.
+pub(crate) type Fallible<T> = Result<T, Box<PlanError>>;
 
 impl<K: fmt::Display> fmt::Display for Finding<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,8 +220,6 @@ pub enum NameKind {
     Label,
     /// Of a VOLUME.
     Volume,
-    /// Of a USER.
-    User,
 }
 
 /// What this version cannot do.
@@ -276,7 +285,6 @@ impl fmt::Display for NameKind {
             Self::Variable => "variable name",
             Self::Label => "label name",
             Self::Volume => "volume path",
-            Self::User => "user",
         })
     }
 }

@@ -13,21 +13,43 @@
 
 #![forbid(unsafe_code)]
 
-mod expand;
+// The result.
 mod finding;
-mod history;
 mod mode;
 mod mount;
 mod owner;
 mod path;
-mod pattern;
 mod plan;
-mod ports;
-mod request;
+mod print;
 mod step;
+
+// The way to it, from the whole to the parts.
+mod config;
+mod copy;
+mod instruction;
+mod lower;
+mod mount_flag;
+mod request;
+mod run;
+mod stages;
+mod trigger;
+
+// What it is made with.
+mod args;
+mod contexts;
+mod env;
+mod expand;
+mod graph;
+mod history;
+mod pattern;
+mod ports;
+mod signal;
+mod state;
+mod suggest;
 
 pub use expand::ExpandError;
 pub use finding::{ErrorKind, Feature, Finding, MountError, NameKind, PlanError, Warning, WarningKind};
+pub use lower::lower;
 pub use mode::{EntryKind, Mode, ModeError, SymbolicMode};
 pub use mount::{Access, BindMount, CacheId, CacheMount, Mount, Presence, SecretMount, Sharing, TmpfsMount};
 pub use owner::{Owner, Principal};

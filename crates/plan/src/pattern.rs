@@ -89,8 +89,9 @@ impl Pattern {
         }
     }
 
-    /// `value` with all matches replaced; an empty match directly behind another match does not count.
-    pub(crate) fn replace_all(&self, value: &str, replacement: &str) -> String {
+    /// `value` with all matches replaced; an empty match directly behind another match does not count. `None` if the result has
+    /// more than `max_bytes`.
+    pub(crate) fn replace_all(&self, value: &str, replacement: &str, max_bytes: usize) -> Option<String> {
         let mut result = String::new();
         let mut copied = 0;
         let mut search = 0;
@@ -98,6 +99,9 @@ impl Pattern {
             result.push_str(&value[copied..start]);
             if end > copied || start == 0 {
                 result.push_str(replacement);
+            }
+            if result.len() > max_bytes {
+                return None;
             }
             copied = end;
             search = if end > search {
@@ -109,7 +113,7 @@ impl Pattern {
             };
         }
         result.push_str(&value[copied..]);
-        result
+        (result.len() <= max_bytes).then_some(result)
     }
 
     /// How many bytes at the beginning of `chars` match.
@@ -223,7 +227,7 @@ mod tests {
         expected.assert_eq(&format!(
             "/ {} // {}",
             pattern.replace_first(value, "<>"),
-            pattern.replace_all(value, "<>")
+            pattern.replace_all(value, "<>", 1000).unwrap()
         ));
     }
 

@@ -1,0 +1,332 @@
+//! COPY and ADD: what of their semantics the text alone decides.
+//!
+//! | rule (Dockerfile reference and BuildKit) | here | when the step runs |
+//! | --- | --- | --- |
+//! | sources are cleaned as if rooted: `../x`, `/x` and `x/` are `x` | ✓ | |
+//! | a relative destination is below WORKDIR | ✓ | |
+//! | a destination that ends in `/` or `/.` is a directory | ✓ | |
+//! | several sources need a directory | unless it is known to be one | |
+//! | `--chown` and `--chmod` are well formed | ✓ | |
+//! | `--chown` names somebody the destination knows | with `--link`, nobody is known | ✓ |
+//! | a plain source exists, a pattern may match nothing | | ✓ |
+//! | ADD fetches URLs and git repositories, COPY does not | ✓ | |
+//! | ADD unpacks archives | | ✓ |
+
+use dockerfile::{CopySource, Expansion, Heredoc, Span, Spanned, Word};
+
+use crate::finding::{ErrorKind, Fallible, Feature, Finding, WarningKind};
+use crate::instruction::{Item, StageLowering};
+use crate::{
+    Archives, ContextName, Copy, Destination, DestinationForm, ImagePath, InlineFile, Linkage, Mode, Op,
+    Owner, Parents, Source, SourcePath,
+};
+
+/// What COPY and ADD have in common.
+struct Transfer<'f> {
+    keyword: Keyword,
+    chown: Option<&'f Spanned<Word>>,
+    chmod: Option<&'f Spanned<Word>>,
+    link: Option<Span>,
+    parents: Parents,
+    exclude: &'f [Spanned<Word>],
+    archives: Archives,
+    from: Source,
+    sources: &'f [CopySource],
+    destination: &'f Spanned<Word>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Keyword {
+    Add,
+    Copy,
+}
+
+/// A flag's text after expansion with what it means; the line of history shows the text.
+struct Flag<T> {
+    text: String,
+    value: T,
+}
+
+impl StageLowering<'_, '_> {
+    pub(crate) fn copy(&mut self, copy: &dockerfile::Copy, item: &Item<'_>) -> Fallible<()> {
+        let from = match &copy.from {
+            Some(name) => self.shared.source(name, self.index)?,
+            None => Source::Context(ContextName::Main),
+        };
+        let keeps_parents = copy.parents.as_ref().is_some_and(|parents| parents.node);
+        self.transfer(
+            &Transfer {
+                keyword: Keyword::Copy,
+                chown: copy.chown.as_ref(),
+                chmod: copy.chmod.as_ref(),
+                link: switched_on(copy.link.as_ref()),
+                parents: if keeps_parents { Parents::Kept } else { Parents::Dropped },
+                exclude: &copy.exclude,
+                archives: Archives::Copied,
+                from,
+                sources: &copy.sources,
+                destination: &copy.destination,
+            },
+            item,
+        )
+    }
+
+    pub(crate) fn add(&mut self, add: &dockerfile::Add, item: &Item<'_>) -> Fallible<()> {
+        let unpack = add.unpack.as_ref().is_none_or(|unpack| unpack.node);
+        let transfer = Transfer {
+            keyword: Keyword::Add,
+            chown: add.chown.as_ref(),
+            chmod: add.chmod.as_ref(),
+            link: switched_on(add.link.as_ref()),
+            parents: Parents::Dropped,
+            exclude: &add.exclude,
+            archives: if unpack { Archives::Unpacked } else { Archives::Copied },
+            from: Source::Context(ContextName::Main),
+            sources: &add.sources,
+            destination: &add.destination,
+        };
+        self.transfer(&transfer, item)?;
+        match &add.checksum {
+            Some(checksum) => Err(Box::new(Finding::new(ErrorKind::ChecksumOfLocalFile, checksum.span))),
+            None => Ok(()),
+        }
+    }
+
+    fn transfer(&mut self, transfer: &Transfer<'_>, item: &Item<'_>) -> Fallible<()> {
+        let owner = self.owner(transfer, item)?;
+        let mode = self.mode(transfer, item)?;
+        let linkage = self.linkage(transfer, owner.as_ref(), mode.is_some())?;
+        let (paths, inline) = self.sources(transfer, item)?;
+        let written = self.expand(transfer.destination, item)?;
+        let destination = self.destination(&written, transfer)?;
+        if destination.form == DestinationForm::Directory {
+            self.state.add_directory(&destination.path);
+        }
+        let line = history_line(transfer, owner.as_ref(), mode.as_ref(), (&paths, &inline), &written);
+        let copy = Copy {
+            parent: self.state.step,
+            linkage,
+            from: transfer.from.clone(),
+            paths,
+            inline,
+            destination,
+            owner: owner.map(|flag| flag.value),
+            mode: mode.map(|flag| flag.value),
+            exclude: transfer.exclude.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+            parents: transfer.parents,
+            archives: transfer.archives,
+        };
+        let origin = self.origin(item, item.title.clone());
+        let step = self.shared.graph.push(Op::Copy(Box::new(copy)), origin);
+        self.state.advance(step, line);
+        Ok(())
+    }
+
+    fn owner(&mut self, transfer: &Transfer<'_>, item: &Item<'_>) -> Fallible<Option<Flag<Owner>>> {
+        let Some(word) = transfer.chown else { return Ok(None) };
+        let text = self.expand(word, item)?;
+        Ok((!text.is_empty()).then(|| Flag { value: Owner::parse(&text), text }))
+    }
+
+    fn mode(&mut self, transfer: &Transfer<'_>, item: &Item<'_>) -> Fallible<Option<Flag<Mode>>> {
+        let Some(word) = transfer.chmod else { return Ok(None) };
+        let text = self.expand(word, item)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let value = Mode::parse(&text).map_err(|error| {
+            Finding::new(ErrorKind::Mode(error), word.span)
+                .help("write an octal number such as `755`, or clauses such as `u=rwX,go=rX`")
+        })?;
+        Ok(Some(Flag { text, value }))
+    }
+
+    fn linkage(
+        &mut self,
+        transfer: &Transfer<'_>,
+        owner: Option<&Flag<Owner>>,
+        has_mode: bool,
+    ) -> Fallible<Linkage> {
+        let Some(span) = transfer.link else { return Ok(Linkage::OnParent) };
+        if has_mode {
+            // As in the reference implementation, whose result ours has to equal.
+            let warning = Finding::new(WarningKind::LinkIgnored, span);
+            self.shared.warnings.push(warning.help("remove one of the two flags"));
+            return Ok(Linkage::OnParent);
+        }
+        if let (Some(flag), Some(word)) = (owner, transfer.chown)
+            && flag.value.names().next().is_some()
+        {
+            let error = Finding::new(ErrorKind::LinkedOwnerName(flag.text.clone()), word.span);
+            return Err(Box::new(error.help("write the owner as numbers, or remove `--link`")));
+        }
+        Ok(Linkage::Independent)
+    }
+
+    fn sources(
+        &mut self,
+        transfer: &Transfer<'_>,
+        item: &Item<'_>,
+    ) -> Fallible<(Vec<SourcePath>, Vec<InlineFile>)> {
+        let mut paths = Vec::new();
+        let mut inline = Vec::new();
+        for source in transfer.sources {
+            match source {
+                CopySource::Path(word) => {
+                    let written = self.expand(word, item)?;
+                    check_remote(transfer.keyword, &written, word.span)?;
+                    paths.push(source_path(written, transfer.parents));
+                }
+                CopySource::Heredoc(heredoc) => inline.push(self.inline_file(heredoc)?),
+            }
+        }
+        Ok((paths, inline))
+    }
+
+    fn inline_file(&mut self, heredoc: &Heredoc) -> Fallible<InlineFile> {
+        let body = heredoc.body();
+        let content = match heredoc.expansion {
+            Expansion::Variables => self.expand_text(&body, heredoc.span)?,
+            Expansion::Verbatim => body,
+        };
+        Ok(InlineFile { name: heredoc.name.clone(), content })
+    }
+
+    /// Several sources to one file name would leave the last of them, so they need a directory: one by the way it is
+    /// written, or one that is known to be there.
+    fn destination(&self, written: &str, transfer: &Transfer<'_>) -> Fallible<Destination> {
+        let path = self.state.cwd().join(written);
+        let by_form =
+            written.is_empty() || written == "." || written.ends_with('/') || written.ends_with("/.");
+        let form = if by_form { DestinationForm::Directory } else { DestinationForm::Open };
+        let several = transfer.sources.len() > 1 && transfer.parents == Parents::Dropped;
+        if several && form == DestinationForm::Open && !self.state.is_directory(&path) {
+            let kind = ErrorKind::ManySourcesOneFile {
+                sources: transfer.sources.len(),
+                destination: written.to_owned(),
+            };
+            let error = Finding::new(kind, transfer.destination.span);
+            return Err(Box::new(error.help(format!("end it with a slash: `{written}/`"))));
+        }
+        Ok(Destination { path, form })
+    }
+}
+
+fn switched_on(flag: Option<&Spanned<bool>>) -> Option<Span> {
+    flag.filter(|flag| flag.node).map(|flag| flag.span)
+}
+
+/// With `--parents`, what stands before `/./` is where the kept directories begin.
+fn source_path(written: String, parents: Parents) -> SourcePath {
+    let (pivot, pattern) = match (parents, written.split_once("/./")) {
+        (Parents::Kept, Some((pivot, pattern))) => (pivot, pattern),
+        _ => ("", written.as_str()),
+    };
+    let clean = |text: &str| ImagePath::rooted(text).relative().to_owned();
+    SourcePath { pivot: clean(pivot), pattern: clean(pattern), written }
+}
+
+/// `COPY --chown=1:2 a b /c # buildkit`: some flags, values expanded, the destination as written.
+fn history_line(
+    transfer: &Transfer<'_>,
+    owner: Option<&Flag<Owner>>,
+    mode: Option<&Flag<Mode>>,
+    (paths, inline): (&[SourcePath], &[InlineFile]),
+    destination: &str,
+) -> String {
+    let keyword = match transfer.keyword {
+        Keyword::Add => "ADD",
+        Keyword::Copy => "COPY",
+    };
+    let mut words = vec![keyword.to_owned()];
+    if transfer.parents == Parents::Kept {
+        words.push("--parents".to_owned());
+    }
+    words.extend(owner.map(|flag| format!("--chown={}", flag.text)));
+    words.extend(mode.map(|flag| format!("--chmod={}", flag.text)));
+    words.extend(paths.iter().map(|path| path.written.clone()));
+    words.extend(inline.iter().map(|file| format!("<<{}", file.name)));
+    words.push(format!("{destination} # buildkit"));
+    words.join(" ")
+}
+
+/// Sources that are fetched: a later version's business for ADD, nobody's for COPY.
+fn check_remote(keyword: Keyword, source: &str, span: Span) -> Fallible<()> {
+    let Some(feature) = remote(source) else { return Ok(()) };
+    let error = match keyword {
+        Keyword::Copy => {
+            Finding::new(ErrorKind::CopyOfUrl(source.to_owned()), span).help("fetch it with ADD, or in a RUN")
+        }
+        Keyword::Add => Finding::new(ErrorKind::Unsupported(feature), span)
+            .help("fetch it in a RUN, or put it into the context"),
+    };
+    Err(Box::new(error))
+}
+
+fn remote(source: &str) -> Option<Feature> {
+    let is_http = source.starts_with("http://") || source.starts_with("https://");
+    let path = source.split(['#', '?']).next().unwrap_or_default();
+    let is_git_url = ["git://", "ssh://"].iter().any(|scheme| source.starts_with(scheme));
+    if is_git_url || (is_http && path.ends_with(".git")) || is_scp_like(source) {
+        Some(Feature::GitSource)
+    } else if is_http {
+        Some(Feature::HttpSource)
+    } else {
+        None
+    }
+}
+
+/// `user@host:path`.
+fn is_scp_like(source: &str) -> bool {
+    let Some((user, rest)) = source.split_once('@') else { return false };
+    let Some((host, _)) = rest.split_once(':') else { return false };
+    let is_word = |text: &str, also: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+    };
+    is_word(user, "-_") && is_word(host, "-._")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remote_sources_are_told_from_paths() {
+        for (source, expected) in [
+            ("https://example.com/a.tar", Some(Feature::HttpSource)),
+            ("https://example.com/r.git", Some(Feature::GitSource)),
+            ("https://example.com/r.git#v1:dir", Some(Feature::GitSource)),
+            ("https://example.com/r.git?ref=main", Some(Feature::GitSource)),
+            ("git@github.com:o/r.git", Some(Feature::GitSource)),
+            ("ssh://git@host/r", Some(Feature::GitSource)),
+            ("git://host/r", Some(Feature::GitSource)),
+            ("github.com/o/r", None),
+            ("a@b", None),
+            ("dir/a@b:c", None),
+            ("httpd.conf", None),
+            ("http:/x", None),
+        ] {
+            assert_eq!(remote(source), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn sources_are_cleaned_as_if_rooted() {
+        let dropped = |text: &str| source_path(text.to_owned(), Parents::Dropped).pattern;
+        assert_eq!(dropped("../../a/./b//c/"), "a/b/c");
+        assert_eq!(dropped("/"), "");
+        assert_eq!(dropped("."), "");
+        assert_eq!(dropped("*.txt"), "*.txt");
+    }
+
+    #[test]
+    fn parents_begin_behind_the_pivot() {
+        let kept = |text: &str| {
+            let path = source_path(text.to_owned(), Parents::Kept);
+            (path.pivot, path.pattern)
+        };
+        assert_eq!(kept("a/b/./c/d"), ("a/b".to_owned(), "c/d".to_owned()));
+        assert_eq!(kept("./x/./**/y"), ("x".to_owned(), "**/y".to_owned()));
+        assert_eq!(kept("a/b"), (String::new(), "a/b".to_owned()));
+    }
+}

@@ -1,0 +1,86 @@
+//! The graph while it grows: steps in topological order, images and the empty filesystem only once.
+
+use std::collections::HashMap;
+
+use dockerfile::Span;
+use oci::{Platform, Reference};
+
+use crate::{Image, Op, Place, StageLabel, Step, StepId};
+
+/// Where a new step comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) platform: Platform,
+    pub(crate) stage: Option<StageLabel>,
+    pub(crate) span: Span,
+    pub(crate) title: String,
+}
+
+/// Steps, each added after its inputs.
+#[derive(Debug, Default)]
+pub(crate) struct Graph {
+    steps: Vec<Step>,
+    scratch: Option<StepId>,
+    images: HashMap<(Reference, Platform), StepId>,
+    /// How many numbered steps each stage has so far, by its index.
+    counts: HashMap<usize, usize>,
+}
+
+impl Graph {
+    pub(crate) fn push(&mut self, op: Op, origin: Origin) -> StepId {
+        let id = StepId(self.steps.len());
+        let place = origin.stage.map(|stage| {
+            let number = self.next_number(&stage);
+            Place { stage, number, of: 0 }
+        });
+        self.steps.push(Step {
+            id,
+            op,
+            platform: origin.platform,
+            place,
+            span: origin.span,
+            title: origin.title,
+        });
+        id
+    }
+
+    /// The empty filesystem. Nobody waits for it, so no stage counts it.
+    pub(crate) fn scratch(&mut self, platform: &Platform, span: Span) -> StepId {
+        if let Some(id) = self.scratch {
+            return id;
+        }
+        let origin =
+            Origin { platform: platform.clone(), stage: None, span, title: "FROM scratch".to_owned() };
+        let id = self.push(Op::Scratch, origin);
+        self.scratch = Some(id);
+        id
+    }
+
+    /// The step of an image. A second stage on the same image counts it, but shares the first one's step.
+    pub(crate) fn image(&mut self, image: Image, origin: Origin) -> StepId {
+        let key = (image.reference.clone(), image.platform.clone());
+        if let Some(id) = self.images.get(&key).copied() {
+            if let Some(stage) = &origin.stage {
+                self.next_number(stage);
+            }
+            return id;
+        }
+        let id = self.push(Op::Image(image), origin);
+        self.images.insert(key, id);
+        id
+    }
+
+    /// The steps, with their stages' totals filled in.
+    pub(crate) fn finish(mut self) -> Vec<Step> {
+        for place in self.steps.iter_mut().filter_map(|step| step.place.as_mut()) {
+            place.of = self.counts.get(&place.stage.index).copied().unwrap_or(place.number);
+        }
+        self.steps
+    }
+
+    fn next_number(&mut self, stage: &StageLabel) -> usize {
+        let count = self.counts.entry(stage.index).or_default();
+        *count += 1;
+        *count
+    }
+}

@@ -1,0 +1,531 @@
+//! [`lower`]: from the file as a whole to the plan as a whole.
+//!
+//! 1. The global scope is made and every FROM is read ([`crate::stages`]).
+//! 2. From the target, the stages it needs are followed. A base image is looked up here, because its ONBUILD triggers may need
+//!    stages nobody else needs.
+//! 3. Those stages are lowered in the order of the file, which is also topological: a stage can only need earlier ones.
+//!
+//! A stage whose base cannot be had is lowered upon nothing, so that its other errors are reported in the same run.
+
+use std::collections::{BTreeSet, HashMap};
+
+use dockerfile::{File, Instruction, MountKey, Span, Spanned, Word};
+use oci::{Platform, Reference};
+
+use crate::args::{self, BuildArgs};
+use crate::contexts::NamedContexts;
+use crate::env::Environment;
+use crate::finding::{ErrorKind, Fallible, Feature, Finding, PlanError, Warning, WarningKind};
+use crate::graph::{Graph, Origin};
+use crate::instruction::{Item, StageLowering};
+use crate::stages::{Base, Body, From, FromScope, Stages};
+use crate::state::StageState;
+use crate::suggest::nearest;
+use crate::trigger::Trigger;
+use crate::{
+    Archives, BaseImage, ContextName, Copy, Destination, DestinationForm, Image, ImageError, ImagePath,
+    Images, Linkage, Op, Output, Parents, Plan, Request, Source, SourcePath, VariableOrigin, expand,
+};
+
+/// Turns a Dockerfile into the plan of what `request` asks for.
+///
+/// `file` must come from a parse without errors: what the parser could not understand is not in it. `images` is asked once for
+/// each image and platform that the target needs.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file.
+pub fn lower(file: &File, request: &Request, images: &mut dyn Images) -> Result<Plan, Vec<PlanError>> {
+    Lowering::new(file, request, images).run()
+}
+
+/// What all stages share while they are lowered.
+pub(crate) struct Lowering<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) request: &'a Request,
+    pub(crate) args: BuildArgs,
+    pub(crate) globals: Environment,
+    pub(crate) contexts: NamedContexts,
+    pub(crate) target_platform: Platform,
+    pub(crate) stages: Stages<'a>,
+    pub(crate) graph: Graph,
+    pub(crate) warnings: Vec<Warning>,
+    errors: Vec<PlanError>,
+    images: ImageTable<'a>,
+    /// By stage; `None` where the target needs none, or not yet.
+    states: Vec<Option<StageState>>,
+    /// By stage: what its base hands down.
+    triggers: Vec<Vec<Trigger<'a>>>,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(file: &'a File, request: &'a Request, images: &'a mut dyn Images) -> Self {
+        let target_platform = request.platform.clone().unwrap_or_else(|| request.build_platform.clone());
+        let args = BuildArgs::new(&request.build_args);
+        let contexts = NamedContexts::new(&request.named_contexts);
+        let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+        let last_name = file.stages.last().and_then(|stage| stage.name.as_ref()).map(|name| name.as_str());
+        let target_name = request.target.as_deref().or(last_name).unwrap_or_default();
+        let mut globals = args::platform_scope(request, &target_platform, target_name, &args);
+        for global in &file.global_args {
+            if let Err(error) = declare_globals(&global.arg, file, &args, &mut globals) {
+                errors.push(*error);
+            }
+        }
+        let scope = FromScope {
+            globals: &globals,
+            contexts: &contexts,
+            target_platform: &target_platform,
+            escape: file.escape(),
+        };
+        let stages = Stages::read(file, &scope, &mut errors, &mut warnings);
+        Self {
+            states: vec![None; stages.len()],
+            triggers: vec![Vec::new(); stages.len()],
+            images: ImageTable { images, found: HashMap::new() },
+            graph: Graph::default(),
+            file,
+            request,
+            args,
+            globals,
+            contexts,
+            target_platform,
+            stages,
+            warnings,
+            errors,
+        }
+    }
+
+    fn run(mut self) -> Result<Plan, Vec<PlanError>> {
+        self.check_frontend();
+        self.check_system();
+        let target = match self.stages.target(self.request.target.as_deref()) {
+            Ok(target) => target,
+            Err(error) => {
+                self.errors.push(*error);
+                return Err(self.errors);
+            }
+        };
+        for index in self.needed_stages(target) {
+            self.lower_stage(index);
+        }
+        if !self.errors.is_empty() {
+            self.errors.sort_by_key(|error| error.span);
+            return Err(self.errors);
+        }
+        self.warn_of_unused_args();
+        let output = self.output(target);
+        self.warnings.sort_by_key(|warning| warning.span);
+        Ok(Plan { steps: self.graph.finish(), output, warnings: self.warnings })
+    }
+
+    /// Only our own reading of Dockerfiles is built in; another frontend's file may mean anything.
+    fn check_frontend(&mut self) {
+        let directive = self.file.directives.syntax.as_ref();
+        let span = directive.map(|syntax| syntax.span).unwrap_or_default();
+        let given = self.args.get("BUILDKIT_SYNTAX").filter(|frontend| !frontend.is_empty());
+        let frontend = given.or_else(|| directive.map(|syntax| syntax.frontend.as_str()));
+        let Some(frontend) = frontend.filter(|frontend| !is_builtin_frontend(frontend)) else { return };
+        let kind = ErrorKind::Unsupported(Feature::Frontend(frontend.to_owned()));
+        let error = Finding::new(kind, span);
+        self.errors.push(
+            error.help(
+                "only `docker/dockerfile` is built in: remove the line if the file is a usual Dockerfile",
+            ),
+        );
+    }
+
+    fn check_system(&mut self) {
+        if self.target_platform.os != "linux" {
+            let kind = ErrorKind::Unsupported(Feature::System(self.target_platform.to_string()));
+            let span = self.file.stages.last().map(|stage| stage.span).unwrap_or_default();
+            self.errors.push(
+                Finding::new(kind, span).help("build for a Linux platform, such as `--platform linux/amd64`"),
+            );
+        }
+    }
+
+    /// The stages that `target` needs, itself included, in the order of the file.
+    fn needed_stages(&mut self, target: usize) -> BTreeSet<usize> {
+        let mut needed = BTreeSet::new();
+        let mut waiting = vec![target];
+        while let Some(index) = waiting.pop() {
+            if needed.insert(index) {
+                self.triggers[index] = self.find_triggers(index);
+                waiting.extend(self.direct_needs(index).into_iter().filter(|other| *other < index));
+            }
+        }
+        needed
+    }
+
+    /// What the base of a stage hands down. Looks up the base if it is an image.
+    fn find_triggers(&mut self, index: usize) -> Vec<Trigger<'a>> {
+        let stage = self.stages.get(index);
+        if stage.body == Body::Replaced {
+            return Vec::new();
+        }
+        match &stage.base {
+            Base::Stage(base) if self.stages.get(*base).body == Body::Own => {
+                Trigger::of_stage(self.stages.get(*base).syntax)
+            }
+            Base::Image(reference) => self.image_triggers(index, &reference.clone()),
+            _ => Vec::new(),
+        }
+    }
+
+    fn image_triggers(&mut self, index: usize, reference: &Reference) -> Vec<Trigger<'a>> {
+        let (platform, span) = (self.stage_platform(index), self.stages.get(index).syntax.image.span);
+        // Whoever lowers the stage reports a failed look-up.
+        let Ok(base) = self.images.find(reference, &platform, span) else { return Vec::new() };
+        let image = reference.familiar();
+        let texts = base.config.execution.on_build;
+        let parsed = texts.iter().map(|text| Trigger::of_image(text, &image, span));
+        let (triggers, errors): (Vec<_>, Vec<_>) = parsed.partition(Result::is_ok);
+        self.errors.extend(errors.into_iter().filter_map(Result::err).map(|error| *error));
+        triggers.into_iter().flatten().collect()
+    }
+
+    /// The stages that a stage names, later ones and itself included if it names those by mistake.
+    fn direct_needs(&self, index: usize) -> Vec<usize> {
+        let stage = self.stages.get(index);
+        let mut needs = Vec::new();
+        if let Base::Stage(base) = stage.base {
+            needs.push(base);
+        }
+        if stage.body == Body::Own {
+            let own = stage.syntax.instructions.iter().map(|statement| &statement.instruction);
+            let handed_down = self.triggers[index].iter().map(|trigger| &*trigger.instruction);
+            let scope = self.from_scope();
+            for name in handed_down.chain(own).flat_map(names_behind_from) {
+                if let Ok(From::Stage(other)) = self.stages.resolve(name, index, &scope) {
+                    needs.push(other);
+                }
+            }
+        }
+        needs
+    }
+
+    fn lower_stage(&mut self, index: usize) {
+        let state = match self.begin_stage(index) {
+            Ok(state) => state,
+            Err(error) => {
+                self.errors.push(*error);
+                self.placeholder(index)
+            }
+        };
+        let stage = self.stages.get(index);
+        let (body, syntax) = (stage.body, stage.syntax);
+        let triggers = self.triggers[index].clone();
+        let mut lowering = StageLowering { shared: self, index, state };
+        let mut errors = Vec::new();
+        if body == Body::Own {
+            let handed_down = triggers
+                .iter()
+                .map(|trigger| Item::of_trigger(trigger, syntax, lowering.shared.file.escape()));
+            let own = syntax
+                .instructions
+                .iter()
+                .map(|statement| Item::of_statement(statement, lowering.shared.file.escape()));
+            let items: Vec<_> = handed_down.chain(own).collect();
+            errors.extend(items.iter().filter_map(|item| lowering.lower(item).err()));
+        }
+        let state = lowering.state;
+        self.states[index] = Some(state);
+        self.errors.extend(errors.into_iter().map(|error| *error));
+    }
+
+    /// The state a stage begins with, which is its base's.
+    fn begin_stage(&mut self, index: usize) -> Fallible<StageState> {
+        let stage = self.stages.get(index);
+        let span = stage.syntax.span;
+        let platform = self.target_platform.clone();
+        match stage.base.clone() {
+            Base::Scratch => {
+                let step = self.graph.scratch(&platform, span);
+                Ok(StageState::new(StageState::scratch_config(&platform), step, platform))
+            }
+            Base::Stage(base) => Ok(self.state(base).derive()),
+            Base::Directory(name) => Ok(self.begin_on_directory(index, name)),
+            Base::Image(reference) => self.begin_on_image(index, reference),
+            // `Stages::read` has said what is wrong.
+            Base::Broken => Ok(self.placeholder(index)),
+        }
+    }
+
+    fn begin_on_image(&mut self, index: usize, reference: Reference) -> Fallible<StageState> {
+        let platform = self.stage_platform(index);
+        let syntax = self.stages.get(index).syntax;
+        let found = self.images.find(&reference, &platform, syntax.image.span);
+        let base = found.map_err(|error| self.explain_image(*error, &syntax.image, index))?;
+        self.check_base_platform(&reference, &base, &platform, syntax.image.span);
+        let origin = self.origin(index, platform.clone(), syntax.span, &syntax.text);
+        let step =
+            self.graph.image(Image { reference, platform: platform.clone(), image: base.image }, origin);
+        Ok(StageState::new(base.config, step, platform))
+    }
+
+    /// A directory as a base: its whole content, copied into nothing.
+    fn begin_on_directory(&mut self, index: usize, name: String) -> StageState {
+        let platform = self.stage_platform(index);
+        let syntax = self.stages.get(index).syntax;
+        let parent = self.graph.scratch(&platform, syntax.span);
+        let copy = Copy {
+            parent,
+            linkage: Linkage::OnParent,
+            from: Source::Context(ContextName::Named(name)),
+            paths: vec![SourcePath { written: "/".to_owned(), pivot: String::new(), pattern: String::new() }],
+            inline: Vec::new(),
+            destination: Destination { path: ImagePath::root(), form: DestinationForm::Directory },
+            owner: None,
+            mode: None,
+            exclude: Vec::new(),
+            parents: Parents::Dropped,
+            archives: Archives::Copied,
+        };
+        let origin = self.origin(index, platform.clone(), syntax.span, &syntax.text);
+        let step = self.graph.push(Op::Copy(Box::new(copy)), origin);
+        let mut state = StageState::new(StageState::scratch_config(&platform), step, platform);
+        state.advance(step, format!("{} # buildkit", syntax.text));
+        state
+    }
+
+    /// Stands for a state that cannot be known; the plan is dropped in the end.
+    fn placeholder(&mut self, index: usize) -> StageState {
+        let platform = self.stage_platform(index);
+        let step = self.graph.scratch(&platform, self.stages.get(index).syntax.span);
+        StageState::new(StageState::scratch_config(&platform), step, platform)
+    }
+
+    fn check_base_platform(
+        &mut self,
+        reference: &Reference,
+        base: &BaseImage,
+        wanted: &Platform,
+        span: Span,
+    ) {
+        let found = base.config.platform();
+        if found.os == wanted.os && found.architecture == wanted.architecture {
+            return;
+        }
+        let kind = WarningKind::BaseImagePlatform {
+            reference: reference.familiar(),
+            found: found.to_string(),
+            wanted: wanted.to_string(),
+        };
+        self.warnings.push(
+            Finding::new(kind, span)
+                .help(format!("say so with `FROM --platform={found} …` if that is meant")),
+        );
+    }
+
+    /// What `--from=name` means in stage `index`, as a source of files.
+    pub(crate) fn source(&mut self, name: &Spanned<Word>, index: usize) -> Fallible<Source> {
+        let from = self.stages.resolve(name, index, &self.from_scope())?;
+        match from {
+            From::Stage(other) if other >= index => Err(Box::new(self.misplaced(index, other, name.span))),
+            From::Stage(other) => Ok(match (self.stages.get(other).body, &self.stages.get(other).base) {
+                (Body::Replaced, Base::Directory(context)) => {
+                    Source::Context(ContextName::Named(context.clone()))
+                }
+                _ => Source::Step(self.state(other).step),
+            }),
+            From::Directory(context) => Ok(Source::Context(ContextName::Named(context))),
+            From::Scratch => Ok(Source::Step(self.graph.scratch(&self.target_platform, name.span))),
+            From::Image(reference) => {
+                let platform = self.target_platform.clone();
+                let found = self.images.find(&reference, &platform, name.span);
+                let base = found.map_err(|error| self.explain_image(*error, name, index))?;
+                let title = format!("FROM {}", reference.familiar());
+                let origin = Origin { platform: platform.clone(), stage: None, span: name.span, title };
+                Ok(Source::Step(self.graph.image(Image { reference, platform, image: base.image }, origin)))
+            }
+        }
+    }
+
+    /// Why an image cannot be had may be that a stage was meant.
+    fn explain_image(&self, error: PlanError, name: &Spanned<Word>, index: usize) -> Box<PlanError> {
+        let later = (index + 1..self.stages.len()).map(|later| self.stages.get(later)).find(|stage| {
+            stage.label.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name.as_str()))
+        });
+        if let Some(stage) = later {
+            return Box::new(
+                error.label(stage.syntax.span, "this stage has the name, but is defined after its use"),
+            );
+        }
+        let names = self.stages.names().chain(self.contexts.names());
+        match nearest(name.as_str(), names) {
+            Some(meant) => Box::new(error.help(format!("did you mean the stage `{meant}`?"))),
+            None => Box::new(error),
+        }
+    }
+
+    /// The error of a stage that needs itself or a later one.
+    fn misplaced(&self, user: usize, needed: usize, span: Span) -> PlanError {
+        let label = |index: usize| self.stages.get(index).label.to_string();
+        let definition = self.stages.get(needed).syntax.span;
+        if let Some(path) = self.path(needed, user) {
+            let chain = std::iter::once(user).chain(path).map(label).collect();
+            return Finding::new(ErrorKind::Cycle(chain), span);
+        }
+        let kind = ErrorKind::ForwardReference { stage: label(user), needed: label(needed) };
+        Finding::new(kind, span).label(definition, "defined here").help(format!(
+            "move stage `{}` before stage `{}`",
+            label(needed),
+            label(user)
+        ))
+    }
+
+    /// The stages from one to another, along what each needs; both ends included.
+    fn path(&self, from: usize, to: usize) -> Option<Vec<usize>> {
+        let mut reached_by: HashMap<usize, usize> = HashMap::from([(from, from)]);
+        let mut waiting = std::collections::VecDeque::from([from]);
+        while let Some(index) = waiting.pop_front() {
+            if index == to {
+                let step_back = |at: &usize| reached_by.get(at).copied().filter(|before| before != at);
+                let mut path: Vec<_> = std::iter::successors(Some(to), step_back).collect();
+                path.reverse();
+                return Some(path);
+            }
+            for next in self.direct_needs(index) {
+                reached_by.entry(next).or_insert_with(|| {
+                    waiting.push_back(next);
+                    index
+                });
+            }
+        }
+        None
+    }
+
+    fn warn_of_unused_args(&mut self) {
+        let declared = declared_args(self.file);
+        let last = self.file.stages.last().map(|stage| stage.span).unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        for arg in &self.request.build_args {
+            let name = arg.name.as_str();
+            let used =
+                args::is_predefined(name) || declared.contains(name) || self.is_declared_by_trigger(name);
+            if !used && arg.value.is_some() && seen.insert(name) {
+                let meant = nearest(name, declared.iter().copied());
+                let warning = Finding::new(WarningKind::UnusedBuildArg(name.to_owned()), last);
+                self.warnings.push(warning.meant(meant, |meant| format!("`--build-arg {meant}=…`")));
+            }
+        }
+    }
+
+    fn is_declared_by_trigger(&self, name: &str) -> bool {
+        self.states.iter().flatten().any(|state| state.declares(name))
+    }
+
+    fn output(&mut self, target: usize) -> Output {
+        let stage = self.stages.get(target);
+        let (label, span) = (stage.label.clone(), stage.syntax.span);
+        let state = self.state(target).clone();
+        let mut config = state.config;
+        config.execution.labels.extend(self.request.labels.iter().cloned());
+        let platform = self.request.platform.clone().unwrap_or_else(|| config.platform());
+        config.os = platform.os;
+        config.architecture = platform.architecture;
+        config.variant = platform.variant;
+        Output { stage: label, span, step: state.step, config, history: state.history }
+    }
+
+    pub(crate) fn origin(&self, index: usize, platform: Platform, span: Span, title: &str) -> Origin {
+        Origin { platform, stage: Some(self.stages.get(index).label.clone()), span, title: title.to_owned() }
+    }
+
+    fn state(&self, index: usize) -> &StageState {
+        let state = self.states[index].as_ref();
+        state.expect("stages are lowered in the order of the file, and all that is named was followed before")
+    }
+
+    fn stage_platform(&self, index: usize) -> Platform {
+        self.stages.get(index).platform.clone().unwrap_or_else(|| self.target_platform.clone())
+    }
+
+    fn from_scope(&self) -> FromScope<'_> {
+        FromScope {
+            globals: &self.globals,
+            contexts: &self.contexts,
+            target_platform: &self.target_platform,
+            escape: self.file.escape(),
+        }
+    }
+}
+
+/// Each image and platform is looked up once.
+struct ImageTable<'i> {
+    images: &'i mut dyn Images,
+    found: HashMap<(Reference, Platform), Result<BaseImage, ImageError>>,
+}
+
+impl ImageTable<'_> {
+    fn find(&mut self, reference: &Reference, platform: &Platform, span: Span) -> Fallible<BaseImage> {
+        let key = (reference.clone(), platform.clone());
+        let images = &mut self.images;
+        let found = self.found.entry(key).or_insert_with(|| images.resolve(reference, platform, span));
+        found.clone().map_err(|source| {
+            let help = source.help.clone();
+            let kind = ErrorKind::Image { reference: reference.clone(), source };
+            Box::new(Finding { help, ..Finding::new(kind, span) })
+        })
+    }
+}
+
+/// Adds the arguments of one global ARG to the scope, each visible to the next.
+fn declare_globals(
+    arg: &dockerfile::Arg,
+    file: &File,
+    given: &BuildArgs,
+    globals: &mut Environment,
+) -> Fallible<()> {
+    for declaration in &arg.declarations {
+        let name = declaration.name.as_str();
+        let value = match (given.get(name), &declaration.default) {
+            (Some(value), _) => Some(value.to_owned()),
+            (None, Some(default)) => {
+                let expanded = expand::word(default.as_str(), file.escape(), globals);
+                Some(expanded.map_err(|error| Finding::new(ErrorKind::Expand(error), default.span))?.value)
+            }
+            (None, None) => None,
+        };
+        if let Some(value) = value {
+            globals.set(name, value, VariableOrigin::Arg);
+        }
+    }
+    Ok(())
+}
+
+/// The names that ARGs of the file declare, in stages nobody needs as well.
+fn declared_args(file: &File) -> BTreeSet<&str> {
+    let in_stages = file.stages.iter().flat_map(|stage| &stage.instructions).filter_map(|statement| {
+        match &statement.instruction {
+            Instruction::Arg(arg) => Some(arg),
+            Instruction::Onbuild(onbuild) => match &*onbuild.instruction.node {
+                Instruction::Arg(arg) => Some(arg),
+                _ => None,
+            },
+            _ => None,
+        }
+    });
+    let all = file.global_args.iter().map(|global| &global.arg).chain(in_stages);
+    all.flat_map(|arg| &arg.declarations).map(|declaration| declaration.name.as_str()).collect()
+}
+
+/// The names behind `--from` and `--mount=from=` of an instruction.
+fn names_behind_from(instruction: &Instruction) -> Vec<&Spanned<Word>> {
+    match instruction {
+        Instruction::Copy(copy) => copy.from.iter().collect(),
+        Instruction::Run(run) => run.mounts.iter().filter_map(|mount| mount.value(MountKey::From)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The reference frontend by any of its names, mirrors included.
+fn is_builtin_frontend(frontend: &str) -> bool {
+    frontend == "dockerfile.v0"
+        || Reference::parse(frontend).is_ok_and(|reference| {
+            let repository = reference.repository();
+            ["docker/dockerfile", "docker/dockerfile-upstream"]
+                .iter()
+                .any(|known| repository == *known || repository.ends_with(&format!("/{known}")))
+        })
+}

@@ -1,0 +1,136 @@
+//! RUN.
+
+use dockerfile::{CommandLine, Heredoc, SecurityMode};
+
+use crate::finding::{ErrorKind, Fallible, Feature, Finding};
+use crate::instruction::{Item, StageLowering};
+use crate::{InlineFile, NetworkMode, Op, Run, config};
+
+/// What a RUN executes.
+struct Command {
+    args: Vec<String>,
+    script: Option<InlineFile>,
+    /// The command on one line, as people know it.
+    shown: String,
+}
+
+impl StageLowering<'_, '_> {
+    pub(crate) fn run(&mut self, run: &dockerfile::Run, item: &Item<'_>) -> Fallible<()> {
+        check_support(run)?;
+        let mut mounts = Vec::with_capacity(run.mounts.len());
+        for mount in &run.mounts {
+            mounts.push(self.mount(mount, item)?);
+        }
+        let command = self.command(run);
+        let title = match run.script() {
+            Some(script) => format!("{} ({})", item.title, summary(&script.content)),
+            None => item.title.clone(),
+        };
+        let line = format!("RUN {} # buildkit", self.history_words(&command.args).join(" "));
+        let op = Run {
+            parent: self.state.step,
+            args: command.args,
+            env: self.state.env.to_vec(),
+            proxy_env: self.shared.args.proxy_env(&self.state.env),
+            cwd: self.state.cwd(),
+            user: self.state.user(),
+            mounts,
+            network: self.network(run),
+            hostname: self.shared.args.hostname().to_owned(),
+            extra_hosts: self.shared.request.extra_hosts.clone(),
+            script: command.script,
+            command: command.shown,
+        };
+        let origin = self.origin(item, title);
+        let step = self.shared.graph.push(Op::Run(Box::new(op)), origin);
+        self.state.advance(step, line);
+        Ok(())
+    }
+
+    fn command(&self, run: &dockerfile::Run) -> Command {
+        let config = &self.state.config;
+        let (text, shown) = match (&run.command.node, run.script()) {
+            (CommandLine::Exec(words), _) => {
+                return Command { args: words.clone(), script: None, shown: words.join(" ") };
+            }
+            (CommandLine::Shell(_), Some(script)) if script.body().starts_with("#!") => {
+                return self.script_command(script);
+            }
+            (CommandLine::Shell(_), Some(script)) => (script.body(), summary(&script.content)),
+            (CommandLine::Shell(text), None) => (reassembled(text, &run.heredocs), text.clone()),
+        };
+        Command { args: config::with_shell(config, &text), script: None, shown }
+    }
+
+    /// A heredoc with an interpreter of its own: a file that is mounted and executed, by the shell as the reference
+    /// implementation does it.
+    fn script_command(&self, script: &Heredoc) -> Command {
+        let path = format!("/dev/pipes/{}", script.name);
+        Command {
+            args: config::with_shell(&self.state.config, &path),
+            script: Some(InlineFile { name: script.name.clone(), content: script.body() }),
+            shown: summary(&script.content),
+        }
+    }
+
+    /// `RUN --network=default` means what the build was started with, as no flag does.
+    fn network(&self, run: &dockerfile::Run) -> NetworkMode {
+        match run.network.as_ref().map(|network| network.node) {
+            None | Some(dockerfile::NetworkMode::Default) => self.shared.request.network,
+            Some(dockerfile::NetworkMode::None) => NetworkMode::None,
+            Some(dockerfile::NetworkMode::Host) => NetworkMode::Host,
+        }
+    }
+
+    /// `|N A=1 B=2 /bin/sh -c …`: the ARGs declared so far with the values the command sees, each once, then the command.
+    fn history_words(&self, args: &[String]) -> Vec<String> {
+        let mut declared: Vec<(&str, &str)> = Vec::new();
+        for (name, own) in &self.state.args {
+            let value = self.state.env.get(name).or(own.as_deref()).unwrap_or_default();
+            match declared.iter_mut().find(|(known, _)| known == name) {
+                Some(pair) => pair.1 = value,
+                None => declared.push((name, value)),
+            }
+        }
+        let count = (!declared.is_empty()).then(|| format!("|{}", declared.len()));
+        let pairs = declared.iter().map(|(name, value)| format!("{name}={value}"));
+        count.into_iter().chain(pairs).chain(args.iter().cloned()).collect()
+    }
+}
+
+/// Refuses what would otherwise run in another way than it asks for.
+fn check_support(run: &dockerfile::Run) -> Fallible<()> {
+    let insecure = run.security.as_ref().filter(|security| security.node == SecurityMode::Insecure);
+    let unsupported = |feature, span, help: &str| {
+        Err(Box::new(Finding::new(ErrorKind::Unsupported(feature), span).help(help)))
+    };
+    if let Some(security) = insecure {
+        return unsupported(
+            Feature::InsecureSecurity,
+            security.span,
+            "remove the flag if the command needs no more capabilities",
+        );
+    }
+    if let Some(device) = run.devices.first() {
+        return unsupported(
+            Feature::Device,
+            device.span,
+            "remove the flag if the command works without the device",
+        );
+    }
+    Ok(())
+}
+
+/// A line with heredocs in it goes to the shell together with their bodies and end words, as they were written.
+fn reassembled(line: &str, heredocs: &[Heredoc]) -> String {
+    let bodies: String =
+        heredocs.iter().map(|heredoc| format!("\n{}{}", heredoc.content, heredoc.name)).collect();
+    format!("{line}{bodies}")
+}
+
+/// The first line of a script, for people.
+fn summary(content: &str) -> String {
+    let mut lines = content.trim().lines();
+    let first = lines.next().unwrap_or_default().trim_end();
+    if lines.next().is_some() { format!("{first}…") } else { first.to_owned() }
+}
