@@ -18,7 +18,7 @@ use std::str::FromStr;
 pub const MAX_ID: u32 = i32::MAX as u32;
 
 /// Who a process is, as an image says it: `user[:group]`, both by name or number.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct User {
     /// The user; `None` (nothing written) is user 0.
     pub user: Option<NameOrId>,
@@ -27,7 +27,7 @@ pub struct User {
 }
 
 /// A user or group as written.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum NameOrId {
     /// A number.
     Id(u32),
@@ -36,7 +36,7 @@ pub enum NameOrId {
 }
 
 /// Why a user does not resolve.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum UserError {
     /// The number is too large.
     #[error("id `{0}` is larger than 2147483647")]

@@ -196,3 +196,9 @@ pub fn pivot_to(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::chdir(c"/")?;
     Ok(())
 }
+
+/// Whether we may write the directory `at` and its mount is writable.
+#[must_use]
+pub fn is_writable(at: &Path) -> bool {
+    rustix::fs::access(at, rustix::fs::Access::WRITE_OK).is_ok()
+}

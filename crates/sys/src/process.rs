@@ -231,7 +231,8 @@ unsafe fn clone3(
 ///
 /// # Errors
 /// `ECHILD` if it is no child of ours or was reaped before.
-pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Ended> {
+pub fn wait(pidfd: impl AsFd) -> io::Result<Ended> {
+    let pidfd = pidfd.as_fd();
     // SAFETY: both structs are plain data for which all zeroes are valid.
     let (mut info, mut usage): (libc::siginfo_t, libc::rusage) =
         unsafe { (MaybeUninit::zeroed().assume_init(), MaybeUninit::zeroed().assume_init()) };
@@ -274,7 +275,7 @@ fn duration(time: libc::timeval) -> Duration {
 ///
 /// # Errors
 /// Those of poll(2).
-pub fn ends_within(pidfd: BorrowedFd<'_>, time: Duration) -> io::Result<bool> {
+pub fn ends_within(pidfd: impl AsFd, time: Duration) -> io::Result<bool> {
     let timeout = rustix::event::Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(time.subsec_nanos()),
@@ -283,11 +284,22 @@ pub fn ends_within(pidfd: BorrowedFd<'_>, time: Duration) -> io::Result<bool> {
     Ok(rustix::event::poll(&mut entry, Some(&timeout))? > 0)
 }
 
+/// Opens a running process by its number.
+///
+/// # Errors
+/// `ESRCH` if there is none.
+pub fn open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
 /// Sends a signal to the process.
 ///
 /// # Errors
 /// `ESRCH` if it was reaped, `EINVAL` for no signal.
-pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let pidfd = pidfd.as_fd();
     // SAFETY: the call takes integers; a null pointer means default information.
     let result = unsafe {
         libc::syscall(
@@ -401,6 +413,8 @@ pub fn next_signal() -> io::Result<i32> {
 pub const SIGCHLD: i32 = Signal::SIGCHLD as i32;
 /// The number of SIGTERM.
 pub const SIGTERM: i32 = Signal::SIGTERM as i32;
+/// The error of signalling a process that is gone.
+pub const ESRCH: i32 = libc::ESRCH;
 /// The number of SIGKILL.
 pub const SIGKILL: i32 = Signal::SIGKILL as i32;
 
@@ -508,6 +522,20 @@ pub fn set_standard(number: RawFd, source: BorrowedFd<'_>) -> io::Result<()> {
         0 => Ok(nix::unistd::dup2_stdin(source)?),
         1 => Ok(nix::unistd::dup2_stdout(source)?),
         2 => Ok(nix::unistd::dup2_stderr(source)?),
+        _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
+    }
+}
+
+/// Changes the owner of the file that the standard descriptor `number` refers to.
+///
+/// # Errors
+/// Those of fchown(2), `EBADF` for another number.
+pub fn give_standard(number: RawFd, uid: u32) -> io::Result<()> {
+    let change = |fd: BorrowedFd<'_>| Ok(rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None)?);
+    match number {
+        0 => change(io::stdin().as_fd()),
+        1 => change(io::stdout().as_fd()),
+        2 => change(io::stderr().as_fd()),
         _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
     }
 }

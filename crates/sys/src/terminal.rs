@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
@@ -43,15 +44,17 @@ pub struct Pair {
     pub terminal: File,
 }
 
-/// Unlocks an opened `ptmx` and opens its other end without looking up a path (`TIOCGPTPEER`).
+/// Makes a pair in the instance of devpts whose root directory is `devpts`. Its other end is opened without looking up a path.
 ///
 /// # Errors
-/// Those of ioctl_tty(2).
-pub fn open_pair(ptmx: OwnedFd) -> io::Result<Pair> {
-    rustix::pty::unlockpt(&ptmx)?;
+/// Those of open(2) and ioctl_tty(2).
+pub fn open_pair(devpts: impl AsFd) -> io::Result<Pair> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let controller = rustix::fs::openat(devpts, c"ptmx", flags, Mode::empty())?;
+    rustix::pty::unlockpt(&controller)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let terminal = rustix::pty::ioctl_tiocgptpeer(&ptmx, flags)?;
-    Ok(Pair { controller: ptmx, terminal: File::from(terminal) })
+    let terminal = rustix::pty::ioctl_tiocgptpeer(&controller, flags)?;
+    Ok(Pair { controller, terminal: File::from(terminal) })
 }
 
 /// Number of the terminal below its `/dev/pts`.

@@ -7,5 +7,6 @@ pub mod golden;
 pub mod manifest;
 pub mod observed;
 pub mod registry;
+pub mod rootfs;
 
 pub mod tree;

@@ -1,0 +1,101 @@
+//! cgroup 2: one hierarchy, processes in leaves only, born there.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{DEVICE_RULES, Group, MemoryFiles, Owner, PARENT, create, write};
+use crate::{Limits, Machine, SandboxError};
+
+/// The controllers that we use, where the machine has them.
+const WANTED: &[&str] = &["memory", "pids", "cpu"];
+
+/// `rbuild/OWNER` of the hierarchy.
+#[derive(Debug)]
+pub(super) struct Parent {
+    directory: PathBuf,
+    handle: Arc<OwnedFd>,
+    controllers: Vec<&'static str>,
+}
+
+impl Parent {
+    pub(super) fn open(at: &Path, owner: &Owner, machine: &Machine) -> Result<Self, SandboxError> {
+        let (parent, directory) = (at.join(PARENT), at.join(PARENT).join(&owner.0));
+        create(&directory)?;
+        let controllers: Vec<_> = WANTED
+            .iter()
+            .copied()
+            .filter(|wanted| machine.cgroup2_controllers.iter().any(|name| name == wanted))
+            .collect();
+        for level in [at, &parent, &directory] {
+            enable(level, &controllers)?;
+        }
+        let handle = open(&directory)?;
+        if machine.device_filter {
+            attach_device_filter(&directory, &handle)?;
+        }
+        Ok(Self { directory, handle: Arc::new(handle), controllers })
+    }
+
+    /// Chooses the birthplace, and takes the limits it can enforce out of `limits`.
+    pub(super) fn make(
+        &self,
+        name: &str,
+        limits: &mut Limits,
+        group: &mut Group,
+    ) -> Result<(), SandboxError> {
+        if self.controllers.is_empty() {
+            group.birthplace = Some(Arc::clone(&self.handle));
+            return Ok(());
+        }
+        let leaf = self.directory.join(name);
+        create(&leaf)?;
+        group.directories.push(leaf.clone());
+        let has = |controller| self.controllers.contains(&controller);
+        if has("memory") {
+            if let Some(bytes) = limits.memory_bytes.take() {
+                write(&leaf, "memory.max", &bytes.to_string())?;
+            }
+            group.memory =
+                Some(MemoryFiles { peak: leaf.join("memory.peak"), events: leaf.join("memory.events") });
+        }
+        if has("pids")
+            && let Some(pids) = limits.pids.take()
+        {
+            write(&leaf, "pids.max", &pids.to_string())?;
+        }
+        if has("cpu")
+            && let Some(millis) = limits.cpu_millis.take()
+        {
+            write(&leaf, "cpu.max", &format!("{} 100000", millis * 100))?;
+        }
+        group.birthplace = Some(Arc::new(open(&leaf)?));
+        Ok(())
+    }
+}
+
+/// Passes controllers on to the groups below, where that was not done yet.
+fn enable(directory: &Path, controllers: &[&str]) -> Result<(), SandboxError> {
+    const FILE: &str = "cgroup.subtree_control";
+    let path = directory.join(FILE);
+    let enabled = fs::read_to_string(&path).map_err(|source| SandboxError::Cgroup { path, source })?;
+    let missing: Vec<_> = controllers
+        .iter()
+        .filter(|wanted| !enabled.split_whitespace().any(|name| name == **wanted))
+        .map(|name| format!("+{name}"))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { write(directory, FILE, &missing.join(" ")) }
+}
+
+fn open(directory: &Path) -> Result<OwnedFd, SandboxError> {
+    File::open(directory)
+        .map(OwnedFd::from)
+        .map_err(|source| SandboxError::Cgroup { path: directory.to_owned(), source })
+}
+
+fn attach_device_filter(directory: &Path, handle: &OwnedFd) -> Result<(), SandboxError> {
+    sys::device_filter::load(&DEVICE_RULES.program())
+        .and_then(|program| sys::device_filter::attach(program.as_fd(), handle.as_fd()))
+        .map_err(|source| SandboxError::Cgroup { path: directory.to_owned(), source })
+}

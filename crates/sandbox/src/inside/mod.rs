@@ -1,0 +1,165 @@
+//! What happens between the birth of a sandbox's first process and its command.
+//!
+//! The process executes a sealed copy of this program and gets here before anything else of `main`. It is alone in new mount, pid,
+//! uts and ipc namespaces, has one socket to its starter, and its working directory is the pantry (see [`crate::launcher`]). It
+//! sets up its surroundings in the order of [`enter`], which is the order of [`Stage`], and becomes the command.
+//!
+//! Everything of the machine comes as a descriptor; every path is one of the sandbox, resolved below its root.
+
+mod command;
+mod filesystems;
+mod identity;
+mod message;
+mod targets;
+
+use std::convert::Infallible;
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use sys::descriptor_socket::DescriptorSocket;
+use sys::process::{self, Namespace};
+
+use crate::Stage;
+pub(crate) use filesystems::DEVICES;
+use message::{At, Failure};
+pub(crate) use message::{
+    CgroupView, Handle, Instructions, MountInstruction, Report, Shown, StdioInstruction, decode, encode,
+};
+
+/// The name that the helper is started by.
+pub(crate) const HELPER_NAME: &CStr = c"rbuild: setting up a sandbox";
+
+/// Does what the helper has to do if this process was started as one, and never returns then; else returns at once.
+///
+/// This is the first call of `main` in every program that is a [`crate::HelperProgram`]. (It looks at the program's own name, the one
+/// thing that it cannot be given as a parameter.)
+pub fn helper_main() {
+    if std::env::args_os().next().as_deref() != Some(OsStr::from_bytes(HELPER_NAME.to_bytes())) {
+        return;
+    }
+    /// What `docker run` gives when it could not start the command; our starter heard the details.
+    const NOT_STARTED: i32 = 125;
+    let code = process::take_handed().map(DescriptorSocket::from).map_or(NOT_STARTED, |socket| {
+        match enter(socket) {
+            Ok(code) => i32::from(code),
+            Err((socket, failure)) => {
+                // If nobody listens any more, there is nobody to tell.
+                let told = encode(&Report::Failed(failure)).and_then(|text| socket.send(&text, &[]));
+                NOT_STARTED + i32::from(told.is_err())
+            }
+        }
+    });
+    std::process::exit(code)
+}
+
+/// The descriptors that came with the instructions.
+struct Received(Vec<OwnedFd>);
+
+impl Received {
+    fn get(&self, handle: Handle) -> io::Result<BorrowedFd<'_>> {
+        self.0.get(handle.0).map(AsFd::as_fd).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+}
+
+/// Sets up and becomes the command, or its init, whose code it gives.
+fn enter(socket: DescriptorSocket) -> Result<u8, (DescriptorSocket, Failure)> {
+    match set_up(&socket) {
+        Err(failure) => Err((socket, failure)),
+        Ok((instructions, home)) if instructions.init => command::supervise(socket, &instructions, &home),
+        Ok((instructions, home)) => {
+            let Err(failure) = command::become_command(&socket, &instructions, &home);
+            Err((socket, failure))
+        }
+    }
+}
+
+/// All but the command itself; gives the user's home directory beside the instructions.
+fn set_up(socket: &DescriptorSocket) -> Result<(Instructions, Vec<u8>), Failure> {
+    let (instructions, received) = listen(socket).at(Stage::Instructions)?;
+    join_cgroups(&instructions, &received).at(Stage::Cgroups)?;
+    if instructions.own_network {
+        process::unshare(Namespace::Network)
+            .and_then(|()| process::bring_up_loopback())
+            .at(Stage::Network)?;
+    }
+    process::set_hostname(&instructions.hostname).at(Stage::Hostname)?;
+    process::set_umask(0);
+    let terminal = filesystems::set_up(&instructions, &received)?;
+    if let Some(terminal) = &terminal {
+        let text = encode(&Report::Terminal).at(Stage::Terminal)?;
+        socket.send(&text, &[terminal.controller.as_fd()]).at(Stage::Terminal)?;
+    }
+    start_session(&instructions, &received, terminal.map(|pair| pair.terminal)).at(Stage::Session)?;
+    if let Some(limit) = instructions.open_files {
+        process::set_open_files(limit).at(Stage::Limits)?;
+    }
+    let credentials = identity::resolve(&instructions.user)?;
+    identity::give_stdio(&instructions.stdio, credentials.uid).at(Stage::Credentials)?;
+    identity::enter_cwd(&instructions)?;
+    identity::assume(&instructions, &credentials)?;
+    last_rites(socket).at(Stage::LastRites)?;
+    Ok((instructions, credentials.home))
+}
+
+/// Receives the instructions: the first descriptor is a memory file that holds them, the others are theirs.
+fn listen(socket: &DescriptorSocket) -> io::Result<(Instructions, Received)> {
+    let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let mut descriptors = Vec::new();
+    loop {
+        let message = socket.receive()?.ok_or_else(gone)?;
+        descriptors.extend(message.descriptors);
+        if message.bytes != [1] {
+            break;
+        }
+    }
+    let mut text = Vec::new();
+    let mut descriptors = descriptors.into_iter();
+    File::from(descriptors.next().ok_or_else(gone)?).read_to_end(&mut text)?;
+    Ok((decode(&text)?, Received(descriptors.collect())))
+}
+
+fn join_cgroups(instructions: &Instructions, received: &Received) -> io::Result<()> {
+    for join in &instructions.joins {
+        // Zero means the writer.
+        io::Write::write_all(&mut File::from(received.get(*join)?.try_clone_to_owned()?), b"0")?;
+    }
+    // After joining, so that the groups become the roots of what the sandbox sees.
+    process::unshare(Namespace::Cgroup)
+}
+
+/// A session of its own, standard descriptors, ordinary signals and umask.
+fn start_session(instructions: &Instructions, received: &Received, terminal: Option<File>) -> io::Result<()> {
+    process::new_session()?;
+    match &instructions.stdio {
+        StdioInstruction::Captured { stdout, stderr } => {
+            process::set_standard(0, File::open("/dev/null")?.as_fd())?;
+            process::set_standard(1, received.get(*stdout)?)?;
+            process::set_standard(2, received.get(*stderr)?)?;
+        }
+        StdioInstruction::Terminal { .. } => {
+            let terminal = terminal.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            sys::terminal::make_controlling(&terminal)?;
+            (0..=2).try_for_each(|number| process::set_standard(number, terminal.as_fd()))?;
+        }
+        StdioInstruction::Inherited => {}
+    }
+    process::set_umask(0o022);
+    process::reset_signals()
+}
+
+/// The last that happens with our own program: from here on, the death of our starter is ours.
+fn last_rites(socket: &DescriptorSocket) -> io::Result<()> {
+    process::close_on_exec_from_3()?;
+    process::die_with_parent()?;
+    // A starter that died before that call cannot have killed us.
+    if socket.is_closed()? {
+        return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+    }
+    Ok(())
+}
+
+/// `Infallible` for a function that only returns to say why it failed.
+type Never = Infallible;

@@ -1,0 +1,288 @@
+//! The one thread that starts all processes of [`crate::Sandboxes`].
+//!
+//! A thread of its own, for two reasons. "Kill me when my parent ends" means the *thread* that started the process, so that thread
+//! must live as long as all of them. And the thread has a mount namespace of its own, in which it keeps what every sandbox needs
+//! (the pantry): a new process gets a copy of that namespace, finds its copy of the pantry as its working directory and only
+//! has to move the mounts in place.
+//!
+//! ```text
+//! pantry/            tmpfs, attached over `/` of the private namespace, where no path leads to but the working directory
+//!   root/            where a sandbox attaches its root before it moves there
+//!   scratch/         where it attaches what it takes a part of
+//!   dev/{null,…}     the device nodes of the machine
+//!   empty/           an empty read-only directory, which masks directories
+//!   sys/             a read-only sysfs with its masks
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+
+use sys::descriptor_socket::DescriptorSocket;
+use sys::mount::{self, Attributes, Depth, Filesystem};
+use sys::process::{self, Child, Namespace, Program};
+use sys::root::Dir;
+use sys::{Root, RootfsPath};
+
+use crate::SandboxError;
+use crate::inside::{DEVICES, HELPER_NAME};
+
+/// Which program sets up a sandbox from within; its `main` begins with [`crate::helper_main`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HelperProgram {
+    /// The running program.
+    ThisProgram,
+    /// Another one: for tests, whose `main` is not their own.
+    File(PathBuf),
+}
+
+/// Parts of sysfs that are hidden; one per CPU is added.
+const MASKED_IN_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
+
+/// Flags of file systems that hold no programs and no devices.
+pub(crate) fn inert() -> Attributes {
+    Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC
+}
+
+/// Hands requests to the thread. Dropping it ends the thread, and with it every process started.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    requests: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Request {
+    Launch {
+        handed: DescriptorSocket,
+        birthplace: Option<Arc<OwnedFd>>,
+        reply: Sender<Result<Child, SandboxError>>,
+    },
+    Overlay {
+        options: OverlayOptions,
+        reply: Sender<Result<OwnedFd, SandboxError>>,
+    },
+}
+
+/// An overlay for kernels without `lowerdir+`.
+pub(crate) struct OverlayOptions {
+    /// The lower directories, the topmost first.
+    pub(crate) lower: Vec<PathBuf>,
+    /// The upper and work directory, if any.
+    pub(crate) upper: Option<(PathBuf, PathBuf)>,
+    /// Further options.
+    pub(crate) flags: String,
+    /// Flags of the mount.
+    pub(crate) attributes: Attributes,
+}
+
+/// A process on its way.
+pub(crate) struct Launching(Receiver<Result<Child, SandboxError>>);
+
+impl Launching {
+    /// Waits until the process executes the helper.
+    pub(crate) fn wait(self) -> Result<Child, SandboxError> {
+        self.0.recv().unwrap_or(Err(SandboxError::Vanished))
+    }
+}
+
+impl Launcher {
+    pub(crate) fn new(program: HelperProgram) -> Result<Self, SandboxError> {
+        let (requests, received) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("sandbox-launcher".to_owned())
+            .spawn(move || serve(&program, &received))
+            .map_err(|source| SandboxError::Prepare { step: "start a thread", source })?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
+
+    /// Starts the helper with `handed` as its only descriptor beside the standard ones. Does not wait.
+    pub(crate) fn launch(&self, handed: DescriptorSocket, birthplace: Option<Arc<OwnedFd>>) -> Launching {
+        let (reply, answer) = mpsc::channel();
+        self.send(Request::Launch { handed, birthplace, reply });
+        Launching(answer)
+    }
+
+    /// Mounts an overlay the old way, detached.
+    pub(crate) fn overlay(&self, options: OverlayOptions) -> Result<OwnedFd, SandboxError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Request::Overlay { options, reply });
+        answer.recv().unwrap_or(Err(SandboxError::Vanished))
+    }
+
+    fn send(&self, request: Request) {
+        let requests = self.requests.as_ref().expect("only dropping the launcher takes it");
+        // The thread ends only when told, or by a panic: then the receiver of the reply finds it closed.
+        if requests.send(request).is_err() {
+            tracing::error!("the launcher thread is gone");
+        }
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        self.requests = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the launcher thread panicked");
+        }
+    }
+}
+
+/// A step of the thread's own set-up that failed; told to everybody who asks for something.
+struct Unprepared {
+    step: &'static str,
+    errno: i32,
+}
+
+trait During<T> {
+    fn during(self, step: &'static str) -> Result<T, Unprepared>;
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, step: &'static str) -> Result<T, Unprepared> {
+        self.map_err(|error| Unprepared { step, errno: error.raw_os_error().unwrap_or(5) })
+    }
+}
+
+fn serve(program: &HelperProgram, requests: &Receiver<Request>) {
+    let prepared = stock_pantry().and_then(|pantry| Ok((copy_program(program)?, pantry)));
+    for request in requests {
+        let ready = prepared.as_ref().map_err(|Unprepared { step, errno }| SandboxError::Prepare {
+            step,
+            source: io::Error::from_raw_os_error(*errno),
+        });
+        // A requester that went away does not want its answer.
+        let delivered = match request {
+            Request::Launch { handed, birthplace, reply } => {
+                reply.send(ready.and_then(|(image, _)| start(image, &handed, birthplace.as_deref()))).is_ok()
+            }
+            Request::Overlay { options, reply } => {
+                reply.send(ready.and_then(|(_, pantry)| overlay(pantry, &options))).is_ok()
+            }
+        };
+        tracing::trace!(delivered, "launcher request");
+    }
+}
+
+fn copy_program(program: &HelperProgram) -> Result<File, Unprepared> {
+    let path = match program {
+        HelperProgram::ThisProgram => Path::new("/proc/self/exe"),
+        HelperProgram::File(path) => path,
+    };
+    let mut original = File::open(path).during("open our own program")?;
+    sys::memory_file::sealed_copy("rbuild", &mut original).during("copy our own program into memory")
+}
+
+fn start(
+    image: &File,
+    handed: &DescriptorSocket,
+    birthplace: Option<&OwnedFd>,
+) -> Result<Child, SandboxError> {
+    let program = Program {
+        image: image.as_fd(),
+        arguments: &[HELPER_NAME],
+        handed: handed.as_fd(),
+        cgroup: birthplace.map(AsFd::as_fd),
+    };
+    process::start(&program)
+        .map_err(|source| SandboxError::Prepare { step: "start a process in new namespaces", source })
+}
+
+/// Gives the calling thread its own mount namespace with the pantry as working directory.
+fn stock_pantry() -> Result<Root, Unprepared> {
+    process::unshare(Namespace::Mount).during("make a mount namespace")?;
+    mount::isolate_namespace().during("make a private mount namespace")?;
+    let pantry = tmpfs("0700", inert()).during("mount a tmpfs")?;
+    let slash = mount::open_path(Path::new("/")).during("open the root directory")?;
+    mount::attach(pantry.as_fd(), slash.as_fd()).during("attach a tmpfs")?;
+    process::enter_directory(pantry.as_fd()).during("enter a tmpfs")?;
+    let pantry = Root::from_dir(Dir::from(pantry));
+    for name in ["root", "scratch", "dev", "empty", "sys"] {
+        pantry.dir().create_dir(name.as_ref()).during("fill a tmpfs")?;
+    }
+    stock_devices(&pantry).during("copy the device nodes")?;
+    stock_empty(&pantry).during("mount an empty directory")?;
+    stock_sys(&pantry).during("mount sysfs")?;
+    Ok(pantry)
+}
+
+fn tmpfs(mode: &str, attributes: Attributes) -> io::Result<OwnedFd> {
+    let tmpfs = Filesystem::new(c"tmpfs")?;
+    tmpfs.set("mode", mode)?;
+    tmpfs.mount(attributes)
+}
+
+fn stock_devices(pantry: &Root) -> io::Result<()> {
+    let dev = pantry.dir().open_dir("dev".as_ref())?;
+    for name in DEVICES {
+        let source = mount::open_path(&Path::new("/dev").join(name))?;
+        let target = dev.create_file(name.as_ref())?;
+        mount::attach(mount::clone_tree(source.as_fd(), Depth::One)?.as_fd(), target.as_fd())?;
+    }
+    Ok(())
+}
+
+fn stock_empty(pantry: &Root) -> io::Result<()> {
+    let empty = tmpfs("0755", inert() | Attributes::MOUNT_ATTR_RDONLY)?;
+    mount::attach(empty.as_fd(), resolve(pantry, "empty")?.as_fd())
+}
+
+fn stock_sys(pantry: &Root) -> io::Result<()> {
+    let sys = Filesystem::new(c"sysfs")?.mount(inert() | Attributes::MOUNT_ATTR_RDONLY)?;
+    mount::attach(sys.as_fd(), resolve(pantry, "sys")?.as_fd())?;
+    mask_sys(sys, resolve(pantry, "empty")?.as_fd())
+}
+
+/// Hides parts of an attached sysfs behind copies of the mount `empty`.
+pub(crate) fn mask_sys(sys: OwnedFd, empty: BorrowedFd<'_>) -> io::Result<()> {
+    let sys = Root::from_dir(Dir::from(sys));
+    let mut masked: Vec<String> = MASKED_IN_SYS.iter().map(|&path| path.to_owned()).collect();
+    for entry in fs::read_dir("/sys/devices/system/cpu").into_iter().flatten() {
+        let name = entry?.file_name();
+        masked.push(format!("devices/system/cpu/{}/thermal_throttle", name.display()));
+    }
+    for path in masked {
+        match resolve(&sys, &path) {
+            Ok(target) => mount::attach(mount::clone_tree(empty, Depth::One)?.as_fd(), target.as_fd())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn resolve(root: &Root, path: &str) -> io::Result<OwnedFd> {
+    root.resolve(&RootfsPath::parse(path).map_err(io::Error::other)?)
+}
+
+fn overlay(pantry: &Root, options: &OverlayOptions) -> Result<OwnedFd, SandboxError> {
+    // Opened here, since overlayfs takes only what is mounted in the namespace of the caller.
+    let open = |path: &PathBuf| {
+        mount::open_path(path).map_err(|source| SandboxError::Layer { path: path.clone(), source })
+    };
+    let lower = options.lower.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let upper = match &options.upper {
+        Some((upper, work)) => Some((open(upper)?, open(work)?)),
+        None => None,
+    };
+    let names: Vec<String> = lower.iter().map(|fd| crate::overlay::name_of(fd.as_fd())).collect();
+    let mut text = format!("{},lowerdir={}", options.flags, names.join(":"));
+    if let Some((upper, work)) = &upper {
+        let (upper, work) = (crate::overlay::name_of(upper.as_fd()), crate::overlay::name_of(work.as_fd()));
+        text.push_str(&format!(",upperdir={upper},workdir={work}"));
+    }
+    let mounted = mount::mount_overlay_here(c"scratch", text.as_bytes(), options.attributes).and_then(|()| {
+        let copy = resolve(pantry, "scratch").and_then(|at| mount::clone_tree(at.as_fd(), Depth::One));
+        mount::detach(c"scratch")?;
+        copy
+    });
+    mounted.map_err(|source| SandboxError::Overlay {
+        layers: lower.len(),
+        kernel_says: String::new(),
+        source,
+    })
+}

@@ -1,0 +1,151 @@
+//! The owner of everything: starts processes and undoes what they leave.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sys::descriptor_socket::{DescriptorSocket, MAX_DESCRIPTORS};
+use sys::seccomp::Instruction;
+
+use crate::cgroup::Groups;
+use crate::inside::{Report, decode, encode};
+use crate::launcher::Launcher;
+use crate::prepare::{self, Prepared};
+use crate::process::{Output, Process};
+use crate::reaper::Reaper;
+use crate::spec::Stdio;
+use crate::{HelperProgram, Machine, Owner, SandboxError, Spec};
+
+/// Starts processes in sandboxes, from any thread. Dropping the last of it and its processes leaves no trace on the machine.
+#[derive(Clone, Debug)]
+pub struct Sandboxes {
+    shared: Arc<Shared>,
+}
+
+/// What [`Sandboxes`] and its processes have in common.
+// Fields are dropped in order: the launcher's thread ends last of those that processes depend on, the groups after all.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) machine: Machine,
+    pub(crate) launcher: Launcher,
+    pub(crate) reaper: Reaper,
+    pub(crate) filter: Vec<Instruction>,
+    groups: Groups,
+    oom_kills_seen: AtomicU64,
+}
+
+impl Shared {
+    /// Whether the kernel has killed a process for want of memory since the last time somebody asked. Without a memory cgroup of its own this is
+    /// all there is to tell such an end from another SIGKILL.
+    pub(crate) fn machine_ran_out_of_memory(&self) -> bool {
+        let now = oom_kills();
+        self.oom_kills_seen.swap(now, Ordering::Relaxed) < now
+    }
+}
+
+/// The kernel's count of processes killed for want of memory; 0 where it does not say.
+fn oom_kills() -> u64 {
+    let counters = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let count = counters.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+impl Sandboxes {
+    /// Gets ready on `machine`, in the name of `owner`, who has no other.
+    ///
+    /// # Errors
+    /// [`SandboxError::Cgroup`], [`SandboxError::Prepare`].
+    pub fn open(machine: Machine, owner: Owner, program: HelperProgram) -> Result<Self, SandboxError> {
+        let launcher = Launcher::new(program)?;
+        let groups = Groups::open(&machine, owner)?;
+        let filter = if machine.seccomp { crate::seccomp::filter() } else { Vec::new() };
+        let oom_kills_seen = AtomicU64::new(oom_kills());
+        let shared = Shared { machine, launcher, reaper: Reaper::new()?, filter, groups, oom_kills_seen };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What the machine allows.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.shared.machine
+    }
+
+    /// Waits until everything that ended processes left is undone.
+    pub fn settle(&self) {
+        self.shared.reaper.settle();
+    }
+
+    /// Starts a process and returns once its command executes.
+    ///
+    /// # Errors
+    /// Every [`SandboxError`]; nothing is left of the attempt.
+    pub fn start(&self, spec: &Spec) -> Result<(Process, Output), SandboxError> {
+        let shared = &self.shared;
+        let group = shared.groups.make(&spec.limits)?;
+        let (ours, theirs) = DescriptorSocket::pair()
+            .map_err(|source| SandboxError::Prepare { step: "make a socket", source })?;
+        let launching = shared.launcher.launch(theirs, group.birthplace.clone());
+        // While the helper starts, its mounts are made here.
+        let prepared = prepare::prepare(spec, shared, &group);
+        let mut process = Process::new(Arc::clone(shared), launching.wait()?, group);
+        let (prepared, output) = prepared?;
+        process.hold_namespace(open_namespace(process.pid())?);
+        instruct(&ours, &prepared)?;
+        drop(prepared);
+        let terminal = follow(&ours)?;
+        let output = match (output, terminal) {
+            (Some(output), _) => output,
+            (None, Some(terminal)) => {
+                let copy = terminal.try_clone();
+                process.set_terminal(Arc::new(terminal));
+                Output::Terminal(
+                    copy.map_err(|source| SandboxError::Prepare { step: "copy a descriptor", source })?,
+                )
+            }
+            (None, None) if matches!(spec.stdio, Stdio::Terminal(_)) => return Err(SandboxError::Vanished),
+            (None, None) => Output::Inherited,
+        };
+        Ok((process, output))
+    }
+}
+
+/// The mount namespace of a process that has not been told what to do yet, so it is still there.
+fn open_namespace(pid: u32) -> Result<OwnedFd, SandboxError> {
+    File::open(format!("/proc/{pid}/ns/mnt"))
+        .map(OwnedFd::from)
+        .map_err(|source| SandboxError::Prepare { step: "open a mount namespace", source })
+}
+
+/// Sends the instructions in a memory file, and the descriptors they name after it, in order.
+fn instruct(socket: &DescriptorSocket, prepared: &Prepared) -> Result<(), SandboxError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SandboxError::Vanished,
+        _ => SandboxError::Prepare { step: "send instructions to the sandbox", source },
+    };
+    let text = encode(&prepared.instructions).map_err(failed)?;
+    let file = sys::memory_file::sealed("instructions", &text).map_err(failed)?;
+    let all: Vec<_> =
+        std::iter::once(file.as_fd()).chain(prepared.descriptors.iter().map(AsFd::as_fd)).collect();
+    let mut parts = all.chunks(MAX_DESCRIPTORS).peekable();
+    while let Some(part) = parts.next() {
+        let more = u8::from(parts.peek().is_some());
+        socket.send(&[more], part).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Hears what the helper reports until its end of the socket is closed, which the start of the command does.
+fn follow(socket: &DescriptorSocket) -> Result<Option<File>, SandboxError> {
+    let failed = |source| SandboxError::Prepare { step: "hear from the sandbox's set-up", source };
+    let (mut terminal, mut executing) = (None, false);
+    while let Some(message) = socket.receive().map_err(failed)? {
+        match decode::<Report>(&message.bytes).map_err(failed)? {
+            Report::Terminal => terminal = message.descriptors.into_iter().next().map(File::from),
+            Report::Executing => executing = true,
+            Report::Failed(failure) => return Err(failure.into()),
+        }
+    }
+    if executing { Ok(terminal) } else { Err(SandboxError::Vanished) }
+}

@@ -1,0 +1,58 @@
+//! A tiny root file system to run commands in: busybox under all its names, accounts, and the usual directories.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Where distributions put a statically linked busybox.
+const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox"];
+
+/// Directories and their modes.
+const DIRECTORIES: &[(&str, u32)] = &[
+    ("bin", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("home", 0o755),
+    ("home/app", 0o755),
+    ("proc", 0o755),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+    ("var", 0o755),
+];
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n";
+const GROUP: &str = "root:x:0:root\nadm:x:4:root,app\napp:x:1001:\n";
+
+/// The busybox of this machine, if it has one (Debian: package busybox-static).
+#[must_use]
+pub fn busybox() -> Option<PathBuf> {
+    BUSYBOX.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// Fills the empty directory `root`.
+///
+/// # Errors
+/// If there is no busybox, or files cannot be made.
+pub fn make_busybox(root: &Path) -> Result<()> {
+    let Some(busybox) = busybox() else { bail!("no busybox here: install busybox-static") };
+    fs::set_permissions(root, Permissions::from_mode(0o755))?;
+    for (path, mode) in DIRECTORIES {
+        fs::create_dir(root.join(path))?;
+        fs::set_permissions(root.join(path), Permissions::from_mode(*mode))?;
+    }
+    chown(root.join("home/app"), Some(1000), Some(1001))?;
+    fs::copy(&busybox, root.join("bin/busybox"))?;
+    let listed = Command::new(&busybox).arg("--list").output().context("list busybox' names")?;
+    for name in String::from_utf8(listed.stdout)?.lines().filter(|name| *name != "busybox") {
+        symlink("busybox", root.join("bin").join(name))?;
+    }
+    for (path, text) in [("passwd", PASSWD), ("group", GROUP), ("hosts", ""), ("resolv.conf", "")] {
+        fs::write(root.join("etc").join(path), text)?;
+    }
+    Ok(())
+}
