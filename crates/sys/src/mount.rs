@@ -189,12 +189,28 @@ pub fn detach(at: &CStr) -> io::Result<()> {
 /// # Errors
 /// Those of pivot_root(2).
 pub fn pivot_to(root: BorrowedFd<'_>) -> io::Result<()> {
+    let old_root = open_path(Path::new("/"))?;
     rustix::process::fchdir(root)?;
-    // With both arguments the same, the old root ends on top of the new one at `.`, and can be detached without a directory for it.
+    // With both arguments the same, the old root ends on top of the new one and needs no directory of its own there.
     rustix::process::pivot_root(c".", c".")?;
-    detach(c".")?;
+    rustix::process::fchdir(&old_root)?;
+    // Unmounting takes the topmost of what is stacked here: whatever lay over the old root, then the old root itself, until this
+    // directory belongs to no mount of the namespace.
+    loop {
+        match detach(c".") {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+            Err(error) => return Err(error),
+        }
+    }
     rustix::process::chdir(c"/")?;
-    Ok(())
+    // From the root, `..` leads to whatever is mounted over it, which must be nothing.
+    let (root, above) = (rustix::fs::stat(c"/")?, rustix::fs::stat(c"/..")?);
+    if (root.st_dev, root.st_ino) == (above.st_dev, above.st_ino) {
+        Ok(())
+    } else {
+        Err(io::Error::from(io::ErrorKind::ResourceBusy))
+    }
 }
 
 /// Whether we may write the directory `at` and its mount is writable.
