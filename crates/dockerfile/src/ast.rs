@@ -547,6 +547,18 @@ pub enum MountType {
     Ssh,
 }
 
+/// `sharing=` of a cache mount.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum CacheSharing {
+    /// Several steps at once; the mode when none is given.
+    #[default]
+    Shared,
+    /// Each step that runs at the same time gets its own.
+    Private,
+    /// One step at a time.
+    Locked,
+}
+
 /// `SHELL ["…"]`
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Shell {

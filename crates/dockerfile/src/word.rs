@@ -15,9 +15,10 @@
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_till1, take_while, take_while_m_n, take_while1};
-use nom::character::complete::{anychar, char, one_of};
-use nom::combinator::{map, opt, rest_len, success, verify};
+use nom::character::complete::{anychar, char, satisfy};
+use nom::combinator::{map, not, opt, peek, recognize, success, verify};
 use nom::error::{ErrorKind, ParseError};
+use nom::multi::{many0, many1_count};
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
@@ -174,6 +175,20 @@ pub fn parse_text(text: &str) -> Result<Vec<Part>, WordError> {
     lex(text, Mode { escape: '\\', quotes: Quotes::Text, depth: 0 })
 }
 
+/// The words of a line as a shell would split them, each as it stands; the escape character is the backslash.
+pub(crate) fn shell_words(line: &str) -> Result<Vec<&str>, WordError> {
+    let mode = Mode { escape: '\\', quotes: Quotes::Special, depth: 0 };
+    let run = |i| map(take_till1(|c: char| c.is_whitespace() || mode.is_special(c)), |_| ()).parse(i);
+    let special = |i| map(|i| part(i, mode, None), |_| ()).parse(i);
+    let blanks = take_while(char::is_whitespace);
+    let word = recognize(many1_count(preceded(not(satisfy(char::is_whitespace)), alt((run, special)))));
+    match many0(preceded(blanks, word)).parse(line) {
+        Ok((_, words)) => Ok(words),
+        Err(nom::Err::Error(fault) | nom::Err::Failure(fault)) => Err(word_error(fault, line.len())),
+        Err(nom::Err::Incomplete(_)) => Ok(Vec::new()),
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Mode {
     escape: char,
@@ -192,7 +207,7 @@ impl Mode {
         c == '$' || c == self.escape || (self.quotes == Quotes::Special && matches!(c, '\'' | '"'))
     }
 
-    fn deeper<'a>(self, input: &'a str) -> Result<Self, nom::Err<Fault>> {
+    fn deeper(self, input: &str) -> Result<Self, nom::Err<Fault>> {
         let depth = self.depth + 1;
         if depth > MAX_DEPTH { Err(fault(input, Kind::TooDeep)) } else { Ok(Self { depth, ..self }) }
     }
@@ -404,7 +419,7 @@ fn name(input: &str) -> Lexed<'_, &str> {
 fn operator<'a>(input: &'a str, start: &'a str, mode: Mode) -> Lexed<'a, Operator> {
     let word = |i| parts(i, mode, Some('}'));
     alt((
-        map(verify(rest_len, |_| input.starts_with('}')), |_| Operator::Value),
+        map(peek(char('}')), |_| Operator::Value),
         map((absence, char('-'), word), |(when, _, word)| Operator::Default(when, word)),
         map((absence, char('+'), word), |(when, _, word)| Operator::Alternate(when, word)),
         map((absence, char('?'), word), |(when, _, word)| Operator::Require(when, word)),
@@ -434,7 +449,7 @@ fn replacement<'a>(input: &'a str, start: &'a str, mode: Mode) -> Lexed<'a, Oper
 }
 
 fn unsupported(input: &str) -> Lexed<'_, Operator> {
-    let (_, (colon, c)) = (opt(one_of(":")), opt(anychar)).parse(input)?;
+    let (_, (colon, c)) = (opt(char(':')), opt(anychar)).parse(input)?;
     let modifier = colon.into_iter().chain(c).collect();
     Err(fault(input, Kind::UnsupportedModifier(modifier)))
 }

@@ -1,0 +1,270 @@
+//! `RUN --mount=…`: comma-separated fields with typed keys and raw values.
+//!
+//! What holds no variable is checked here: the keys, the type, the sharing mode, and which keys fit the type. The rest waits
+//! for expansion. Keys that BuildKit accepts and ignores for a type (an `id` of a bind mount) are accepted.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::ast::{CacheSharing, DeviceFlag, MountField, MountFlag, MountKey, MountType, Word};
+use crate::finding::{Code, Finding};
+use crate::flags::FlagValue;
+use crate::lexis::comma_fields;
+use crate::scope::Scope;
+use crate::span::{Span, Spanned};
+use crate::suggest::nearest;
+
+const KEYS: [(&str, MountKey); 19] = [
+    ("type", MountKey::Type),
+    ("target", MountKey::Target),
+    ("destination", MountKey::Target),
+    ("dst", MountKey::Target),
+    ("source", MountKey::Source),
+    ("src", MountKey::Source),
+    ("from", MountKey::From),
+    ("readonly", MountKey::ReadOnly),
+    ("ro", MountKey::ReadOnly),
+    ("readwrite", MountKey::ReadWrite),
+    ("rw", MountKey::ReadWrite),
+    ("id", MountKey::Id),
+    ("sharing", MountKey::Sharing),
+    ("mode", MountKey::Mode),
+    ("uid", MountKey::Uid),
+    ("gid", MountKey::Gid),
+    ("required", MountKey::Required),
+    ("env", MountKey::Env),
+    ("size", MountKey::Size),
+];
+
+impl MountKey {
+    /// Whether the key may stand without `=value`, which then is true.
+    pub fn may_stand_alone(self) -> bool {
+        matches!(self, Self::ReadOnly | Self::ReadWrite | Self::Required)
+    }
+
+    /// Its name; of several, the long one.
+    pub fn as_str(self) -> &'static str {
+        KEYS.iter().find(|&&(_, key)| key == self).map_or("", |&(name, _)| name)
+    }
+}
+
+impl fmt::Display for MountKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The error of [`MountType`]'s and [`CacheSharing`]'s `from_str`: there is no such name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("there is no such name")]
+pub struct UnknownName;
+
+impl MountType {
+    /// Every type.
+    pub const ALL: [Self; 5] = [Self::Bind, Self::Cache, Self::Tmpfs, Self::Secret, Self::Ssh];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Cache => "cache",
+            Self::Tmpfs => "tmpfs",
+            Self::Secret => "secret",
+            Self::Ssh => "ssh",
+        }
+    }
+
+    /// Whether a mount of this type may have `key`: BuildKit rejects the others, except those it ignores.
+    pub fn allows(self, key: MountKey) -> bool {
+        match key {
+            MountKey::Type | MountKey::Target | MountKey::ReadOnly | MountKey::ReadWrite | MountKey::Id => {
+                true
+            }
+            MountKey::Source => self != Self::Ssh,
+            MountKey::From => self != Self::Secret,
+            MountKey::Sharing => self == Self::Cache,
+            MountKey::Mode | MountKey::Uid | MountKey::Gid => !matches!(self, Self::Bind | Self::Tmpfs),
+            MountKey::Required => matches!(self, Self::Secret | Self::Ssh),
+            MountKey::Env => self == Self::Secret,
+            MountKey::Size => self == Self::Tmpfs,
+        }
+    }
+}
+
+impl fmt::Display for MountType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for MountType {
+    type Err = UnknownName;
+
+    /// Reads a type's name without regard to case.
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownName)
+    }
+}
+
+impl CacheSharing {
+    /// Every mode.
+    pub const ALL: [Self; 3] = [Self::Shared, Self::Private, Self::Locked];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Private => "private",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+impl FromStr for CacheSharing {
+    type Err = UnknownName;
+
+    /// Reads a mode's name without regard to case.
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        Self::ALL.into_iter().find(|mode| mode.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownName)
+    }
+}
+
+/// Reads one `--mount`; `None` if it is not a list of fields.
+pub(crate) fn mount(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Spanned<MountFlag>> {
+    let Some(parts) = comma_fields(&value.text) else {
+        let finding = Finding::new(
+            Code::InvalidMount,
+            value.span,
+            "`--mount` needs comma-separated `key=value` fields",
+        );
+        scope.report(finding.with_help("write `--mount=type=cache,target=/path`"));
+        return None;
+    };
+    let mut fields = Vec::with_capacity(parts.len());
+    for (text, raw) in &parts {
+        fields.extend(field(text, raw, value, scope));
+    }
+    let mount = MountFlag { fields };
+    check_type(&mount, scope);
+    Some(Spanned::new(mount, value.span))
+}
+
+fn field(text: &str, raw: &str, flag: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<MountField> {
+    // Fields without quotes have exact places for key and value, the others that of the whole field.
+    let exact = text == raw;
+    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+    let place = |part: std::ops::Range<usize>| flag.span_of(if exact { &raw[part] } else { raw }, scope);
+    let key_span = place(0..name.len());
+    let value_span = place(text.len() - value.map_or(0, str::len)..text.len());
+    let Some(&(_, key)) = KEYS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) else {
+        scope.report(unknown_key(name, key_span));
+        return None;
+    };
+    if value.is_none() && !key.may_stand_alone() {
+        let finding =
+            Finding::new(Code::InvalidMount, key_span, format!("the mount key `{name}` needs a value"));
+        scope.report(finding.with_help(format!("write `{name}=VALUE`")));
+        return None;
+    }
+    let value = value.map(|value| match key {
+        MountKey::From => no_variable(value, value_span, scope),
+        _ => scope.decoded_word(value.to_owned(), value_span),
+    });
+    Some(MountField { key: Spanned::new(key, key_span), value })
+}
+
+fn unknown_key(name: &str, span: Span) -> Finding {
+    let finding = Finding::new(Code::UnknownMountKey, span, format!("there is no mount key `{name}`"));
+    let names = KEYS.map(|(name, _)| name);
+    match nearest(name, &names) {
+        Some(near) => finding.with_help(format!("did you mean `{near}`?")),
+        None => finding.with_help(format!("keys are `{}`", names.join("`, `"))),
+    }
+}
+
+/// A `from`, of a mount or of a `COPY`: never expanded, so that a variable in it is a mistake.
+pub(crate) fn no_variable(value: &str, span: Span, scope: &mut Scope<'_>) -> Spanned<Word> {
+    let holds_variable = value.find('$').is_some_and(|at| at + 1 < value.len());
+    if holds_variable {
+        let finding = Finding::new(
+            Code::VariableInFrom,
+            span,
+            format!("`from` is not expanded, so `{value}` names nothing"),
+        );
+        scope.report(
+            finding.with_help("define a stage `FROM … AS name` with the variable, and name that stage here"),
+        );
+    }
+    Spanned::new(Word::new(value), span)
+}
+
+/// Checks the type, the sharing mode, and whether the keys fit, as far as no variable hides it.
+fn check_type(mount: &MountFlag, scope: &mut Scope<'_>) {
+    if let Some(sharing) = constant(mount, MountKey::Sharing)
+        && sharing.as_str().parse::<CacheSharing>().is_err()
+    {
+        let names = CacheSharing::ALL.map(CacheSharing::as_str);
+        scope.report(no_such(Code::InvalidFlagValue, "sharing mode", sharing, &names));
+    }
+    let kind = match mount.value(MountKey::Type) {
+        None => MountType::Bind,
+        Some(word) if word.as_str().contains('$') => return,
+        Some(word) => match word.as_str().parse() {
+            Ok(kind) => kind,
+            Err(UnknownName) => {
+                let names = MountType::ALL.map(MountType::as_str);
+                return scope.report(no_such(Code::UnknownMountType, "mount type", word, &names));
+            }
+        },
+    };
+    for field in mount.fields.iter().filter(|field| !kind.allows(field.key.node)) {
+        let message = format!("a mount of type `{kind}` has no `{}`", field.key.node);
+        scope.report(Finding::new(Code::UnknownMountKey, field.key.span, message));
+    }
+    let needs_target = matches!(kind, MountType::Bind | MountType::Cache | MountType::Tmpfs);
+    if needs_target && !mount.fields.iter().any(|field| field.key.node == MountKey::Target) {
+        missing_target(mount, kind, scope);
+    }
+}
+
+fn missing_target(mount: &MountFlag, kind: MountType, scope: &mut Scope<'_>) {
+    let Some(first) = mount.fields.first() else { return };
+    let last = mount.fields.last().unwrap_or(first);
+    let end = last.value.as_ref().map_or(last.key.span, |value| value.span);
+    let message = format!("a mount of type `{kind}` needs a target");
+    let finding = Finding::new(Code::InvalidMount, first.key.span.to(end), message);
+    scope.report(finding.with_help("add `target=/path`"));
+}
+
+/// The value of `key`, unless it holds a variable.
+fn constant(mount: &MountFlag, key: MountKey) -> Option<&Spanned<Word>> {
+    mount.value(key).filter(|word| !word.as_str().contains('$'))
+}
+
+fn no_such(code: Code, what: &str, word: &Spanned<Word>, names: &[&str]) -> Finding {
+    let finding = Finding::new(code, word.span, format!("there is no {what} `{}`", word.as_str()));
+    match nearest(word.as_str(), names) {
+        Some(near) => finding.with_help(format!("did you mean `{near}`?")),
+        None => finding.with_help(format!("it is one of `{}`", names.join("`, `"))),
+    }
+}
+
+/// Reads one `--device`: a name, perhaps behind `name=`, and perhaps `required`.
+pub(crate) fn device(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Spanned<DeviceFlag>> {
+    let mut device = DeviceFlag { name: String::new(), required: None };
+    for (field, _) in comma_fields(&value.text).unwrap_or_default() {
+        match field.split_once('=') {
+            None if field.eq_ignore_ascii_case("required") => device.required = Some(true),
+            Some((key, flag)) if key.eq_ignore_ascii_case("required") => device.required = flag.parse().ok(),
+            Some((key, name)) if key.eq_ignore_ascii_case("name") => device.name = name.to_owned(),
+            _ if device.name.is_empty() => device.name = field,
+            _ => device.name.clear(),
+        }
+    }
+    if device.name.is_empty() {
+        let finding = Finding::new(Code::InvalidFlagValue, value.span, "`--device` needs one device name");
+        scope.report(finding.with_help("write `--device=vendor.com/class=name` or `--device=NAME,required`"));
+        return None;
+    }
+    Some(Spanned::new(device, value.span))
+}
