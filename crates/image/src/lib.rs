@@ -1,0 +1,36 @@
+//! Image operations over the store: everything that knows both what an image is and where its parts lie.
+//!
+//! [`Layers`] is the ground: layers as entry lists, trees and tars, each form made from another when it is first needed. On top of it:
+//!
+//! | to get an image into the store | to get it out | to look after it |
+//! | --- | --- | --- |
+//! | [`assemble`]: layers and a config, from a build | [`export::archive`], [`export::layout`]: OCI and Docker archives | [`find`], [`local`]: what a name means |
+//! | [`import`](mod@import): a root filesystem's tar | [`export::rootfs_tar`], [`export::rootfs_tree`]: files only | [`list`], [`history`], [`inspect`] |
+//! | [`load`](mod@load): an archive that somebody saved | | [`tag`], [`remove`] |
+//! | [`pull`](mod@pull): from a registry | | [`fsck`] |
+//!
+//! **Invariants.**
+//!
+//! * An image's id is the digest of its config's bytes, which are never written anew: what came from outside leaves as it came.
+//! * Layers from outside keep their bytes. Those of our own making are canonical: their tar is made again from entry list and tree, and checked
+//!   against its DiffID whenever that happens.
+//! * Nothing is compressed before it leaves. A compressed form is kept with its layer and used again.
+//! * Everything from outside is verified while it streams, and named in the store only when all of it was right.
+//! * Memory does not grow with bytes, only with the number of entries.
+//!
+//! Nothing here starts a process, reads the clock or prints; times are text that the caller gives.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod layers;
+mod stream;
+mod tar;
+
+mod assemble;
+mod find;
+
+pub use assemble::{AssembleOptions, Assembled, Contents, MAX_LAYERS, assemble};
+pub use error::Error;
+pub use find::{FindError, LocalImage, find, local};
+pub use layers::{Layers, TarRead};

@@ -1,0 +1,84 @@
+//! Readers that look at what passes through them.
+
+use std::io::{self, Read, Write};
+
+use oci::{Digest, Hasher};
+
+/// Says inside an `io::Error` that the caller wanted everything to end. Whoever gets the error asks the caller again instead of looking
+/// for this: decoders wrap errors as they like.
+#[derive(Debug, thiserror::Error)]
+#[error("cancelled")]
+struct Cancelled;
+
+/// Fails once the caller wants everything to end.
+pub(crate) struct Cancellable<'c, R> {
+    inner: R,
+    cancelled: &'c (dyn Fn() -> bool + Sync),
+}
+
+impl<'c, R: Read> Cancellable<'c, R> {
+    pub(crate) fn new(inner: R, cancelled: &'c (dyn Fn() -> bool + Sync)) -> Self {
+        Self { inner, cancelled }
+    }
+}
+
+impl<R: Read> Read for Cancellable<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if (self.cancelled)() { Err(io::Error::other(Cancelled)) } else { self.inner.read(buffer) }
+    }
+}
+
+/// Counts and digests bytes.
+pub(crate) struct Hashing<R> {
+    inner: R,
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self { inner, hasher: Hasher::sha256(), bytes: 0 }
+    }
+
+    /// Reads what is left, then tells digest and number of all bytes.
+    pub(crate) fn finish(mut self) -> io::Result<(Digest, u64)> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok((self.hasher.finish(), self.bytes))
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+/// Writes down what is read.
+pub(crate) struct Copying<R, W> {
+    from: R,
+    to: W,
+}
+
+impl<R: Read, W: Write> Copying<R, W> {
+    pub(crate) fn new(from: R, to: W) -> Self {
+        Self { from, to }
+    }
+
+    /// Copies what is left.
+    pub(crate) fn finish(mut self) -> io::Result<W> {
+        io::copy(&mut self, &mut io::sink())?;
+        self.to.flush()?;
+        Ok(self.to)
+    }
+}
+
+impl<R: Read, W: Write> Read for Copying<R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..read])?;
+        Ok(read)
+    }
+}
