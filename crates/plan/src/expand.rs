@@ -279,95 +279,109 @@ mod tests {
 
     #[test]
     fn plain_forms_take_the_value_or_nothing() {
-        check("$v", expect![]);
-        check("${v}x", expect![]);
-        check("a$v.b", expect![]);
-        check("$nope", expect![]);
-        check("$vx ${v}x", expect![]);
-        check("$ünï", expect![]);
-        check("$nested", expect![]);
+        check("$v", expect!["foobarbaz"]);
+        check("${v}x", expect!["foobarbazx"]);
+        check("a$v.b", expect!["afoobarbaz.b"]);
+        check("$nope", expect![" (missing nope)"]);
+        check("$vx ${v}x", expect![" foobarbazx (missing vx)"]);
+        check("$ünï", expect!["unicode"]);
+        check("$nested", expect!["$v"]);
     }
 
     #[test]
     fn digits_and_special_characters_are_names_of_their_own() {
-        check("$1x", expect![]);
-        check("$12x", expect![]);
-        check("$@|$*|$$|$?", expect![]);
-        check("$. $ $", expect![]);
+        check("$1x", expect!["onex"]);
+        check("$12x", expect!["x (missing 12)"]);
+        check("$@|$*|$$|$?", expect!["||| (missing @ * $ ?)"]);
+        check("$. $ $", expect!["$. $ $"]);
     }
 
     #[test]
     fn defaults_and_alternates() {
-        check("${empty:-d}|${empty-d}|${nope:-d}|${nope-d}|${v:-d}", expect![]);
-        check("${empty:+a}|${empty+a}|${nope:+a}|${nope+a}|${v:+a}", expect![]);
-        check("${nope:-${nope:-${v}}}", expect![]);
-        check("${nope:-'a b'\"$v\"}", expect![]);
+        check("${empty:-d}|${empty-d}|${nope:-d}|${nope-d}|${v:-d}", expect!["d||d|d|foobarbaz"]);
+        check("${empty:+a}|${empty+a}|${nope:+a}|${nope+a}|${v:+a}", expect!["|a|||a"]);
+        check("${nope:-${nope:-${v}}}", expect!["foobarbaz"]);
+        check("${nope:-'a b'\"$v\"}", expect!["a bfoobarbaz"]);
         check("${nope:-}", expect![]);
-        check("${v:-$nope}", expect![]);
+        check("${v:-$nope}", expect!["foobarbaz"]);
     }
 
     #[test]
     fn required_values_say_what_is_missing() {
-        check("${v:?m}|${v?}", expect![]);
+        check("${v:?m}|${v?}", expect!["foobarbaz|foobarbaz"]);
         check("${empty?m}", expect![]);
-        check("${nope:?need $v}", expect![]);
-        check("${nope?}", expect![]);
-        check("${empty:?}", expect![]);
+        check("${nope:?need $v}", expect!["error: variable `nope`: need foobarbaz"]);
+        check("${nope?}", expect!["error: variable `nope`: is not allowed to be unset"]);
+        check("${empty:?}", expect!["error: variable `empty`: is not allowed to be empty"]);
     }
 
     #[test]
     fn patterns_strip_and_replace() {
-        check("${v#f*b}|${v##f*b}|${v%b*}|${v%%b*}", expect![]);
-        check("${v/ba/fo}|${v//ba/fo}|${v/ba/}|${v/x/y}", expect![]);
-        check("${path##*/}|${path%.*}|${path%%.*}", expect![]);
-        check(r"${path//\//-}", expect![]);
-        check("${v/$star/x}|${v#$nope}", expect![]);
-        check(r"${star/\*/s}|${v/\*/s}", expect![]);
-        check("${v//a/$1}", expect![]);
-        check("${v//a/'}'}", expect![]);
-        check(r"${v/b/\}}", expect![]);
-        check(r"${v#\d}", expect![]);
-        check("${nope#x}", expect![]);
-        check("${lines#*}|${lines##*}", expect![]);
+        check("${v#f*b}|${v##f*b}|${v%b*}|${v%%b*}", expect!["arbaz|az|foobar|foo"]);
+        check("${v/ba/fo}|${v//ba/fo}|${v/ba/}|${v/x/y}", expect!["fooforbaz|fooforfoz|foorbaz|foobarbaz"]);
+        check("${path##*/}|${path%.*}|${path%%.*}", expect!["b.tar.gz|/a/b.tar|/a/b"]);
+        check(r"${path//\//-}", expect!["-a-b.tar.gz"]);
+        check("${v/$star/x}|${v#$nope}", expect!["x|foobarbaz (missing nope)"]);
+        check(r"${star/\*/s}|${v/\*/s}", expect!["s|foobarbaz"]);
+        check("${v//a/$1}", expect!["foobonerbonez"]);
+        check("${v//a/'}'}", expect!["foob}rb}z"]);
+        check(r"${v/b/\}}", expect![[r#"foo\}arbaz"#]]);
+        check(
+            r"${v#\d}",
+            expect![[r#"error: pattern `\d` has `\d`, but only `*`, `?`, `\`, `/` and `}` can be escaped"#]],
+        );
+        check("${nope#x}", expect![" (missing nope)"]);
+        check(
+            "${lines#*}|${lines##*}",
+            expect![[r#"
+            a
+            b|
+            b"#]],
+        );
     }
 
     #[test]
     fn quotes_are_removed_and_single_ones_keep_everything() {
-        check(r#"'$v'|"$v"|"'$v'"|'"'"#, expect![]);
-        check(r#"\$v|"\$v"|"\""|"\n"|\n"#, expect![]);
-        check(r#"a\ b|"a\\b"|x\"#, expect![]);
-        check("'open", expect![]);
-        check("\"open", expect![]);
+        check(r#"'$v'|"$v"|"'$v'"|'"'"#, expect![[r#"$v|foobarbaz|'foobarbaz'|""#]]);
+        check(r#"\$v|"\$v"|"\""|"\n"|\n"#, expect![[r#"$v|$v|"|\n|n"#]]);
+        check(r#"a\ b|"a\\b"|x\"#, expect![[r#"a b|a\b|x"#]]);
+        check("'open", expect!["error: the quote ' is never closed"]);
+        check("\"open", expect![[r#"error: the quote " is never closed"#]]);
     }
 
     #[test]
     fn a_backtick_can_be_the_escape() {
-        check_escape(r"`$v|\$v|c:\x", Escape::Backtick, expect![]);
-        check_escape("${star/`*/s}", Escape::Backtick, expect![]);
+        check_escape(r"`$v|\$v|c:\x", Escape::Backtick, expect![[r#"$v|\foobarbaz|c:\x"#]]);
+        check_escape("${star/`*/s}", Escape::Backtick, expect!["s"]);
     }
 
     #[test]
     fn malformed_forms_are_errors() {
-        check("${", expect![]);
-        check("${}", expect![]);
-        check("${v", expect![]);
-        check("${:x}", expect![]);
-        check("${v^x}", expect![]);
-        check("${v:x}", expect![]);
-        check("${v/x}", expect![]);
+        check("${", expect!["error: `${` is never closed by `}`"]);
+        check("${}", expect!["error: a variable name must follow `${`"]);
+        check("${v", expect!["error: `${` is never closed by `}`"]);
+        check("${:x}", expect!["error: a variable name must follow `${`"]);
+        check("${v^x}", expect!["error: `^` cannot follow a variable name in `${…}`"]);
+        check("${v:x}", expect!["error: `:x` cannot follow a variable name in `${…}`"]);
+        check("${v/x}", expect!["error: `${V/pattern/replacement}` lacks its second `/`"]);
     }
 
     #[test]
     fn words_split_at_blanks_of_values_but_not_of_quotes() {
-        check_words("$ports", expect![]);
-        check_words("a${ports}b", expect![]);
-        check_words(r#""$ports" 'x y' z\ z"#, expect![]);
-        check_words("$empty", expect![]);
+        check_words("$ports", expect![[r#"["80", "443/tcp"]"#]]);
+        check_words("a${ports}b", expect![[r#"["a80", "443/tcpb"]"#]]);
+        check_words(r#""$ports" 'x y' z\ z"#, expect![[r#"["80 443/tcp", "x y", "z z"]"#]]);
+        check_words("$empty", expect!["[]"]);
     }
 
     #[test]
     fn heredocs_keep_quotes() {
-        check_text("\"$v\" 'it''s $v' \\$v\n", expect![]);
+        check_text(
+            "\"$v\" 'it''s $v' \\$v\n",
+            expect![[r#"
+            "foobarbaz" 'it''s foobarbaz' $v
+        "#]],
+        );
     }
 
     #[test]

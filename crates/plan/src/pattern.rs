@@ -120,7 +120,8 @@ impl Pattern {
     fn match_length(&self, chars: impl Iterator<Item = char>, length: Length) -> Option<usize> {
         let mut states = vec![false; self.tokens.len() + 1];
         states[0] = true;
-        self.skip_stars(&mut states, |from, to| *to |= *from);
+        let any = |from: &bool, to: &mut bool| *to |= *from;
+        self.skip_stars(&mut states, any);
         let mut matched = None;
         let mut bytes = 0;
         let mut chars = chars;
@@ -133,8 +134,7 @@ impl Pattern {
             }
             let Some(c) = chars.next() else { return matched };
             bytes += c.len_utf8();
-            states = self.advance(&states, c);
-            self.skip_stars(&mut states, |from, to| *to |= *from);
+            states = self.advance(&states, c, any);
             if !states.contains(&true) {
                 return matched;
             }
@@ -167,22 +167,22 @@ impl Pattern {
             }
             let Some(c) = chars.next() else { return found };
             position += c.len_utf8();
-            states = self.advance(&states, c);
-            self.skip_stars(&mut states, leftmost);
+            states = self.advance(&states, c, leftmost);
         }
     }
 
-    /// The states after one more character.
-    fn advance<S: Clone + Default>(&self, states: &[S], c: char) -> Vec<S> {
+    /// The states after one more character, each the merger of all that lead to it.
+    fn advance<S: Clone + Default>(&self, states: &[S], c: char, merge: impl Fn(&S, &mut S)) -> Vec<S> {
         let mut next = vec![S::default(); states.len()];
         for (index, token) in self.tokens.iter().enumerate() {
             match token {
-                Token::Literal(literal) if *literal == c => next[index + 1] = states[index].clone(),
-                Token::AnyChar if c != '\n' => next[index + 1] = states[index].clone(),
-                Token::AnyText if c != '\n' => next[index] = states[index].clone(),
+                Token::Literal(literal) if *literal == c => merge(&states[index], &mut next[index + 1]),
+                Token::AnyChar if c != '\n' => merge(&states[index], &mut next[index + 1]),
+                Token::AnyText if c != '\n' => merge(&states[index], &mut next[index]),
                 _ => {}
             }
         }
+        self.skip_stars(&mut next, merge);
         next
     }
 

@@ -1,0 +1,63 @@
+//! What holds for every plan: checked on all golden cases that have one.
+
+use dockerfile::Source;
+use plan::{Op, Plan};
+
+use crate::flags::request;
+use crate::images::RecordedImages;
+
+fn plans() -> Vec<(String, Plan)> {
+    let plan = |case: testkit::golden::Case| {
+        let source = Source::new("Dockerfile", &case.read_bytes("Dockerfile"));
+        let request = request(&case.read_if_present("args.txt").unwrap_or_default());
+        let plan = plan::lower(&dockerfile::parse(&source).file, &request, &mut RecordedImages::default());
+        Some((case.name, plan.ok()?))
+    };
+    let plans: Vec<_> = testkit::golden::directories("plan").into_iter().filter_map(plan).collect();
+    assert!(plans.len() > 40, "only {} cases have a plan", plans.len());
+    plans
+}
+
+#[test]
+fn inputs_stand_before_the_steps_that_use_them() {
+    for (name, plan) in plans() {
+        for (index, step) in plan.steps.iter().enumerate() {
+            assert_eq!(step.id.index(), index, "{name}");
+            assert!(
+                step.op.parent().into_iter().chain(step.op.reads()).all(|input| input < step.id),
+                "{name}: {step}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_step_is_needed_by_the_target() {
+    for (name, plan) in plans() {
+        let mut needed = vec![false; plan.steps.len()];
+        needed[plan.output.step.index()] = true;
+        for step in plan.steps.iter().rev().filter(|step| !matches!(step.op, Op::Scratch)) {
+            assert!(needed[step.id.index()], "{name}: nobody needs {step}");
+            for input in step.op.parent().into_iter().chain(step.op.reads()) {
+                needed[input.index()] = true;
+            }
+        }
+    }
+}
+
+#[test]
+fn each_layer_of_the_result_has_one_line_of_history() {
+    for (name, plan) in plans() {
+        let made = |id: &plan::StepId| !matches!(plan.step(*id).op, Op::Scratch | Op::Image(_));
+        let layers: Vec<_> = plan.chain(plan.output.step).into_iter().filter(made).collect();
+        let recorded: Vec<_> = plan.output.history.iter().filter_map(|entry| entry.step).collect();
+        assert_eq!(layers, recorded, "{name}");
+    }
+}
+
+#[test]
+fn lowering_twice_gives_the_same_plan() {
+    for ((name, first), (_, second)) in plans().into_iter().zip(plans()) {
+        assert_eq!(first, second, "{name}");
+    }
+}
