@@ -157,7 +157,7 @@ impl Auth {
             let answer = accept_token(transport, target, credential, transport.send(&call)?)?;
             Ok((answer.origin.to_string(), answer.body.read_all("token", transport.limits.token_bytes)?))
         });
-        let (host, bytes) = answer.map_err(TokenError::Request)?;
+        let (host, bytes) = answer.map_err(|error| token_error(error, &realm))?;
         let body: TokenBody = serde_json::from_slice(&bytes)
             .map_err(|source| TokenError::Malformed { host: host.clone(), source })?;
         let token = body.token.filter(|token| !token.reveal().is_empty()).or(body.access_token);
@@ -176,6 +176,16 @@ impl Auth {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every update is one call on a map: a panic elsewhere leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A realm that may not be asked is the registry's doing, not the token server's.
+fn token_error(error: RequestError, realm: &Url) -> TokenError {
+    match *error.failure {
+        Failure::Redirect(RedirectError::Inward { host, address }) if host == realm.origin().host => {
+            TokenError::Realm(RedirectError::Inward { host, address })
+        }
+        failure => TokenError::Request(RequestError { failure: Box::new(failure), ..error }),
+    }
 }
 
 fn check_realm(transport: &Transport, registry: &Origin, realm: &Url) -> Result<(), RedirectError> {

@@ -200,7 +200,7 @@ impl Transfer {
         let client = self.client.clone();
         let mut error = request_error(error, &piece.host);
         if client.transport().is_cancelled() {
-            error.failure = Failure::Cancelled;
+            *error.failure = Failure::Cancelled;
         }
         self.fruitless = if piece.gained >= client.limits().progress_bytes { 1 } else { self.fruitless + 1 };
         error.attempts = self.fruitless;

@@ -199,13 +199,13 @@ impl Client {
         let error = match speaks(&plain) {
             Ok(400) => None,
             Ok(_) => return Ok(plain),
-            Err(error) if matches!(error.failure, Failure::NotHttp(_) | Failure::Cut(_)) => Some(error),
+            Err(error) if matches!(*error.failure, Failure::NotHttp(_) | Failure::Cut(_)) => Some(error),
             Err(error) => return Err(error),
         };
         match (speaks(&protected), error) {
             (Ok(_), _) => Ok(protected),
             // It is no TLS server either; what it did to the plain request says more.
-            (Err(protected), Some(plain)) if !matches!(protected.failure, Failure::Tls(_)) => Err(plain),
+            (Err(protected), Some(plain)) if !matches!(*protected.failure, Failure::Tls(_)) => Err(plain),
             (Err(protected), _) => Err(protected),
         }
     }

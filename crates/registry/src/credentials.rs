@@ -148,17 +148,17 @@ impl Credentials {
         limits: &Limits,
     ) -> Result<Credential, CredentialsError> {
         for file in &self.files {
-            if let Some(credential) = self.from_helper(file, registry, limits)? {
+            if let Some(credential) = self.helper_login(file, registry, limits)? {
                 return Ok(credential);
             }
-            if let Some(credential) = from_auths(file, registry, repository)? {
+            if let Some(credential) = file_login(file, registry, repository)? {
                 return Ok(credential);
             }
         }
         Ok(Credential::Anonymous)
     }
 
-    fn from_helper(
+    fn helper_login(
         &self,
         file: &ConfigFile,
         registry: &str,
@@ -182,7 +182,7 @@ impl Credentials {
     }
 }
 
-fn from_auths(
+fn file_login(
     file: &ConfigFile,
     registry: &str,
     repository: &str,

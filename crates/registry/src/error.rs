@@ -17,8 +17,8 @@ pub struct RequestError {
     pub host: String,
     /// How often it was tried.
     pub attempts: u32,
-    /// What happened, the last time.
-    pub failure: Failure,
+    /// What happened, the last time. Boxed, so that results stay small.
+    pub failure: Box<Failure>,
 }
 
 /// What happened to a request. Displayed as what the host did: "`host` has no address".
@@ -66,7 +66,7 @@ pub enum Failure {
         retry_after: Option<Duration>,
     },
     /// 401 or 403.
-    #[error("refuses access to `{repository}` {login} (status {status}): it may not exist there{says}")]
+    #[error("refuses `{repository}` {login} (status {status}; it may also not exist){says}")]
     Denied {
         /// What was asked for, without its tag.
         repository: String,
@@ -206,12 +206,12 @@ pub struct Says(Option<String>);
 
 impl RequestError {
     pub(crate) fn new(host: impl fmt::Display, failure: Failure) -> Self {
-        Self { host: host.to_string(), attempts: 1, failure }
+        Self { host: host.to_string(), attempts: 1, failure: Box::new(failure) }
     }
 
     /// Whether the same request may well succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
-        match &self.failure {
+        match &*self.failure {
             Failure::Lookup(_) | Failure::Connect(_) | Failure::Cut(_) | Failure::Timeout { .. } => true,
             Failure::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             _ => false,
@@ -220,7 +220,7 @@ impl RequestError {
 
     /// The pause that the server asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        match self.failure {
+        match *self.failure {
             Failure::Status { retry_after, .. } => retry_after,
             _ => None,
         }

@@ -48,7 +48,7 @@ pub struct Limits {
 impl Limits {
     /// What `rbuild` uses.
     pub const DEFAULT: Self = Self {
-        connect: Duration::from_secs(15),
+        connect: Duration::from_secs(10),
         first_byte: Duration::from_secs(30),
         stall: Duration::from_secs(30),
         floor_bytes_per_second: 1024,

@@ -49,9 +49,9 @@ pub enum ManifestError {
         /// `mediaType`.
         document: String,
     },
-    /// An index and a manifest in one: what it means would depend on the reader (CVE-2021-41190).
+    /// An index and a manifest in one, so that its meaning would depend on the reader (CVE-2021-41190); or neither.
     #[error(
-        "the document from `{host}` is not clearly a `{media_type}`: it has fields of both a manifest and an index"
+        "the document from `{host}` is no clear `{media_type}`: it has the fields of both a manifest and an index, or of neither"
     )]
     Ambiguous {
         /// Who answered.

@@ -28,9 +28,9 @@ pub enum ResolveError {
     #[error("`{reference}` has no image for {wanted}, only for {}", list(available))]
     NoPlatform {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The platform asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// Those there are, without duplicates.
         available: Vec<Platform>,
     },
@@ -40,7 +40,7 @@ pub enum ResolveError {
     )]
     Misdescribed {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Of the document referred to.
         digest: Digest,
         /// Declared size.
@@ -56,7 +56,7 @@ pub enum ResolveError {
     #[error("`{reference}` refers to something that cannot be verified")]
     Digest {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Which.
         #[source]
         source: oci::DigestError,
@@ -65,7 +65,7 @@ pub enum ResolveError {
     #[error("`{reference}` has more than {limit} indexes within each other")]
     TooDeep {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// [`crate::Limits::index_depth`].
         limit: u32,
     },
@@ -73,7 +73,7 @@ pub enum ResolveError {
     #[error("`{reference}` has {layers} layers, more than the {limit} that can be mounted")]
     TooManyLayers {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// How many it has.
         layers: usize,
         /// [`crate::Limits::layers`].
@@ -113,12 +113,12 @@ impl Client {
         while fetched.kind == ManifestKind::Index {
             if indexes.len() as u64 >= u64::from(self.limits().index_depth) {
                 let limit = self.limits().index_depth;
-                return Err(ResolveError::TooDeep { reference: reference.clone(), limit });
+                return Err(ResolveError::TooDeep { reference: Box::new(reference.clone()), limit });
             }
             let index: ImageIndex = read(&fetched, reference)?;
             let Some((entry, entry_platform)) = choose(index.manifests(), platform) else {
                 let available = platforms(index.manifests());
-                let (reference, wanted) = (reference.clone(), platform.clone());
+                let (reference, wanted) = (Box::new(reference.clone()), Box::new(platform.clone()));
                 return Err(ResolveError::NoPlatform { reference, wanted, available });
             };
             found = entry_platform.or(found);
@@ -128,21 +128,25 @@ impl Client {
         let image: ImageManifest = read(&fetched, reference)?;
         let (layers, limit) = (image.layers().len(), self.limits().layers);
         if layers > limit {
-            return Err(ResolveError::TooManyLayers { reference: reference.clone(), layers, limit });
+            return Err(ResolveError::TooManyLayers {
+                reference: Box::new(reference.clone()),
+                layers,
+                limit,
+            });
         }
         Ok(Resolved { indexes, manifest: fetched, image, platform: found })
     }
 
     fn follow(&self, reference: &Reference, entry: &Descriptor) -> Result<Fetched, ResolveError> {
         let digest = Digest::try_from(entry.digest())
-            .map_err(|source| ResolveError::Digest { reference: reference.clone(), source })?;
+            .map_err(|source| ResolveError::Digest { reference: Box::new(reference.clone()), source })?;
         let fetched = self.manifest(&reference.at_digest(digest))?;
         let got_bytes = fetched.bytes.len() as u64;
         if got_bytes == entry.size() && fetched.media_type == *entry.media_type() {
             return Ok(fetched);
         }
         Err(ResolveError::Misdescribed {
-            reference: reference.clone(),
+            reference: Box::new(reference.clone()),
             digest: fetched.digest,
             expected_bytes: entry.size(),
             expected: entry.media_type().clone(),

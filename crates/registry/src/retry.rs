@@ -21,7 +21,7 @@ pub(crate) fn retrying<T>(
             Err(error) => error,
         };
         if transport.is_cancelled() {
-            return Err(RequestError { failure: Failure::Cancelled, ..error });
+            return Err(RequestError { failure: Box::new(Failure::Cancelled), ..error });
         }
         error.attempts = attempts;
         if !error.is_transient() || attempts >= transport.limits.attempts {

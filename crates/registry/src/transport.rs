@@ -74,7 +74,7 @@ pub(crate) struct Transport {
     cancelled: AtomicBool,
 }
 
-/// The reach of each host connected to so far; the outermost, if its addresses differ.
+/// The reach of each host looked up so far; the outermost, if its addresses differ or change.
 #[derive(Debug, Default)]
 struct Reaches(Mutex<HashMap<String, Reach>>);
 
@@ -116,9 +116,9 @@ impl Transport {
 
     /// Makes a request and follows its redirects.
     pub(crate) fn send(&self, call: &Call<'_>) -> Result<Answer, RequestError> {
-        let (mut url, mut led_by) = (call.url.clone(), call.led_by);
+        let (mut url, mut led_by, mut from) = (call.url.clone(), call.led_by, None);
         for _ in 0..=self.limits.redirects {
-            let response = self.exchange(call, &url, led_by)?;
+            let response = self.exchange(call, &url, led_by).map_err(|error| blame(error, from))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(self.answer(&url, response));
             }
@@ -129,6 +129,7 @@ impl Transport {
             // A chain leads no further inward than its outermost part may.
             let reach = self.reach(&origin);
             led_by = Some(led_by.map_or(reach, |before| before.min(reach)));
+            from = Some(origin);
         }
         let error = RedirectError::TooMany(self.limits.redirects);
         Err(RequestError::new(url.origin(), Failure::Redirect(error)))
@@ -216,6 +217,14 @@ impl Transport {
     }
 }
 
+/// A host that may not be asked has done nothing: the one that redirected to it has.
+fn blame(error: RequestError, from: Option<Origin>) -> RequestError {
+    match (&*error.failure, from) {
+        (Failure::Redirect(_), Some(from)) => RequestError { host: from.to_string(), ..error },
+        _ => error,
+    }
+}
+
 fn io_failure(source: io::Error) -> Failure {
     use io::ErrorKind as Kind;
     match source.kind() {
@@ -270,7 +279,9 @@ impl Reaches {
     fn note(&self, host: &str, addresses: &[Address]) {
         if let Some(outermost) = addresses.iter().map(|address| address.reach).min() {
             let mut reaches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            reaches.insert(host.to_owned(), outermost);
+            // For good: a name that turns inward later must not be trusted with more.
+            let reach = reaches.entry(host.to_owned()).or_insert(outermost);
+            *reach = outermost.min(*reach);
         }
     }
 }

@@ -1,0 +1,12 @@
+//! The client against registries on loopback: proper ones, hostile ones, and Debian's.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test binary through and through")]
+
+mod blobs;
+mod debian;
+mod hostile;
+mod login;
+mod redirects;
+mod resolve;
+mod tls;
+mod world;
