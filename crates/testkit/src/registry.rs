@@ -99,8 +99,15 @@ struct Shared {
     access: Mutex<Access>,
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<Vec<(TcpStream, JoinHandle<()>)>>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    speech: Speech,
     stopping: AtomicBool,
+}
+
+/// What a connection carries.
+enum Speech {
+    Plain,
+    Tls(Arc<rustls::ServerConfig>),
+    Raw(&'static [u8]),
 }
 
 trait Stream: Read + Write + Send {}
@@ -110,16 +117,22 @@ impl Registry {
     /// Starts an empty registry without TLS.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(Speech::Plain)
     }
 
     /// Starts an empty registry with TLS.
     #[must_use]
     pub fn start_tls(identity: Identity) -> Self {
-        Self::start_with(Some(Arc::new(server_config(identity))))
+        Self::start_with(Speech::Tls(Arc::new(server_config(identity))))
     }
 
-    fn start_with(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    /// Starts what is no registry: it answers the first bytes of each connection with `bytes`.
+    #[must_use]
+    pub fn start_raw(bytes: &'static [u8]) -> Self {
+        Self::start_with(Speech::Raw(bytes))
+    }
+
+    fn start_with(speech: Speech) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
         let address = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared {
@@ -129,7 +142,7 @@ impl Registry {
             access: Mutex::new(Access::Open),
             seen: Mutex::default(),
             connections: Mutex::default(),
-            tls,
+            speech,
             stopping: AtomicBool::new(false),
         });
         let acceptor = Some(thread::spawn({
@@ -338,6 +351,11 @@ impl Exchange<'_> {
 
     /// The proper answer.
     pub fn serve(&mut self) -> io::Result<()> {
+        self.serve_as(&self.seen.path)
+    }
+
+    /// The proper answer to a request for another path.
+    pub fn serve_as(&mut self, path: &str) -> io::Result<()> {
         let (shared, seen) = (self.shared, self.seen);
         if seen.path == "/token" {
             return self.serve_token();
@@ -348,7 +366,7 @@ impl Exchange<'_> {
         if seen.path == "/v2/" {
             return self.respond(200, &[], b"{}");
         }
-        let found = find(shared, &seen.path);
+        let found = find(shared, path);
         match found {
             Some((digest, bytes)) if seen.path.contains("/manifests/") => {
                 let media_type = media_type(&bytes);
@@ -471,8 +489,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(own) = stream.try_clone() else { return };
         let thread = thread::spawn({
             let shared = Arc::clone(shared);
-            // A client that goes away in the middle is part of many tests.
-            move || drop(converse(stream, &shared))
+            move || {
+                // A client that goes away in the middle is part of many tests. The connection has a second descriptor, for
+                // the registry's end, so it must be closed by name.
+                drop(stream.try_clone().and_then(|stream| converse(stream, &shared)));
+                drop(stream.shutdown(Shutdown::Both));
+            }
         });
         lock(&shared.connections).push((own, thread));
     }
@@ -480,9 +502,14 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 
 fn converse(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let stream: Box<dyn Stream> = match &shared.tls {
-        None => Box::new(stream),
-        Some(config) => {
+    let stream: Box<dyn Stream> = match &shared.speech {
+        Speech::Plain => Box::new(stream),
+        Speech::Raw(bytes) => {
+            let mut stream = stream;
+            let first = stream.read(&mut [0; 4096])?;
+            return if first == 0 { Ok(()) } else { stream.write_all(bytes) };
+        }
+        Speech::Tls(config) => {
             let connection = rustls::ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
             Box::new(rustls::StreamOwned::new(connection, stream))
         }
