@@ -6,6 +6,36 @@
 //! * [`Client::resolve`] goes on from there, through indexes, to the image for a platform;
 //! * [`Client::blob`] streams a config or a layer.
 //!
+//! ```no_run
+//! use std::{io, sync::Arc};
+//! # use std::time::{Duration, Instant};
+//! # #[derive(Debug)]
+//! # struct Real(Instant);
+//! # impl registry::Timing for Real {
+//! #     fn now(&self) -> Duration { self.0.elapsed() }
+//! #     fn sleep(&self, duration: Duration) { std::thread::sleep(duration) }
+//! #     fn jitter(&self) -> f64 { 0.5 }
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let timing = Arc::new(Real(Instant::now()));
+//! let client = registry::Client::new(registry::Options {
+//!     credentials: registry::Credentials::none(),
+//!     limits: registry::Limits::DEFAULT,
+//!     plain_http: registry::PlainHttp::Loopback,
+//!     roots: registry::Roots::Compiled,
+//!     user_agent: "rbuild/0.1".to_owned(),
+//!     names: Arc::new(registry::SystemNames),
+//!     timing,
+//! })?;
+//! let reference = oci::Reference::parse("alpine:3.20")?;
+//! let image = client.resolve(&reference, &oci::Platform::host())?;
+//! for layer in image.layers() {
+//!     io::copy(&mut client.blob(&reference, layer)?, &mut io::sink())?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What holds of everything that comes out
 //!
 //! * **Bytes are what was asked for.** A manifest has the digest asked for or announced; a blob its descriptor's size, then digest.

@@ -51,6 +51,35 @@ fn a_blob_is_resumed_where_the_connection_broke() {
     assert_eq!(from, [None, Some(fifth), Some(2 * fifth), Some(3 * fifth), Some(4 * fifth)]);
 }
 
+#[test]
+fn a_break_at_any_kibibyte_costs_no_byte_twice() {
+    let (registry, bytes) = (Registry::start(), large()[..48 << 10].to_vec());
+    registry.add_blob(bytes.clone());
+    let sent = Arc::new(AtomicUsize::new(0));
+    registry.on("/v2/cut-", {
+        let (bytes, sent) = (bytes.clone(), Arc::clone(&sent));
+        move |seen, exchange| {
+            let kibibytes: usize = seen.path["/v2/cut-".len()..].split('/').next().unwrap().parse().unwrap();
+            let from = seen.range_from().unwrap_or(0);
+            if seen.earlier > 0 {
+                sent.fetch_add(bytes.len() - from, Ordering::SeqCst);
+                return exchange.serve();
+            }
+            sent.fetch_add(kibibytes << 10, Ordering::SeqCst);
+            exchange
+                .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len()).as_bytes())?;
+            exchange.send(&bytes[..kibibytes << 10])
+        }
+    });
+    let client = client();
+    for kibibytes in 0..48 {
+        let reference = reference(&registry, &format!("cut-{kibibytes}"));
+        sent.store(0, Ordering::SeqCst);
+        assert!(blob(&client, &reference, &descriptor(&bytes)).unwrap() == bytes);
+        assert_eq!(sent.load(Ordering::SeqCst), bytes.len(), "cut after {kibibytes} KiB");
+    }
+}
+
 /// Breaks once in the middle; `second` answers the request for the rest.
 #[track_caller]
 fn check_second_answer(
