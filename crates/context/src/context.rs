@@ -17,6 +17,7 @@ use crate::ignore::Ignore;
 use crate::node::Node;
 use crate::selection::{Selection, Source};
 use crate::stat_cache::{StatCache, Trust};
+use crate::tree::Tree;
 use crate::{contents, resolve, scan, stat_cache};
 
 /// A build context. Cheap to clone: clones share what was scanned and read.
@@ -53,16 +54,16 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Memo {
     trees: Vec<(RootfsPath, Slot)>,
-    files: HashMap<RootfsPath, Arc<Vec<Node>>>,
+    files: HashMap<RootfsPath, Arc<Tree>>,
 }
 
 /// A scanned tree, once its scan has succeeded. Locked while it is scanned: who needs it too waits instead of scanning again.
-type Slot = Arc<Mutex<Option<Arc<Vec<Node>>>>>;
+type Slot = Arc<Mutex<Option<Arc<Tree>>>>;
 
 /// Some neighbours in a scanned tree.
 #[derive(Clone, Debug)]
 pub(crate) struct Slice {
-    pub(crate) nodes: Arc<Vec<Node>>,
+    pub(crate) tree: Arc<Tree>,
     pub(crate) range: Range<usize>,
 }
 
@@ -127,7 +128,7 @@ impl Context {
         let trees: Vec<_> =
             memo.trees.iter().filter_map(|(top, slot)| Some((top, finished(slot)?))).collect();
         let nodes =
-            trees.iter().map(|(_, nodes)| nodes).chain(memo.files.values()).flat_map(|nodes| nodes.iter());
+            trees.iter().map(|(_, tree)| tree).chain(memo.files.values()).flat_map(|tree| tree.iter());
         let scanned: Vec<&RootfsPath> = trees.iter().map(|(top, _)| *top).collect();
         let Some(bytes) = self.shared.stat_cache().updated(nodes.collect(), &scanned) else { return Ok(()) };
         stat_cache::replace(path, &bytes).map_err(|source| ContextError::Save { path: path.clone(), source })
@@ -148,30 +149,29 @@ impl Shared {
     pub(crate) fn tree(&self, top: &RootfsPath) -> Result<Slice, ContextError> {
         let slot = self.slot_for(top);
         let mut scanned = slot.1.lock().expect("a scan does not panic");
-        let nodes = match &*scanned {
-            Some(nodes) => Arc::clone(nodes),
+        let tree = match &*scanned {
+            Some(tree) => Arc::clone(tree),
             None => Arc::clone(scanned.insert(Arc::new(scan::scan(self, &slot.0)?))),
         };
-        let range = range_of(&nodes, top);
-        Ok(Slice { nodes, range })
+        Ok(Slice { range: tree.range_of(top), tree })
     }
 
     /// One file or directory of the context by itself, from a scanned tree if one holds it, else looked at here.
     pub(crate) fn file(&self, path: &RootfsPath, status: &Status) -> Result<Slice, ContextError> {
         let mut memo = self.memo();
         let scanned = memo.trees.iter().filter(|(top, _)| path.below(top).is_some());
-        for nodes in scanned.filter_map(|(_, slot)| finished(slot)) {
-            let range = range_of(&nodes, path);
+        for tree in scanned.filter_map(|(_, slot)| finished(slot)) {
+            let range = tree.range_of(path);
             if !range.is_empty() {
-                return Ok(Slice { range: range.start..range.start + 1, nodes });
+                return Ok(Slice { range: range.start..range.start + 1, tree });
             }
         }
-        if let Some(nodes) = memo.files.get(path) {
-            return Ok(Slice { nodes: Arc::clone(nodes), range: 0..1 });
+        if let Some(tree) = memo.files.get(path) {
+            return Ok(Slice { tree: Arc::clone(tree), range: 0..1 });
         }
-        let nodes = Arc::new(vec![scan::single(self, path, status)?]);
-        memo.files.insert(path.clone(), Arc::clone(&nodes));
-        Ok(Slice { nodes, range: 0..1 })
+        let tree = Arc::new(Tree::single(scan::single(self, path, status)?));
+        memo.files.insert(path.clone(), Arc::clone(&tree));
+        Ok(Slice { tree, range: 0..1 })
     }
 
     pub(crate) fn read<'a>(&self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<(), ContextError> {
@@ -218,22 +218,7 @@ impl Shared {
     }
 }
 
-/// The nodes of a tree if its scan is done.
-fn finished(slot: &Slot) -> Option<Arc<Vec<Node>>> {
+/// A tree if its scan is done.
+fn finished(slot: &Slot) -> Option<Arc<Tree>> {
     slot.try_lock().ok().and_then(|scanned| scanned.clone())
-}
-
-/// Where a path and everything below it is in a sorted list.
-fn range_of(nodes: &[Node], top: &RootfsPath) -> Range<usize> {
-    let start = nodes.partition_point(|node| node.path() < top);
-    let below = nodes[start..].partition_point(|node| is_at_or_below(node.path(), top));
-    start..start + below
-}
-
-fn is_at_or_below(path: &RootfsPath, top: &RootfsPath) -> bool {
-    top.is_root()
-        || path
-            .as_bytes()
-            .strip_prefix(top.as_bytes())
-            .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }

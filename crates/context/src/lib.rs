@@ -52,6 +52,7 @@ mod contents;
 mod pattern;
 mod resolve;
 mod scan;
+mod tree;
 
 pub use context::{Context, OpenedFile};
 pub use digest::{Attributes, Counted, SelectionDigest};

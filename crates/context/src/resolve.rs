@@ -381,8 +381,8 @@ impl Picked {
         let mut indexes = Vec::with_capacity(slice.range.len());
         let mut waiting: Vec<usize> = Vec::new();
         for index in slice.range {
-            let node = &slice.nodes[index];
-            waiting.retain(|&above| node.path().below(slice.nodes[above].path()).is_some());
+            let node = slice.tree.node(index);
+            waiting.retain(|&above| node.path().below(slice.tree.node(above).path()).is_some());
             match fate(node) {
                 Fate::Kept => {
                     indexes.extend(waiting.drain(..).map(narrow));
@@ -392,7 +392,7 @@ impl Picked {
                 Fate::LeftOut => {}
             }
         }
-        Self { nodes: slice.nodes, indexes }
+        Self { tree: slice.tree, indexes }
     }
 }
 

@@ -3,12 +3,13 @@
 //! One task per directory on rayon's threads: names by getdents64, sorted, then one statx each, then a merge with the stat
 //! cache's records of the same directory, which are sorted the same way. A task opens its directory by its path below the root and closes
 //! it before its subdirectories begin: descriptors in use are as many as threads, and the stack is flat, whatever the tree's depth.
+//! Each thread fills one list of nodes and keeps its buffers, since many small blocks are what its allocator is slow at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::io;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use rayon::Scope;
 use sys::RootfsPath;
@@ -20,107 +21,212 @@ use crate::error::ContextError;
 use crate::ignore::{Above, Verdict};
 use crate::node::{Node, Stamp};
 use crate::stat_cache::Records;
+use crate::tree::{Place, Tree};
 
 /// Scans a directory, which exists and is not a link: it, then everything below, in the order of [`RootfsPath`]. Directories that are
 /// themselves ignored appear only if something below them is not.
-pub(crate) fn scan(shared: &Shared, top: &RootfsPath) -> Result<Vec<Node>, ContextError> {
-    let seen = look_at(shared, top)?;
-    let Some(below) = seen.descend.clone() else { return Ok(Vec::new()) };
-    let scanner = Scanner { shared, parts: Mutex::default(), failure: Mutex::default() };
-    let task = Task { path: top.clone(), above: below, cacheable: seen.node.stamp().cacheable };
+pub(crate) fn scan(shared: &Shared, top: &RootfsPath) -> Result<Tree, ContextError> {
+    let (node, is_hidden, above) = look_at(shared, top)?;
+    let scanner = Scanner::new(shared);
+    let task = Task { path: top.clone(), above, cacheable: node.stamp().cacheable };
     rayon::scope(|scope| scanner.visit(scope, task));
-    if let Some(failure) = scanner.failure.into_inner().expect("no task panics with the lock") {
-        return Err(failure);
-    }
-    let mut parts = scanner.parts.into_inner().expect("no task panics with the lock");
-    let mut nodes = Vec::with_capacity(1 + parts.values().map(Vec::len).sum::<usize>());
-    emit(seen, &mut parts, &mut nodes);
-    Ok(nodes)
+    scanner.finish(node, is_hidden)
 }
 
-/// One file as a scan sees it.
-struct Seen {
-    node: Node,
-    /// Whether an ignore rule excludes the file itself.
-    hidden: bool,
-    /// For a directory that is to be read: what its ignore rules have decided for everything in it.
-    descend: Option<Above>,
-}
-
-struct Scanner<'a> {
-    shared: &'a Shared,
-    /// What was seen in each directory, sorted by name.
-    parts: Mutex<HashMap<RootfsPath, Vec<Seen>>>,
-    /// The first failure; the tasks left then do nothing.
-    failure: Mutex<Option<ContextError>>,
-}
-
+/// A directory to be read.
 struct Task {
     path: RootfsPath,
+    /// What its ignore rules have decided for everything in it.
     above: Above,
     cacheable: bool,
 }
 
+struct Scanner<'a> {
+    shared: &'a Shared,
+    /// One for each of rayon's threads, and so never waited for.
+    workers: Vec<Mutex<Worker>>,
+    found: Mutex<Found>,
+}
+
+/// What one thread keeps.
+#[derive(Default)]
+struct Worker {
+    nodes: Vec<Node>,
+    names: Names,
+    path: Vec<u8>,
+}
+
+/// What the threads tell each other.
+#[derive(Default)]
+struct Found {
+    /// Where the nodes of each directory are, which are sorted by name.
+    listings: HashMap<RootfsPath, Listing>,
+    /// Directories that an ignore rule excludes, read only for what may be brought back below them.
+    hidden: HashSet<RootfsPath>,
+    /// The first failure; the tasks left then do nothing.
+    failure: Option<ContextError>,
+}
+
+#[derive(Clone)]
+struct Listing {
+    worker: usize,
+    nodes: Range<usize>,
+}
+
 impl<'a> Scanner<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let workers = (0..rayon::current_num_threads()).map(|_| Mutex::default()).collect();
+        Self { shared, workers, found: Mutex::default() }
+    }
+
     fn visit<'s>(&'s self, scope: &Scope<'s>, task: Task) {
-        if self.failure.lock().expect("no task panics with the lock").is_some() {
+        if self.found().failure.is_some() {
             return;
         }
-        match self.shared.check_cancelled().and_then(|()| read_directory(self.shared, &task)) {
-            Ok(seen) => {
-                for child in &seen {
-                    if let Some(above) = child.descend.clone() {
-                        let cacheable = child.node.stamp().cacheable;
-                        let below = Task { path: child.node.path().clone(), above, cacheable };
-                        scope.spawn(move |scope| self.visit(scope, below));
-                    }
+        let mut subdirectories = Vec::new();
+        match self.shared.check_cancelled().and_then(|()| self.read(&task, &mut subdirectories)) {
+            Ok(listing) => {
+                self.found().listings.insert(task.path, listing);
+                for below in subdirectories {
+                    scope.spawn(move |scope| self.visit(scope, below));
                 }
-                self.parts.lock().expect("no task panics with the lock").insert(task.path, seen);
             }
             Err(error) => {
-                self.failure.lock().expect("no task panics with the lock").get_or_insert(error);
+                self.found().failure.get_or_insert(error);
             }
+        }
+    }
+
+    fn read(&self, task: &Task, subdirectories: &mut Vec<Task>) -> Result<Listing, ContextError> {
+        let worker = rayon::current_thread_index().expect("tasks of a rayon scope run on rayon's threads");
+        let mut own = self.workers[worker].lock().expect("no task panics with the lock");
+        let start = own.nodes.len();
+        let failed = |source| ContextError::Read { path: task.path.clone(), source };
+        let dir = match directory::open_dir_below(&self.shared.root, &task.path) {
+            Ok(dir) => dir,
+            // Removed since its parent was read: as empty as if it had been removed a moment later.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Listing { worker, nodes: start..start });
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let Worker { nodes, names, path } = &mut *own;
+        names.read(&dir).map_err(failed)?;
+        let mut records = self.shared.stat_cache().directory(task.path.as_bytes());
+        let stem = start_path(path, &task.path);
+        for name in names.iter() {
+            path.truncate(stem);
+            path.extend_from_slice(name.to_bytes());
+            if let Some(node) = self.look(task, &dir, name, path, &mut records)? {
+                subdirectories.extend(self.task_for(&node, task));
+                nodes.push(node);
+            }
+        }
+        Ok(Listing { worker, nodes: start..nodes.len() })
+    }
+
+    /// Looks at one name; `None` if it does not belong to the context.
+    fn look(
+        &self,
+        task: &Task,
+        dir: &Dir,
+        name: &CStr,
+        path: &[u8],
+        records: &mut Records<'_>,
+    ) -> Result<Option<Node>, ContextError> {
+        let (shared, ignore) = (self.shared, &self.shared.ignore);
+        let is_hidden = ignore.decide(&task.above, path) != Verdict::Included;
+        if is_hidden && !ignore.may_bring_back_below(&task.above, path) {
+            return Ok(None);
+        }
+        let status = match directory::status_at(dir, name) {
+            Ok(status) => status,
+            // Removed since the names were read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ContextError::Read { path: RootfsPath::parse(path)?, source }),
+        };
+        let path = RootfsPath::parse(path)?;
+        if is_hidden {
+            if status.kind != Kind::Directory {
+                return Ok(None);
+            }
+            self.found().hidden.insert(path.clone());
+        }
+        let cacheable = task.cacheable && (!status.is_mount_root || shared.is_on_own_file_system(&status));
+        make_node(shared, path, Stamp::new(&status, cacheable), name.to_bytes(), records).map(Some)
+    }
+
+    fn task_for(&self, node: &Node, parent: &Task) -> Option<Task> {
+        node.is_directory().then(|| Task {
+            path: node.path().clone(),
+            above: self.shared.ignore.enter(&parent.above, node.path().as_bytes()),
+            cacheable: node.stamp().cacheable,
+        })
+    }
+
+    fn finish(self, top: Node, is_hidden: bool) -> Result<Tree, ContextError> {
+        let mut found = self.found.into_inner().expect("no task panics with the lock");
+        if let Some(failure) = found.failure {
+            return Err(failure);
+        }
+        if is_hidden {
+            found.hidden.insert(top.path().clone());
+        }
+        let workers = self.workers.into_iter();
+        let nodes_of =
+            |worker: Mutex<Worker>| worker.into_inner().expect("no task panics with the lock").nodes;
+        let mut chunks: Vec<Vec<Node>> = workers.map(nodes_of).collect();
+        let top_place = Place { chunk: narrow(chunks.len()), index: 0 };
+        chunks.push(vec![top]);
+        let mut order = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
+        Ordering { chunks: &chunks, found: &found, order: &mut order }.emit(top_place);
+        Ok(Tree::new(chunks, order))
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().expect("no task panics with the lock")
+    }
+}
+
+/// Puts the nodes in order.
+struct Ordering<'a> {
+    chunks: &'a [Vec<Node>],
+    found: &'a Found,
+    order: &'a mut Vec<Place>,
+}
+
+impl Ordering<'_> {
+    /// Appends a file and what was found below it. Recursion is bounded by the components of a path, 2,048.
+    fn emit(&mut self, place: Place) {
+        let at = self.order.len();
+        self.order.push(place);
+        let node = &self.chunks[place.chunk as usize][place.index as usize];
+        if !node.is_directory() {
+            return;
+        }
+        if let Some(Listing { worker, nodes }) = self.found.listings.get(node.path()) {
+            for index in nodes.clone() {
+                self.emit(Place { chunk: narrow(*worker), index: narrow(index) });
+            }
+        }
+        if self.order.len() == at + 1 && self.found.hidden.contains(node.path()) {
+            self.order.truncate(at);
         }
     }
 }
 
-fn read_directory(shared: &Shared, task: &Task) -> Result<Vec<Seen>, ContextError> {
-    let failed = |source| ContextError::Read { path: task.path.clone(), source };
-    let dir = match directory::open_dir_below(&shared.root, &task.path) {
-        Ok(dir) => dir,
-        // Removed since its parent was read: as empty as if it had been removed a moment later.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let names = Names::read(&dir).map_err(failed)?;
-    let mut records = shared.stat_cache().directory(task.path.as_bytes());
-    let mut path = PathBuffer::below(&task.path);
-    let mut seen = Vec::with_capacity(names.ranges.len());
-    for name in names.iter() {
-        let verdict = shared.ignore.decide(&task.above, path.with(name.to_bytes()));
-        let hidden = verdict != Verdict::Included;
-        if hidden && !shared.ignore.may_bring_back_below(&task.above, &path.bytes) {
-            continue;
-        }
-        let status = match directory::status_at(&dir, name) {
-            Ok(status) => status,
-            // Removed since the names were read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        let is_directory = status.kind == Kind::Directory;
-        if hidden && !is_directory {
-            continue;
-        }
-        let descend = is_directory.then(|| shared.ignore.enter(&task.above, &path.bytes));
-        let stamp = Stamp::new(
-            &status,
-            task.cacheable && (!status.is_mount_root || shared.is_on_own_file_system(&status)),
-        );
-        let node = make_node(shared, RootfsPath::parse(&path.bytes)?, stamp, name.to_bytes(), &mut records)?;
-        seen.push(Seen { node, hidden, descend });
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("a context has fewer than four billion files")
+}
+
+/// Puts a directory's path into a buffer, so that only names have to be appended; gives the length to cut back to.
+fn start_path(path: &mut Vec<u8>, directory: &RootfsPath) -> usize {
+    path.clear();
+    path.extend_from_slice(directory.as_bytes());
+    if !path.is_empty() {
+        path.push(b'/');
     }
-    Ok(seen)
+    path.len()
 }
 
 /// Makes the node of one path, which may be ignored or not.
@@ -161,33 +267,21 @@ fn make_node(
     Ok(node)
 }
 
-fn look_at(shared: &Shared, path: &RootfsPath) -> Result<Seen, ContextError> {
+/// The node of a directory to be scanned, whether a rule excludes it, and what its rules have decided for everything in it.
+fn look_at(shared: &Shared, path: &RootfsPath) -> Result<(Node, bool, Above), ContextError> {
     let status = directory::status_below(&shared.root, path)
         .map_err(|source| ContextError::Read { path: path.clone(), source })?;
     let node = single(shared, path, &status)?;
-    let above = path
-        .ancestors()
-        .skip(1)
-        .fold(shared.ignore.above_root(), |above, ancestor| shared.ignore.enter(&above, ancestor.as_bytes()));
-    let hidden = shared.ignore.decide(&above, path.as_bytes()) != Verdict::Included;
-    let below = if path.is_root() { above } else { shared.ignore.enter(&above, path.as_bytes()) };
-    Ok(Seen { node, hidden, descend: (status.kind == Kind::Directory).then_some(below) })
+    let ignore = &shared.ignore;
+    let enter = |above, ancestor: RootfsPath| ignore.enter(&above, ancestor.as_bytes());
+    let above = path.ancestors().skip(1).fold(ignore.above_root(), enter);
+    let is_hidden = ignore.decide(&above, path.as_bytes()) != Verdict::Included;
+    let above = if path.is_root() { above } else { enter(above, path.clone()) };
+    Ok((node, is_hidden, above))
 }
 
-/// Appends a file and what was seen below it. Recursion is bounded by the components of a path, 2,048.
-fn emit(seen: Seen, parts: &mut HashMap<RootfsPath, Vec<Seen>>, nodes: &mut Vec<Node>) {
-    let at = nodes.len();
-    let below = seen.descend.as_ref().and_then(|_| parts.remove(seen.node.path()));
-    nodes.push(seen.node);
-    for child in below.into_iter().flatten() {
-        emit(child, parts, nodes);
-    }
-    if seen.hidden && nodes.len() == at + 1 {
-        nodes.truncate(at);
-    }
-}
-
-/// The names in a directory, sorted, in one allocation.
+/// The names in a directory, sorted, in one buffer.
+#[derive(Default)]
 struct Names {
     /// Each ends in a NUL.
     bytes: Vec<u8>,
@@ -195,17 +289,18 @@ struct Names {
 }
 
 impl Names {
-    fn read(dir: &Dir) -> io::Result<Self> {
-        let mut names = Self { bytes: Vec::new(), ranges: Vec::new() };
+    fn read(&mut self, dir: &Dir) -> io::Result<()> {
+        let Self { bytes, ranges } = self;
+        bytes.clear();
+        ranges.clear();
         directory::for_each_entry(dir, |entry| {
-            let start = names.bytes.len();
-            names.bytes.extend_from_slice(entry.name.to_bytes_with_nul());
-            names.ranges.push(start..names.bytes.len());
+            let start = bytes.len();
+            bytes.extend_from_slice(entry.name.to_bytes_with_nul());
+            ranges.push(start..bytes.len());
             Ok::<(), io::Error>(())
         })?;
-        let Self { bytes, ranges } = &mut names;
         ranges.sort_unstable_by(|a, b| bytes[a.clone()].cmp(&bytes[b.clone()]));
-        Ok(names)
+        Ok(())
     }
 
     fn iter(&self) -> impl Iterator<Item = &CStr> {
@@ -217,27 +312,7 @@ impl Names {
 pub(crate) fn names_in(shared: &Shared, path: &RootfsPath) -> Result<Vec<Vec<u8>>, ContextError> {
     let failed = |source| ContextError::Read { path: path.clone(), source };
     let dir = directory::open_dir_below(&shared.root, path).map_err(failed)?;
-    Ok(Names::read(&dir).map_err(failed)?.iter().map(|name| name.to_bytes().to_vec()).collect())
-}
-
-/// A path whose last component is exchanged again and again.
-struct PathBuffer {
-    bytes: Vec<u8>,
-    stem: usize,
-}
-
-impl PathBuffer {
-    fn below(directory: &RootfsPath) -> Self {
-        let mut bytes = directory.as_bytes().to_vec();
-        if !bytes.is_empty() {
-            bytes.push(b'/');
-        }
-        Self { stem: bytes.len(), bytes }
-    }
-
-    fn with(&mut self, name: &[u8]) -> &[u8] {
-        self.bytes.truncate(self.stem);
-        self.bytes.extend_from_slice(name);
-        &self.bytes
-    }
+    let mut names = Names::default();
+    names.read(&dir).map_err(failed)?;
+    Ok(names.iter().map(|name| name.to_bytes().to_vec()).collect())
 }

@@ -10,6 +10,7 @@ use crate::error::ContextError;
 use crate::file_digests::FileDigests;
 use crate::ignore::{Exclusion, Ignore};
 use crate::node::Node;
+use crate::tree::Tree;
 
 /// A source argument with the flags that decide what it selects.
 #[derive(Clone, Copy, Debug)]
@@ -59,10 +60,10 @@ pub struct Entry<'a> {
     pub destination: RootfsPath,
 }
 
-/// Nodes of one list that belong to a match, in order.
+/// Nodes of one tree that belong to a match, in order.
 #[derive(Debug)]
 pub(crate) struct Picked {
-    pub(crate) nodes: Arc<Vec<Node>>,
+    pub(crate) tree: Arc<Tree>,
     pub(crate) indexes: Vec<u32>,
 }
 
@@ -148,7 +149,7 @@ impl Match {
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> + Clone {
         self.picked
             .iter()
-            .flat_map(|picked| picked.indexes.iter().map(|&index| &picked.nodes[index as usize]))
+            .flat_map(|picked| picked.indexes.iter().map(|&index| picked.tree.node(index as usize)))
     }
 
     fn destination_of(&self, node: &Node) -> RootfsPath {
