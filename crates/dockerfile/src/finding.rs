@@ -173,8 +173,6 @@ codes! {
     DuplicateStageName = Warning "DuplicateStageName",
     /// A stage called `scratch` or `context`.
     ReservedStageName = Warning "ReservedStageName",
-    /// `CMD` or `ENTRYPOINT` in shell form without a `SHELL`.
-    JsonArgsRecommended = Warning "JSONArgsRecommended",
     /// `MAINTAINER`.
     MaintainerDeprecated = Warning "MaintainerDeprecated",
     /// A second `CMD`, `ENTRYPOINT` or `HEALTHCHECK`, which makes the first void.

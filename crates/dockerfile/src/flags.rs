@@ -36,15 +36,15 @@ pub(crate) struct Flags<'a> {
 }
 
 impl<'a> Flags<'a> {
-    pub(crate) fn new(keyword: Keyword, given: Vec<RawFlag<'a>>, scope: &mut Scope<'_>) -> Self {
-        for flag in &given {
-            if let Some(quote) = flag.open_quote {
-                let message = format!("the quote {quote} is never closed");
-                let finding = Finding::new(Code::UnbalancedQuote, scope.span(quote), message);
-                scope.report(finding.with_help(format!("close it with another {quote}")));
-            }
+    /// `None` if a quote among the flags is never closed: it has swallowed the rest of the line, arguments included.
+    pub(crate) fn new(keyword: Keyword, given: Vec<RawFlag<'a>>, scope: &mut Scope<'_>) -> Option<Self> {
+        if let Some(quote) = given.iter().find_map(|flag| flag.open_quote) {
+            let message = format!("the quote {quote} is never closed");
+            let finding = Finding::new(Code::UnbalancedQuote, scope.span(quote), message);
+            scope.report(finding.with_help(format!("close it with another {quote}")));
+            return None;
         }
-        Self { keyword, given, known: Vec::new() }
+        Some(Self { keyword, given, known: Vec::new() })
     }
 
     /// Every flag called `name`.

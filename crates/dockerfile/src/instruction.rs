@@ -59,7 +59,7 @@ pub(crate) fn parse(
     heredocs: Vec<Heredoc>,
     scope: &mut Scope<'_>,
 ) -> Option<Instruction> {
-    let mut flags = Flags::new(keyword, head.flags, scope);
+    let mut flags = Flags::new(keyword, head.flags, scope)?;
     let arguments = head.arguments;
     let instruction = match keyword {
         Keyword::Add => {

@@ -129,7 +129,7 @@ impl FromStr for CacheSharing {
     }
 }
 
-/// Reads one `--mount`; `None` if it is not a list of fields.
+/// Reads one `--mount`; `None` if none of its fields can be understood.
 pub(crate) fn mount(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Spanned<MountFlag>> {
     let Some(parts) = comma_fields(&value.text) else {
         let finding = Finding::new(
@@ -143,6 +143,9 @@ pub(crate) fn mount(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Span
     let mut fields = Vec::with_capacity(parts.len());
     for (text, raw) in &parts {
         fields.extend(field(text, raw, value, scope));
+    }
+    if fields.is_empty() {
+        return None;
     }
     let mount = MountFlag { fields };
     check_type(&mount, scope);

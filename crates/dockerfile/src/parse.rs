@@ -211,7 +211,7 @@ impl<'a> Parser<'a> {
 /// `FROM [--platform=…] image [AS name]`
 fn from(head: Head<'_>, comments: &[&str], span: Span, scope: &mut Scope<'_>) -> Option<Stage> {
     let words = lexis::list(head.arguments);
-    let mut flags = Flags::new(Keyword::From, head.flags, scope);
+    let mut flags = Flags::new(Keyword::From, head.flags, scope)?;
     let platform = flags.word("platform", scope);
     flags.finish(scope);
     let name = match words.as_slice() {

@@ -16,10 +16,10 @@
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_till1, take_while, take_while_m_n, take_while1};
 use nom::character::complete::{anychar, char, satisfy};
-use nom::combinator::{map, not, opt, peek, recognize, success, verify};
+use nom::combinator::{map, not, opt, peek, recognize, success, value, verify};
 use nom::error::{ErrorKind, ParseError};
 use nom::multi::{many0, many1_count};
-use nom::sequence::preceded;
+use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 
 use crate::ast::Escape;
@@ -311,15 +311,18 @@ fn parts(mut input: &str, mode: Mode, stop: Option<char>) -> Lexed<'_, Vec<Part>
 }
 
 /// One part; `None` for an escape character at the very end, which is dropped.
+///
+/// Here and below, what recurses is called directly: nom's combinators nest so many frames that [`MAX_DEPTH`] levels of them
+/// would not fit a thread's stack.
 fn part(input: &str, mode: Mode, stop: Option<char>) -> Lexed<'_, Option<Part>> {
-    alt((
-        map(|i| literal(i, mode, stop), Some),
-        |i| escaped(i, mode),
-        map(|i| dollar(i, mode), Some),
-        map(single_quoted, Some),
-        map(|i| double_quoted(i, mode), Some),
-    ))
-    .parse(input)
+    let some = |(rest, part)| (rest, Some(part));
+    match input.chars().next() {
+        Some('$') => dollar(input, mode).map(some),
+        Some(c) if c == mode.escape => escaped(input, mode),
+        Some('\'') if mode.quotes == Quotes::Special => single_quoted(input).map(some),
+        Some('"') if mode.quotes == Quotes::Special => double_quoted(input, mode).map(some),
+        _ => literal(input, mode, stop).map(some),
+    }
 }
 
 fn literal(input: &str, mode: Mode, stop: Option<char>) -> Lexed<'_, Part> {
@@ -350,14 +353,11 @@ fn double_quoted(input: &str, mode: Mode) -> Lexed<'_, Part> {
         if let Some(rest) = left.strip_prefix('"') {
             return Ok((rest, Part::DoubleQuoted(parts)));
         }
-        let (rest, part) = alt((
-            map(take_till1(|c| matches!(c, '"' | '$') || c == mode.escape), |text: &str| {
-                Part::Literal(text.to_owned())
-            }),
-            |i| escaped_in_quotes(i, mode),
-            |i| dollar(i, mode),
-        ))
-        .parse(left)?;
+        let (rest, part) = match left.chars().next() {
+            Some('$') => dollar(left, mode)?,
+            Some(c) if c == mode.escape => escaped_in_quotes(left, mode)?,
+            _ => literal(left, Mode { quotes: Quotes::Special, ..mode }, None)?,
+        };
         parts.push(part);
         left = rest;
     }
@@ -372,12 +372,11 @@ fn escaped_in_quotes(input: &str, mode: Mode) -> Lexed<'_, Part> {
 
 fn dollar(input: &str, mode: Mode) -> Lexed<'_, Part> {
     let (after, _) = char('$').parse(input)?;
-    alt((
-        |i| braced(i, input, mode),
-        map(|i| plain(i, input), Part::Variable),
-        map(success(()), |()| Part::Literal("$".to_owned())),
-    ))
-    .parse(after)
+    if after.starts_with('{') {
+        return braced(after, input, mode);
+    }
+    let text = map(success(()), |()| Part::Literal("$".to_owned()));
+    alt((map(|i| plain(i, input), Part::Variable), text)).parse(after)
 }
 
 fn plain<'a>(after: &'a str, start: &'a str) -> Lexed<'a, Variable> {
@@ -415,22 +414,56 @@ fn name(input: &str) -> Lexed<'_, &str> {
     .parse(input)
 }
 
-/// What follows the name, up to the closing brace.
-fn operator<'a>(input: &'a str, start: &'a str, mode: Mode) -> Lexed<'a, Operator> {
-    let word = |i| parts(i, mode, Some('}'));
+/// What follows a variable's name.
+#[derive(Clone, Copy)]
+enum Sign {
+    Close,
+    Default(Absence),
+    Alternate(Absence),
+    Require(Absence),
+    StripPrefix(Match),
+    StripSuffix(Match),
+    Replace(Occurrences),
+}
+
+fn sign(input: &str) -> Lexed<'_, Sign> {
     alt((
-        map(peek(char('}')), |_| Operator::Value),
-        map((absence, char('-'), word), |(when, _, word)| Operator::Default(when, word)),
-        map((absence, char('+'), word), |(when, _, word)| Operator::Alternate(when, word)),
-        map((absence, char('?'), word), |(when, _, word)| Operator::Require(when, word)),
-        map(preceded(tag("##"), word), |pattern| Operator::StripPrefix(Match::Longest, pattern)),
-        map(preceded(char('#'), word), |pattern| Operator::StripPrefix(Match::Shortest, pattern)),
-        map(preceded(tag("%%"), word), |pattern| Operator::StripSuffix(Match::Longest, pattern)),
-        map(preceded(char('%'), word), |pattern| Operator::StripSuffix(Match::Shortest, pattern)),
-        |i| replacement(i, start, mode),
+        value(Sign::Close, peek(char('}'))),
+        map(terminated(absence, char('-')), Sign::Default),
+        map(terminated(absence, char('+')), Sign::Alternate),
+        map(terminated(absence, char('?')), Sign::Require),
+        value(Sign::StripPrefix(Match::Longest), tag("##")),
+        value(Sign::StripPrefix(Match::Shortest), tag("#")),
+        value(Sign::StripSuffix(Match::Longest), tag("%%")),
+        value(Sign::StripSuffix(Match::Shortest), tag("%")),
+        value(Sign::Replace(Occurrences::All), tag("//")),
+        value(Sign::Replace(Occurrences::First), tag("/")),
         unsupported,
     ))
     .parse(input)
+}
+
+/// The sign behind the name and the words it takes, up to the closing brace.
+fn operator<'a>(input: &'a str, start: &'a str, mode: Mode) -> Lexed<'a, Operator> {
+    let (mut input, sign) = sign(input)?;
+    let mut pattern = Vec::new();
+    if let Sign::Replace(_) = sign {
+        let (end, parts) = parts(input, mode, Some('/'))?;
+        let slash: Lexed<'_, char> = char('/').parse(end);
+        (input, _) = slash.map_err(|_| fault(start, Kind::MissingSlash))?;
+        pattern = parts;
+    }
+    let (rest, word) = parts(input, mode, Some('}'))?;
+    let operator = match sign {
+        Sign::Close => Operator::Value,
+        Sign::Default(absence) => Operator::Default(absence, word),
+        Sign::Alternate(absence) => Operator::Alternate(absence, word),
+        Sign::Require(absence) => Operator::Require(absence, word),
+        Sign::StripPrefix(length) => Operator::StripPrefix(length, word),
+        Sign::StripSuffix(length) => Operator::StripSuffix(length, word),
+        Sign::Replace(which) => Operator::Replace(which, pattern, word),
+    };
+    Ok((rest, operator))
 }
 
 fn absence(input: &str) -> Lexed<'_, Absence> {
@@ -438,17 +471,7 @@ fn absence(input: &str) -> Lexed<'_, Absence> {
         .parse(input)
 }
 
-fn replacement<'a>(input: &'a str, start: &'a str, mode: Mode) -> Lexed<'a, Operator> {
-    let all = map(tag("//"), |_| Occurrences::All);
-    let first = map(char('/'), |_| Occurrences::First);
-    let (input, which) = alt((all, first)).parse(input)?;
-    let (end, pattern) = parts(input, mode, Some('/'))?;
-    let (input, _) = char('/').parse(end).map_err(|_: nom::Err<Fault>| fault(start, Kind::MissingSlash))?;
-    let (rest, word) = parts(input, mode, Some('}'))?;
-    Ok((rest, Operator::Replace(which, pattern, word)))
-}
-
-fn unsupported(input: &str) -> Lexed<'_, Operator> {
+fn unsupported(input: &str) -> Lexed<'_, Sign> {
     let (_, (colon, c)) = (opt(char(':')), opt(anychar)).parse(input)?;
     let modifier = colon.into_iter().chain(c).collect();
     Err(fault(input, Kind::UnsupportedModifier(modifier)))

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use dockerfile::{File, Finding, Instruction, Source, Span};
 
 /// The tree as it prints, each instruction below the lines it stands on.
-pub fn tree(source: &Source, file: &File) -> String {
+pub(crate) fn tree(source: &Source, file: &File) -> String {
     let escape = file.escape();
     let mut text = String::new();
     if let Some(syntax) = &file.directives.syntax {
@@ -50,7 +50,7 @@ fn details(text: &mut String, instruction: &Instruction) {
 }
 
 /// The findings as a person would see them, without drawing.
-pub fn findings(source: &Source, findings: &[Finding]) -> String {
+pub(crate) fn findings(source: &Source, findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
         let Finding { severity, code, message, span, labels, help } = finding;
