@@ -1,0 +1,227 @@
+//! What a step takes from outside itself: files of contexts and of other steps, and what they add to its keys.
+
+use cache::key::{PartName, source_name};
+use cache::{FileList, Keys, Parts};
+use context::{Attributes, Counted, Selection};
+use layer::Entry;
+use oci::{Digest, Hasher};
+use plan::{ContextName, Copy, Linkage, Mount, Op, Plan, Source, SourcePath, Step};
+use store::RecordKey;
+
+use crate::filesystem::Filesystem;
+use crate::select::{Selected, select_in};
+use crate::{Services, StepError};
+
+/// A step's keys as far as they are known before anything runs, and the context files they stand on.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The parts of the definition key.
+    pub(crate) parts: Parts,
+    /// Made of them.
+    pub(crate) definition: RecordKey,
+    /// What each source that is a context selects: one element for each source argument or mount.
+    pub(crate) contexts: Vec<ContextFiles>,
+}
+
+impl ContextFiles {
+    /// Covers everything of the files that can matter.
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+/// The files one source argument or mount takes from a context.
+#[derive(Debug)]
+pub(crate) struct ContextFiles {
+    /// The context's name in keys.
+    pub(crate) name: String,
+    /// The files.
+    pub(crate) selection: Selection,
+    digest: Digest,
+}
+
+impl Prepared {
+    /// Selects a step's context files and derives its definition key; `definitions` has those of all steps before it.
+    pub(crate) fn new(
+        step: &Step,
+        plan: &Plan,
+        services: &Services<'_>,
+        definitions: &[RecordKey],
+    ) -> Result<Self, StepError> {
+        let contexts = context_files(step, plan, services)?;
+        let mut parts = with_contexts(Parts::of(step), &contexts);
+        for (name, id) in step_sources(step, plan) {
+            parts = parts.with_input(PartName::SourceStep(name), definitions[id.index()].digest().clone());
+        }
+        if let Some(parent) = looked_at_parent(step) {
+            parts = parts.with_input(PartName::Parent, definitions[parent.index()].digest().clone());
+        }
+        let definition = parts.definition_key();
+        Ok(Self { parts, definition, contexts })
+    }
+
+    /// Both keys, once the filesystems of all inputs are known.
+    pub(crate) fn keys(
+        &self,
+        step: &Step,
+        plan: &Plan,
+        services: &Services<'_>,
+        filesystem: &dyn Fn(plan::StepId) -> Filesystem,
+    ) -> Result<Keys, StepError> {
+        let mut parts = with_contexts(Parts::of(step), &self.contexts);
+        for (name, id) in step_sources(step, plan) {
+            let digest = source_content(step, &name, &filesystem(id), services)?;
+            parts = parts.with_input(PartName::Files(name), digest);
+        }
+        if let Some(parent) = looked_at_parent(step) {
+            parts = parts.with_input(PartName::Parent, filesystem(parent).content());
+        }
+        Ok(Keys { definition: self.definition.clone(), content: parts.content_key() })
+    }
+
+    /// The context files by name, each with a digest of all that counts. Dear for large contexts, so made on a miss only.
+    pub(crate) fn files(&self) -> FileList {
+        let mut files: Vec<(String, [u8; 32])> = Vec::new();
+        for source in &self.contexts {
+            for entry in source.selection.entries() {
+                let mut hasher = Hasher::sha256();
+                let node = entry.node;
+                hasher.update_field(format!("{:?} {:o}", node.kind(), node.mode()));
+                node.digest().iter().for_each(|digest| hasher.update(digest.0));
+                for xattr in node.xattrs() {
+                    hasher.update_field(&xattr.name);
+                    hasher.update_field(&xattr.value);
+                }
+                let Digest::Sha256(digest) = hasher.finish() else { continue };
+                let path = String::from_utf8_lossy(node.path().as_bytes()).into_owned();
+                files.push((if path.is_empty() { ".".to_owned() } else { path }, digest));
+            }
+        }
+        files.sort();
+        files.dedup();
+        FileList(files)
+    }
+}
+
+fn with_contexts(mut parts: Parts, contexts: &[ContextFiles]) -> Parts {
+    for files in contexts {
+        parts = parts.with_input(PartName::Files(files.name.clone()), files.digest.clone());
+    }
+    parts
+}
+
+/// The parent, unless the step's layer is made without looking at it.
+pub(crate) fn looked_at_parent(step: &Step) -> Option<plan::StepId> {
+    match &step.op {
+        Op::Copy(copy) if copy.linkage == Linkage::Independent => None,
+        op => op.parent(),
+    }
+}
+
+/// Steps that files come from, with the names of their parts in keys.
+fn step_sources(step: &Step, plan: &Plan) -> Vec<(String, plan::StepId)> {
+    let named = |source: &Source, suffix: &str| {
+        let name = source_name(source, &plan.steps);
+        source.step().map(|id| (format!("{name}{suffix}"), id))
+    };
+    match &step.op {
+        Op::Copy(copy) => named(&copy.from, "").into_iter().collect(),
+        Op::Run(run) => {
+            let mounts = run.mounts.iter().filter_map(|mount| Some((mount.source()?, mount.target()?)));
+            mounts.filter_map(|(source, target)| named(source, &format!(" at {target}"))).collect()
+        }
+        Op::Scratch | Op::Image(_) | Op::Workdir(_) => Vec::new(),
+    }
+}
+
+/// Which attributes of the sources reach the image.
+pub(crate) fn counted(copy: &Copy) -> Attributes {
+    let replaced = |is_replaced: bool| if is_replaced { Counted::Replaced } else { Counted::Yes };
+    Attributes {
+        mode: replaced(matches!(copy.mode, Some(plan::Mode::Octal(_)))),
+        owner: replaced(copy.owner.is_some()),
+    }
+}
+
+fn context_files(step: &Step, plan: &Plan, services: &Services<'_>) -> Result<Vec<ContextFiles>, StepError> {
+    match &step.op {
+        Op::Copy(copy) => {
+            let Source::Context(name) = &copy.from else { return Ok(Vec::new()) };
+            let excludes = context::Ignore::from_flags(copy.exclude.iter().map(String::as_bytes))?;
+            let parents = match copy.parents {
+                plan::Parents::Dropped => context::Parents::Dropped,
+                plan::Parents::Kept => context::Parents::Kept,
+            };
+            let select = |path: &SourcePath| {
+                let source =
+                    context::Source { pattern: path.written.as_bytes(), excludes: &excludes, parents };
+                files_of(name, &source, counted(copy), plan, services)
+            };
+            copy.paths.iter().map(select).collect()
+        }
+        Op::Run(run) => {
+            let mounted = |mount: &Mount| {
+                let Some(Source::Context(name)) = mount.source() else { return None };
+                let Mount::Bind(bind) = mount else { return None };
+                let source = context::Source {
+                    pattern: bind.path.as_str().as_bytes(),
+                    excludes: &context::Ignore::none(),
+                    parents: context::Parents::Dropped,
+                };
+                Some(files_of(name, &source, Attributes::ALL, plan, services))
+            };
+            run.mounts.iter().filter_map(mounted).collect()
+        }
+        Op::Scratch | Op::Image(_) | Op::Workdir(_) => Ok(Vec::new()),
+    }
+}
+
+fn files_of(
+    name: &ContextName,
+    source: &context::Source<'_>,
+    counted: Attributes,
+    plan: &Plan,
+    services: &Services<'_>,
+) -> Result<ContextFiles, StepError> {
+    let context = services.contexts.get(name).ok_or_else(|| StepError::NoContext(name.clone()))?;
+    let selection = context.select(source)?;
+    let digest = Digest::Sha256(selection.digest(counted)?.0);
+    let name = source_name(&Source::Context(name.clone()), &plan.steps);
+    Ok(ContextFiles { name, selection, digest })
+}
+
+/// What a step takes from another one's filesystem, by content.
+fn source_content(
+    step: &Step,
+    name: &str,
+    filesystem: &Filesystem,
+    services: &Services<'_>,
+) -> Result<Digest, StepError> {
+    let Op::Copy(copy) = &step.op else {
+        // A mount shows the whole filesystem below its path; its layers say it without looking in.
+        return Ok(filesystem.content());
+    };
+    let merged = services.layers.merged(&filesystem.ids())?;
+    let mut hasher = Hasher::sha256();
+    for path in &copy.paths {
+        let selected = select_in(&merged, path, copy, name)?;
+        hash_selected(&selected, counted(copy), &mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+fn hash_selected(selected: &Selected<'_>, counted: Attributes, hasher: &mut Hasher) {
+    for matched in &selected.matches {
+        hasher.update([u8::from(matched.is_directory)]);
+        for item in &matched.items {
+            let mut entry = Entry { path: item.destination.clone(), ..item.found.entry.clone() };
+            if counted.mode == Counted::Replaced {
+                entry.mode = 0;
+            }
+            if counted.owner == Counted::Replaced {
+                (entry.uid, entry.gid) = (0, 0);
+            }
+            entry.hash_into(hasher);
+        }
+    }
+}

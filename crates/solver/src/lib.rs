@@ -1,0 +1,36 @@
+//! Executes a [`plan::Plan`]: what to reuse, what to run, in which order, and the layers that come of it.
+//!
+//! [`solve`] works in two passes. The first ([`lookup`]) needs no process and no mount: it derives every step's definition key and asks
+//! the cache from the target downwards, so that a build of which nothing changed ends after one record. The second ([`schedule`]) takes
+//! what is left, starts each step as soon as its inputs are done, and asks the cache once more by content, since a step before it may have
+//! run again with the same outcome.
+//!
+//! A step's result is a *layer list* ([`Filesystem`]), never a directory. Reusing a result takes the whole recorded list, the layers below
+//! it included: they are the ones it was made on.
+//!
+//! What a step does is in [`run`], [`copy`] and [`workdir`]; what it says while it does so is an [`Event`]. Nothing here prints, reads the
+//! environment or asks for the time: [`Services`] carries all of it.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod event;
+mod filesystem;
+mod services;
+
+mod lookup;
+mod schedule;
+
+mod copy;
+mod inputs;
+mod owner;
+mod run;
+mod select;
+mod skeleton;
+mod workdir;
+
+pub use error::{RunFailure, SolveError, StepError};
+pub use event::{Event, Origin, Outcome, Reuse, Stream, Verdict};
+pub use filesystem::Filesystem;
+pub use schedule::{Solved, StepReport, solve};
+pub use services::{CacheMode, Cancel, Secret, Services};

@@ -1,0 +1,127 @@
+//! The first pass: keys of everything, and records from the target downwards. No process, no mount, no thread.
+
+use cache::RecordedLayer;
+use oci::{ContentDigest, ImageId, LayerId};
+use plan::{Op, Plan, StepId};
+use store::RecordKey;
+
+use crate::error::SolveError;
+use crate::event::Reuse;
+use crate::filesystem::Filesystem;
+use crate::inputs::{Prepared, looked_at_parent};
+use crate::{Services, StepError};
+
+/// What the first pass knows of a step.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Its result was recorded, or is an image.
+    Done {
+        /// The result.
+        filesystem: Filesystem,
+        /// How long it took when it ran, in milliseconds.
+        millis: u64,
+    },
+    /// Nobody needs its result.
+    NotNeeded,
+    /// It must be looked up by content, and perhaps run.
+    Open,
+}
+
+/// The outcome of the first pass, by step index.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    pub(crate) prepared: Vec<Prepared>,
+    pub(crate) found: Vec<Found>,
+}
+
+/// Derives all keys and asks for records.
+pub(crate) fn look_up(plan: &Plan, services: &Services<'_>) -> Result<Lookup, SolveError> {
+    let mut prepared: Vec<Prepared> = Vec::with_capacity(plan.steps.len());
+    let mut definitions: Vec<RecordKey> = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let made = Prepared::new(step, plan, services, &definitions).map_err(|error| at(step.id, error))?;
+        definitions.push(made.definition.clone());
+        prepared.push(made);
+    }
+    let mut found: Vec<Found> = plan.steps.iter().map(|_| Found::NotNeeded).collect();
+    let by_definition = trusts_definition(plan, services);
+    let mut wanted = vec![plan.output.step];
+    let mut seen = vec![false; plan.steps.len()];
+    while let Some(id) = wanted.pop() {
+        if std::mem::replace(&mut seen[id.index()], true) {
+            continue;
+        }
+        let key = by_definition[id.index()].then_some(&prepared[id.index()].definition);
+        let outcome = find(id, plan, services, key).map_err(|error| at(id, error))?;
+        if matches!(outcome, Found::Open) {
+            let op = &plan.step(id).op;
+            wanted.extend(op.parent().into_iter().chain(op.reads()));
+        }
+        found[id.index()] = outcome;
+    }
+    Ok(Lookup { prepared, found })
+}
+
+/// Whether a step's record may be found by definition: not if it must run, and not if anything it is made from must, since a definition
+/// key says nothing of what that gives this time.
+fn trusts_definition(plan: &Plan, services: &Services<'_>) -> Vec<bool> {
+    let mut trusted = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let inputs = looked_at_parent(step).into_iter().chain(step.op.parent()).chain(step.op.reads());
+        let all = inputs.into_iter().all(|id: StepId| trusted[id.index()]);
+        trusted.push(all && services.cache_mode.allows(step));
+    }
+    trusted
+}
+
+fn find(
+    id: StepId,
+    plan: &Plan,
+    services: &Services<'_>,
+    key: Option<&RecordKey>,
+) -> Result<Found, StepError> {
+    let step = plan.step(id);
+    match &step.op {
+        Op::Scratch => return Ok(Found::Done { filesystem: Filesystem::default(), millis: 0 }),
+        Op::Image(image) => {
+            return Ok(Found::Done { filesystem: image_filesystem(&image.image, services)?, millis: 0 });
+        }
+        // The layers below a linked copy are whatever they are this time; its record knows only its own.
+        Op::Copy(copy) if copy.linkage == plan::Linkage::Independent => return Ok(Found::Open),
+        _ => {}
+    }
+    let Some(key) = key else { return Ok(Found::Open) };
+    Ok(match services.cache.find(key)? {
+        Some(record) => {
+            Found::Done { filesystem: Filesystem { layers: record.layers }, millis: record.millis }
+        }
+        None => Found::Open,
+    })
+}
+
+/// The layers of an image in the store, pinned.
+fn image_filesystem(id: &ImageId, services: &Services<'_>) -> Result<Filesystem, StepError> {
+    let image = services.lease.image(id)?.ok_or_else(|| store::Error::MissingImage(id.clone()))?;
+    let ids: Vec<LayerId> = image.layers;
+    let layers = services.lease.layers(&ids)?.ok_or_else(|| store::Error::MissingImage(id.clone()))?;
+    let recorded = layers.iter().map(|layer| {
+        let content: ContentDigest = layer.facts().content.clone();
+        RecordedLayer { id: layer.id().clone(), content, created: String::new() }
+    });
+    Ok(Filesystem { layers: recorded.collect() })
+}
+
+pub(crate) fn at(step: StepId, error: StepError) -> SolveError {
+    SolveError::Step { step, error: Box::new(error) }
+}
+
+impl Reuse {
+    /// How a result found in the first pass was found.
+    pub(crate) fn of(found: &Found) -> Option<Self> {
+        match found {
+            Found::Done { .. } => Some(Self::Definition),
+            Found::NotNeeded => Some(Self::NotNeeded),
+            Found::Open => None,
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! RUN: one process tree over the layers so far, and the layer of what it changed.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use layer::merged::Merged;
+use layer::seal::seal;
+use layer::unpack::TreeWriter;
+use oci::LayerId;
+use plan::{Access, BindMount, Mount, NetworkMode, Presence, Run, Sharing, StepId};
+use sandbox::{
+    BindSource, Content, Durability, Ending, Layers, Limits, MissingCwd, MountKind, Network, NewPrivileges,
+    Output, PidOne, Sandboxes, Signaller, Spec, Stdio, Upper,
+};
+use store::{CacheMountRequest, CacheSharing, Layer, LogId};
+use sys::RootfsPath;
+use sys::root::Dir;
+
+use crate::filesystem::Filesystem;
+use crate::services::Cancel;
+use crate::skeleton::{self, Target};
+use crate::{Event, RunFailure, Services, StepError, Stream};
+
+/// What a process may take to end by itself when the build is cancelled.
+const GRACE: Duration = Duration::from_millis(700);
+
+/// How many of a failed process' last lines go into the error.
+const LAST_LINES: usize = 12;
+
+const SIGTERM: i32 = 15;
+
+/// What a RUN needs besides the plan.
+pub(crate) struct RunContext<'r> {
+    pub(crate) step: StepId,
+    pub(crate) services: &'r Services<'r>,
+    pub(crate) sandboxes: &'r Sandboxes,
+    pub(crate) cancel: &'r Arc<Cancel>,
+    /// Where its log goes.
+    pub(crate) log: (LogId, File),
+    /// The layer list that each source of a mount shows: of steps, or of context files that were copied into a layer.
+    pub(crate) mounted: &'r (dyn Fn(&plan::Source, &Mount) -> Result<(Filesystem, RootfsPath), StepError> + Sync),
+}
+
+/// A RUN's outcome.
+pub(crate) struct Ran {
+    pub(crate) layer: Layer,
+    pub(crate) peak_memory_bytes: u64,
+}
+
+/// Runs the process, and seals and publishes its layer.
+pub(crate) fn execute(run: &Run, below: &Filesystem, context: &RunContext<'_>) -> Result<Ran, StepError> {
+    let services = context.services;
+    let layers = below.ids();
+    let merged = services.layers.merged(&layers)?;
+    let draft = services.lease.layer_draft()?;
+    let upper = draft.make_fs()?;
+    let upper_dir = open(&upper)?;
+    // The merged root takes its attributes from the topmost layer, which is the upper directory.
+    TreeWriter::new(&upper_dir).finish(&[merged.root_entry()]).map_err(layer::pack::PackError::Tree)?;
+
+    let mut prepared = Prepared::default();
+    prepared.add_standard(run, services);
+    for mount in &run.mounts {
+        prepared.add(mount, context)?;
+    }
+    let skeleton = skeleton::make(&prepared.targets, &merged, services)?;
+    let lower = lower_directories(&layers, &skeleton, services)?;
+    let upper =
+        Upper { directory: upper, work: services.lease.scratch_dir()?, durability: Durability::Volatile };
+    let env = std::mem::take(&mut prepared.env);
+    let spec = spec(run, Layers { lower, upper: Some(upper) }, std::mem::take(&mut prepared.mounts), env)?;
+    let exit = run_process(run, &spec, context)?;
+    // Cache directories are free for the next step as soon as the process is gone.
+    drop(prepared);
+
+    let layer = seal_layer(&upper_dir, &merged, draft, context)?;
+    Ok(Ran { layer, peak_memory_bytes: exit.peak_memory_bytes })
+}
+
+fn seal_layer(
+    upper: &Dir,
+    merged: &Merged,
+    draft: store::LayerDraft,
+    context: &RunContext<'_>,
+) -> Result<Layer, StepError> {
+    let cancelled = || context.cancel.is_cancelled();
+    let packed = seal(upper, merged, context.services.jobs.min(4), &cancelled)?;
+    Ok(context.services.layers.publish(draft, &packed)?)
+}
+
+/// The directories to mount below the upper one, topmost first.
+pub(crate) fn lower_directories(
+    layers: &[LayerId],
+    skeleton: &skeleton::Skeleton,
+    services: &Services<'_>,
+) -> Result<Vec<PathBuf>, StepError> {
+    let mut lower: Vec<PathBuf> = skeleton.top.iter().cloned().collect();
+    lower.extend(trees(layers, services)?);
+    lower.push(skeleton.bottom.clone());
+    Ok(lower)
+}
+
+/// The trees of a layer list, topmost first. A layer that stands in it twice is mounted once: overlayfs refuses repetition, and only the
+/// upper of the two shows.
+fn trees(layers: &[LayerId], services: &Services<'_>) -> Result<Vec<PathBuf>, StepError> {
+    let mut trees: Vec<PathBuf> = Vec::with_capacity(layers.len());
+    for tree in services.layers.trees(layers)?.into_iter().rev() {
+        if !trees.contains(&tree) {
+            trees.push(tree);
+        }
+    }
+    Ok(trees)
+}
+
+fn spec(
+    run: &Run,
+    root: Layers,
+    mounts: Vec<sandbox::Mount>,
+    secrets: Vec<(OsString, OsString)>,
+) -> Result<Spec, StepError> {
+    let variables = run.env.iter().map(|variable| (&variable.name, &variable.value));
+    let proxies = run.proxy_env.iter().map(|(name, value)| (name, value));
+    let env =
+        variables.chain(proxies).map(|(name, value)| (name.into(), value.into())).chain(secrets).collect();
+    Ok(Spec {
+        root,
+        root_access: sandbox::Access::ReadWrite,
+        mounts,
+        args: run.args.iter().map(OsString::from).collect(),
+        env,
+        cwd: RootfsPath::parse(run.cwd.as_str())?,
+        missing_cwd: MissingCwd::Create,
+        user: run.user.as_ref().map_or(Ok(sandbox::User::default()), |user| user.as_str().parse())?,
+        hostname: run.hostname.clone(),
+        network: match run.network {
+            // Until there is a bridge, the default is the machine's own network.
+            NetworkMode::Default | NetworkMode::Host => Network::Host,
+            NetworkMode::None => Network::None,
+        },
+        limits: Limits::default(),
+        stdio: Stdio::Captured,
+        pid_one: PidOne::Command,
+        new_privileges: NewPrivileges::Allowed,
+    })
+}
+
+/// Mounts, the names they need in the root, and what must stay alive meanwhile.
+#[derive(Default)]
+struct Prepared {
+    mounts: Vec<sandbox::Mount>,
+    targets: Vec<(RootfsPath, Target)>,
+    env: Vec<(OsString, OsString)>,
+    caches: Vec<store::CacheMount>,
+}
+
+impl Prepared {
+    fn add_standard(&mut self, run: &Run, services: &Services<'_>) {
+        let file = |target: &str, content: Vec<u8>, mode| sandbox::Mount {
+            target: RootfsPath::parse(target).unwrap_or_default(),
+            kind: MountKind::File { content: Content(content), mode, uid: 0, gid: 0 },
+        };
+        self.mounts.push(file("etc/resolv.conf", services.resolv_conf.to_vec(), 0o644));
+        self.mounts.push(file("etc/hosts", hosts(run).into_bytes(), 0o644));
+        if let Some(script) = &run.script {
+            self.mounts.push(file(
+                &format!("dev/pipes/{}", script.name),
+                script.content.clone().into_bytes(),
+                0o755,
+            ));
+        }
+    }
+
+    fn add(&mut self, mount: &Mount, context: &RunContext<'_>) -> Result<(), StepError> {
+        match mount {
+            Mount::Tmpfs(tmpfs) => {
+                let kind = MountKind::Tmpfs { size_bytes: tmpfs.size_bytes, mode: 0o1777 };
+                self.push(tmpfs.target.as_str(), Target::Directory, kind)
+            }
+            Mount::Secret(secret) => self.add_secret(secret, context.services),
+            Mount::Cache(cache) => self.add_cache(cache, mount, context),
+            Mount::Bind(bind) => self.add_bind(bind, mount, context),
+        }
+    }
+
+    fn push(&mut self, target: &str, shape: Target, kind: MountKind) -> Result<(), StepError> {
+        let target = RootfsPath::parse(target)?;
+        self.targets.push((target.clone(), shape));
+        self.mounts.push(sandbox::Mount { target, kind });
+        Ok(())
+    }
+
+    fn add_secret(&mut self, secret: &plan::SecretMount, services: &Services<'_>) -> Result<(), StepError> {
+        let Some(value) = services.secrets.get(&secret.id) else {
+            return match secret.presence {
+                Presence::Required => Err(StepError::SecretMissing(secret.id.clone())),
+                Presence::Optional => Ok(()),
+            };
+        };
+        if let Some(name) = &secret.env {
+            use std::os::unix::ffi::OsStringExt as _;
+            self.env.push((name.into(), OsString::from_vec(value.0.clone())));
+        }
+        let Some(target) = &secret.target else { return Ok(()) };
+        let content = Content(value.0.clone());
+        let kind = MountKind::File { content, mode: secret.mode, uid: secret.uid, gid: secret.gid };
+        self.push(target.as_str(), Target::File, kind)
+    }
+
+    fn add_cache(
+        &mut self,
+        cache: &plan::CacheMount,
+        mount: &Mount,
+        context: &RunContext<'_>,
+    ) -> Result<(), StepError> {
+        let seed = |directory: &Path| -> std::io::Result<()> {
+            let Some(from) = &cache.from else { return Ok(()) };
+            let (filesystem, _) = (context.mounted)(from, mount).map_err(std::io::Error::other)?;
+            crate::copy::write_tree(&filesystem, &cache.path, directory, context.services)
+                .map_err(std::io::Error::other)
+        };
+        let request = CacheMountRequest {
+            id: cache.id.as_str(),
+            sharing: match cache.sharing {
+                Sharing::Shared => CacheSharing::Shared,
+                Sharing::Private => CacheSharing::Private,
+                Sharing::Locked => CacheSharing::Locked,
+            },
+            mode: cache.mode,
+            uid: cache.uid,
+            gid: cache.gid,
+            seed: cache.from.is_some().then_some(&seed),
+        };
+        let claimed = context.services.lease.cache_mount(&request, || context.cancel.is_cancelled())?;
+        let claimed = claimed.ok_or(StepError::Cancelled)?;
+        let source = match (&cache.from, cache.path.is_root()) {
+            (None, false) => claimed.path().join(cache.path.relative()),
+            _ => claimed.path().to_owned(),
+        };
+        let kind = MountKind::Bind { source: BindSource::Path(source), access: access(cache.access) };
+        self.caches.push(claimed);
+        self.push(cache.target.as_str(), Target::Directory, kind)
+    }
+
+    fn add_bind(
+        &mut self,
+        bind: &BindMount,
+        mount: &Mount,
+        context: &RunContext<'_>,
+    ) -> Result<(), StepError> {
+        let services = context.services;
+        let (filesystem, path) = (context.mounted)(&bind.from, mount)?;
+        let merged = services.layers.merged(&filesystem.ids())?;
+        let path = match &bind.from {
+            // Only what was selected of a context is in its layer.
+            plan::Source::Context(_) => path,
+            plan::Source::Step(_) => RootfsPath::parse(bind.path.as_str())?,
+        };
+        let (path, shape) = mounted_path(&path, &merged)?;
+        let bottom = services.lease.scratch_dir()?;
+        let mut lower = trees(&filesystem.ids(), services)?;
+        lower.push(bottom);
+        let upper = match bind.access {
+            Access::ReadOnly => None,
+            // Writes are allowed and thrown away.
+            Access::ReadWrite => Some(self.throw_away_upper(&merged, services)?),
+        };
+        let kind = MountKind::Layers { layers: Layers { lower, upper }, path };
+        self.push(bind.target.as_str(), shape, kind)
+    }
+
+    fn throw_away_upper(&self, merged: &Merged, services: &Services<'_>) -> Result<Upper, StepError> {
+        let directory = services.lease.scratch_dir()?;
+        let dir = open(&directory)?;
+        TreeWriter::new(&dir).finish(&[merged.root_entry()]).map_err(layer::pack::PackError::Tree)?;
+        Ok(Upper { directory, work: services.lease.scratch_dir()?, durability: Durability::Volatile })
+    }
+}
+
+/// What a bind mount shows: of a context file, the one file in its layer.
+fn mounted_path(path: &RootfsPath, merged: &Merged) -> Result<(RootfsPath, Target), StepError> {
+    let resolved = merged.resolve(path, layer::merged::Follow::Last)?;
+    let shape = match resolved.found {
+        Some(found) if !found.entry.is_directory() => Target::File,
+        _ => Target::Directory,
+    };
+    Ok((resolved.path, shape))
+}
+
+fn access(access: Access) -> sandbox::Access {
+    match access {
+        Access::ReadOnly => sandbox::Access::ReadOnly,
+        Access::ReadWrite => sandbox::Access::ReadWrite,
+    }
+}
+
+/// `/etc/hosts` of a RUN.
+fn hosts(run: &Run) -> String {
+    let mut text = format!(
+        "127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+        run.hostname
+    );
+    for host in &run.extra_hosts {
+        text.push_str(&format!("{}\t{}\n", host.address, host.name));
+    }
+    text
+}
+
+fn open(path: &Path) -> Result<Dir, StepError> {
+    Dir::open(path).map_err(|source| StepError::Prepare { path: path.to_owned(), source })
+}
+
+/// Starts the process, passes its output on, and waits for its end.
+fn run_process(run: &Run, spec: &Spec, context: &RunContext<'_>) -> Result<sandbox::Exit, StepError> {
+    if context.cancel.is_cancelled() {
+        return Err(StepError::Cancelled);
+    }
+    let (process, output) = context.sandboxes.start(spec)?;
+    let hook = context.cancel.hook(stopper(process.signaller()));
+    let (log_id, log_file) = &context.log;
+    let log = Log { file: log_file, state: Mutex::new(LogState::default()) };
+    let exit = std::thread::scope(|scope| {
+        if let Output::Captured { stdout, stderr } = output {
+            scope.spawn(|| log.copy(stdout, Stream::Stdout, context));
+            scope.spawn(|| log.copy(stderr, Stream::Stderr, context));
+        }
+        process.wait()
+    })?;
+    drop(hook);
+    if context.cancel.is_cancelled() {
+        return Err(StepError::Cancelled);
+    }
+    let state = log.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    state.error.map_or(Ok(()), |error| Err(StepError::Log(error)))?;
+    if exit.ending == Ending::Exited(0) {
+        return Ok(exit);
+    }
+    Err(RunFailure {
+        command: run.command.clone(),
+        ending: exit.ending,
+        out_of_memory: exit.oom_killed,
+        last_lines: state.last_lines.into(),
+        log: context.services.lease.store().log_path(log_id),
+    }
+    .into())
+}
+
+/// Asks a process to end, and ends it if it does not. A hook, so it must not block.
+fn stopper(signaller: Signaller) -> impl Fn() + Send + 'static {
+    move || {
+        let signaller = signaller.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = signaller.signal(SIGTERM) {
+                tracing::debug!(%error, "a cancelled step could not be asked to end");
+            }
+            std::thread::sleep(GRACE);
+            if let Err(error) = signaller.kill() {
+                tracing::warn!(%error, "a cancelled step could not be killed");
+            }
+        });
+    }
+}
+
+/// The two streams of a process on their way to the log file and the events.
+struct Log<'l> {
+    file: &'l File,
+    state: Mutex<LogState>,
+}
+
+#[derive(Default)]
+struct LogState {
+    last_lines: VecDeque<String>,
+    /// The end of the text so far that no newline has ended.
+    open_line: Vec<u8>,
+    error: Option<std::io::Error>,
+}
+
+impl Log<'_> {
+    fn copy(&self, mut from: File, stream: Stream, context: &RunContext<'_>) {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(read) => {
+                    let bytes = &buffer[..read];
+                    self.keep(bytes);
+                    (context.services.events)(Event::Log {
+                        step: context.step,
+                        stream,
+                        bytes: bytes.to_vec(),
+                    });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.lock().error.get_or_insert(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn keep(&self, bytes: &[u8]) {
+        let mut state = self.lock();
+        let mut file = self.file;
+        if let Err(error) = file.write_all(bytes) {
+            state.error.get_or_insert(error);
+        }
+        for part in bytes.split_inclusive(|&b| b == b'\n') {
+            // A line without end is no reason to keep all of it.
+            if state.open_line.len() < 4096 {
+                state.open_line.extend_from_slice(part);
+            }
+            if part.ends_with(b"\n") {
+                let line = std::mem::take(&mut state.open_line);
+                state.last_lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+                if state.last_lines.len() > LAST_LINES {
+                    state.last_lines.pop_front();
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,540 @@
+//! The second pass: whatever is left, each step as soon as its inputs are done.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use cache::{Cause, Change, FileList, Keys, PartVerdict, RecordedLayer, StepRecord};
+use oci::Digest;
+use plan::{ContextName, Linkage, Mount, Op, Plan, Source, Step, StepId};
+use sandbox::Sandboxes;
+use store::{Layer, LogId, RecordKey, StepLock};
+use sys::RootfsPath;
+
+use crate::copy::{self, CopyContext, Wanted};
+use crate::error::SolveError;
+use crate::event::{Event, Origin, Outcome, Reuse, Stream, Verdict};
+use crate::filesystem::Filesystem;
+use crate::lookup::{Found, Lookup, at, look_up};
+use crate::run::{self, RunContext};
+use crate::services::Cancel;
+use crate::{Services, StepError, workdir};
+
+/// The outcome of a solve.
+#[derive(Debug)]
+pub struct Solved {
+    /// The target's filesystem.
+    pub filesystem: Filesystem,
+    /// When each step's layer was made, RFC 3339, by step index; `None` for steps without a layer of their own, or whose layer
+    /// was not needed.
+    pub created: Vec<Option<String>>,
+    /// What became of each step, by step index.
+    pub reports: Vec<StepReport>,
+}
+
+/// What became of one step.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The parts of its key beside those of its nearest earlier run; for a reused step, all the same.
+    pub parts: Vec<PartVerdict>,
+    /// Its log.
+    pub log: Option<LogId>,
+}
+
+/// Executes a plan.
+///
+/// # Errors
+/// [`SolveError`]: the first step that failed. What had succeeded is recorded all the same.
+pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError> {
+    if services.cancel.is_cancelled() {
+        return Err(SolveError::Cancelled);
+    }
+    let lookup = look_up(plan, services)?;
+    let internal = Arc::new(Cancel::default());
+    let from_outside = Arc::clone(&internal);
+    let hook = services.cancel.hook(move || from_outside.cancel());
+    let solver = Solver {
+        plan,
+        services,
+        steps: lookup.found.iter().map(|_| OnceLock::new()).collect(),
+        wanted: wanted_forms(plan),
+        tokens: Tokens::new(services.jobs),
+        cancel: internal,
+        sandboxes: OnceLock::new(),
+        lookup,
+    };
+    let result = solver.run_all();
+    drop(hook);
+    result?;
+    Ok(solver.solved())
+}
+
+/// Which layers will be mounted, by step index: those below a RUN, those mounted into one, and those files are copied from.
+fn wanted_forms(plan: &Plan) -> Vec<Wanted> {
+    let mut wanted = vec![Wanted::Tar; plan.steps.len()];
+    for step in &plan.steps {
+        let looks_into: Vec<StepId> = match &step.op {
+            Op::Run(_) => step.op.reads(),
+            Op::Copy(copy) => copy.from.step().into_iter().collect(),
+            _ => Vec::new(),
+        };
+        for id in looks_into.into_iter().flat_map(|id| plan.chain(id)) {
+            wanted[id.index()] = Wanted::Tree;
+        }
+    }
+    wanted
+}
+
+/// A finished step.
+#[derive(Debug)]
+struct Done {
+    filesystem: Filesystem,
+    report: StepReport,
+}
+
+struct Solver<'s> {
+    plan: &'s Plan,
+    services: &'s Services<'s>,
+    lookup: Lookup,
+    /// Written once each.
+    steps: Vec<OnceLock<Done>>,
+    wanted: Vec<Wanted>,
+    tokens: Tokens,
+    cancel: Arc<Cancel>,
+    sandboxes: OnceLock<Sandboxes>,
+}
+
+impl Solver<'_> {
+    fn run_all(&self) -> Result<(), SolveError> {
+        let mut open: VecDeque<StepId> = VecDeque::new();
+        for (step, found) in self.plan.steps.iter().zip(&self.lookup.found) {
+            match found {
+                Found::Open => open.push_back(step.id),
+                found => self.finish_found(step, found),
+            }
+        }
+        std::thread::scope(|scope| {
+            let (to, ended) = channel();
+            let mut running = 0;
+            let mut failure = None;
+            loop {
+                while failure.is_none() && !self.cancel.is_cancelled() {
+                    let Some(at) = open.iter().position(|id| self.is_ready(*id)) else { break };
+                    let Some(id) = open.remove(at) else { break };
+                    running += 1;
+                    let to: Sender<(StepId, Result<Done, StepError>)> = to.clone();
+                    scope.spawn(move || {
+                        let result = self.work(self.plan.step(id));
+                        to.send((id, result)).expect("the receiver outlives the scope's threads");
+                    });
+                }
+                if running == 0 {
+                    break;
+                }
+                let (id, result) = ended.recv().expect("this function holds a sender itself");
+                running -= 1;
+                match result {
+                    Ok(done) => self.finish(id, done),
+                    Err(error) => {
+                        // The first failure is the one to tell; those it causes are cancellations.
+                        failure.get_or_insert((id, error));
+                        self.cancel.cancel();
+                    }
+                }
+            }
+            match failure {
+                Some((_, StepError::Cancelled)) => Err(SolveError::Cancelled),
+                Some((id, error)) => Err(at(id, error)),
+                None if self.services.cancel.is_cancelled() => Err(SolveError::Cancelled),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn is_ready(&self, id: StepId) -> bool {
+        let op = &self.plan.step(id).op;
+        op.parent().into_iter().chain(op.reads()).all(|input| self.steps[input.index()].get().is_some())
+    }
+
+    fn finish_found(&self, step: &Step, found: &Found) {
+        let Some(by) = Reuse::of(found) else { return };
+        let (filesystem, millis) = match found {
+            Found::Done { filesystem, millis } => (filesystem.clone(), *millis),
+            _ => (Filesystem::default(), 0),
+        };
+        let verdict = Verdict::Reused { by, saved: Duration::from_millis(millis) };
+        let outcome = Outcome { verdict, took: Duration::ZERO, peak_memory_bytes: None };
+        let report = StepReport { outcome, parts: self.same_parts(step), log: None };
+        self.finish(step.id, Done { filesystem, report });
+    }
+
+    fn same_parts(&self, step: &Step) -> Vec<PartVerdict> {
+        let parts = &self.lookup.prepared[step.id.index()].parts;
+        parts.iter().map(|(name, _)| PartVerdict { name: name.to_string(), how: None }).collect()
+    }
+
+    fn finish(&self, id: StepId, done: Done) {
+        (self.services.events)(Event::Finished { step: id, outcome: done.report.outcome.clone() });
+        self.steps[id.index()].set(done).expect("each step finishes once");
+    }
+
+    fn filesystem(&self, id: StepId) -> Filesystem {
+        self.steps[id.index()].get().map(|done| done.filesystem.clone()).unwrap_or_default()
+    }
+
+    fn solved(&self) -> Solved {
+        let layer_of = |step: &Step| {
+            let done = self.steps[step.id.index()].get()?;
+            let has_own = !matches!(step.op, Op::Scratch | Op::Image(_));
+            done.filesystem.layers.last().filter(|_| has_own)
+        };
+        let target = self.filesystem(self.plan.output.step);
+        let mut created: Vec<Option<String>> =
+            self.plan.steps.iter().map(|step| layer_of(step).map(|layer| layer.created.clone())).collect();
+        // A record of the target holds the times of all layers below it, also those whose own records nobody asked for.
+        let chain: Vec<StepId> = self.plan.chain(self.plan.output.step).into_iter().collect();
+        let own = chain.iter().filter(|id| !matches!(self.plan.step(**id).op, Op::Scratch | Op::Image(_)));
+        let own: Vec<StepId> = own.copied().collect();
+        let tops = target.layers.iter().skip(target.layers.len().saturating_sub(own.len()));
+        for (id, layer) in own.iter().zip(tops) {
+            created[id.index()] = Some(layer.created.clone());
+        }
+        let reports =
+            self.steps.iter().filter_map(|step| step.get().map(|done| done.report.clone())).collect();
+        Solved { filesystem: target, created, reports }
+    }
+}
+
+/// One step, from its content key to its record.
+impl Solver<'_> {
+    fn work(&self, step: &Step) -> Result<Done, StepError> {
+        let began = Instant::now();
+        let prepared = &self.lookup.prepared[step.id.index()];
+        let keys = prepared.keys(step, self.plan, self.services, &|id| self.filesystem(id))?;
+        let is_allowed = self.services.cache_mode.allows(step);
+        if is_allowed && let Some(record) = self.services.cache.find(&keys.content)? {
+            return self.reuse(step, &keys, record, Reuse::Content, began);
+        }
+        let files = prepared.files();
+        let (cause, parts) = self.services.cache.explain(step, &prepared.parts, &files)?;
+        let cause = if is_allowed { cause } else { Cause::CacheOff };
+        let (cause, origin) = self.trace_to_origin(step, cause);
+        let lock = if is_allowed { self.lock(step, &keys)? } else { None };
+        if is_allowed && let Some(record) = self.find_after_wait(step, &keys)? {
+            return self.reuse(step, &keys, record, Reuse::OtherBuild, began);
+        }
+        let _token = self.tokens.take();
+        if self.cancel.is_cancelled() {
+            return Err(StepError::Cancelled);
+        }
+        (self.services.events)(Event::Started { step: step.id, cause: cause.clone(), origin });
+        let made = self.execute(step, lock.as_ref())?;
+        let outcome = Outcome {
+            verdict: Verdict::Ran { cause, origin },
+            took: began.elapsed(),
+            peak_memory_bytes: made.peak_memory_bytes,
+        };
+        let report = StepReport { outcome, parts, log: made.log };
+        let filesystem = self.record(step, &keys, made.layer, &report, &files)?;
+        Ok(Done { filesystem, report })
+    }
+
+    /// By content, once more, since the step may have been made while we waited for its lock. A linked copy is never found by definition.
+    fn find_after_wait(&self, step: &Step, keys: &Keys) -> Result<Option<StepRecord>, StepError> {
+        let is_linked = matches!(&step.op, Op::Copy(copy) if copy.linkage == Linkage::Independent);
+        Ok(match self.services.cache.find(&keys.content)? {
+            Some(record) => Some(record),
+            None if is_linked => None,
+            None if self.inputs_are_as_defined(step) => self.services.cache.find(&keys.definition)?,
+            None => None,
+        })
+    }
+
+    /// Whether no input came from a run that the cache was off for; else a definition key would name an older outcome.
+    fn inputs_are_as_defined(&self, step: &Step) -> bool {
+        self.plan.chain(step.id).iter().all(|id| self.services.cache_mode.allows(self.plan.step(*id)))
+            && step.op.reads().iter().all(|id| {
+                self.plan.chain(*id).iter().all(|id| self.services.cache_mode.allows(self.plan.step(*id)))
+            })
+    }
+
+    fn reuse(
+        &self,
+        step: &Step,
+        keys: &Keys,
+        record: StepRecord,
+        by: Reuse,
+        began: Instant,
+    ) -> Result<Done, StepError> {
+        let saved = Duration::from_millis(record.millis);
+        let verdict = Verdict::Reused { by, saved };
+        let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
+        let report = StepReport { outcome, parts: self.same_parts(step), log: None };
+        let filesystem = match &step.op {
+            // The layers below a linked copy are not those of its record.
+            Op::Copy(copy) if copy.linkage == Linkage::Independent => {
+                let own = record.layers.last().cloned();
+                let mut below = self.filesystem(copy.parent);
+                below.layers.extend(own);
+                below
+            }
+            _ => {
+                // From now on the definition leads here, too.
+                let prepared = &self.lookup.prepared[step.id.index()];
+                let parts = self.services.cache.keyed(&prepared.parts);
+                let record = StepRecord { parts, ..record.clone() };
+                self.services.cache.put(step, keys, &record, &prepared.files())?;
+                Filesystem { layers: record.layers }
+            }
+        };
+        Ok(Done { filesystem, report })
+    }
+
+    /// If the first cause is another step's outcome, that step's own cause and origin.
+    fn trace_to_origin(&self, step: &Step, cause: Cause) -> (Cause, Origin) {
+        let Cause::Changed(changes) = &cause else { return (cause, Origin(step.id)) };
+        let Some(Change::Input { .. }) = changes.first() else { return (cause, Origin(step.id)) };
+        let inputs = step.op.reads().into_iter().chain(step.op.parent());
+        let ran = inputs.filter_map(|id| {
+            let done = self.steps[id.index()].get()?;
+            match &done.report.outcome.verdict {
+                Verdict::Ran { cause, origin } => Some((cause.clone(), *origin)),
+                Verdict::Reused { .. } => None,
+            }
+        });
+        ran.into_iter().next().unwrap_or((cause, Origin(step.id)))
+    }
+
+    /// Waits until nobody else runs the step, passing on what they log meanwhile.
+    fn lock(&self, step: &Step, keys: &Keys) -> Result<Option<StepLock>, StepError> {
+        let store = self.services.lease.store();
+        if let Some(lock) = store.try_step_lock(&keys.definition)? {
+            return Ok(Some(lock));
+        }
+        (self.services.events)(Event::Waiting { step: step.id });
+        let mut follow = FollowedLog::default();
+        let lock = store.wait_step_lock(&keys.definition, || {
+            follow.pass_on(step.id, &keys.definition, self.services);
+            self.cancel.is_cancelled()
+        })?;
+        lock.map_or(Err(StepError::Cancelled), |lock| Ok(Some(lock)))
+    }
+
+    fn record(
+        &self,
+        step: &Step,
+        keys: &Keys,
+        layer: Layer,
+        report: &StepReport,
+        files: &FileList,
+    ) -> Result<Filesystem, StepError> {
+        let below = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
+        let own = RecordedLayer {
+            id: layer.id().clone(),
+            content: layer.facts().content.clone(),
+            created: (self.services.clock)().text,
+        };
+        let filesystem = below.with(own.clone());
+        let is_linked = matches!(&step.op, Op::Copy(copy) if copy.linkage == Linkage::Independent);
+        let record = StepRecord {
+            layers: if is_linked { vec![own] } else { filesystem.layers.clone() },
+            millis: u64::try_from(report.outcome.took.as_millis()).unwrap_or(u64::MAX),
+            log: report.log.as_ref().map(ToString::to_string),
+            parts: self.services.cache.keyed(&self.lookup.prepared[step.id.index()].parts),
+        };
+        self.services.cache.put(step, keys, &record, files)?;
+        Ok(filesystem)
+    }
+
+    fn execute(&self, step: &Step, lock: Option<&StepLock>) -> Result<Made, StepError> {
+        let below = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
+        match &step.op {
+            Op::Scratch | Op::Image(_) => unreachable!("the first pass finds images"),
+            Op::Workdir(op) => {
+                let time = (self.services.clock)().time;
+                workdir::execute(op, &below, self.services, time).map(Made::layer)
+            }
+            Op::Copy(op) => {
+                let below = if op.linkage == Linkage::Independent { Filesystem::default() } else { below };
+                let source = op.from.step().map(|id| self.filesystem(id));
+                let cancelled = || self.cancel.is_cancelled();
+                let place = cache::key::source_name(&op.from, &self.plan.steps);
+                let context =
+                    self.copy_context(step, source, place, self.wanted[step.id.index()], &cancelled);
+                copy::execute(op, &below, &context).map(Made::layer)
+            }
+            Op::Run(op) => self.execute_run(step, op, &below, lock),
+        }
+    }
+
+    fn copy_context<'c>(
+        &'c self,
+        step: &Step,
+        source: Option<Filesystem>,
+        place: String,
+        wanted: Wanted,
+        cancelled: &'c (dyn Fn() -> bool + Sync),
+    ) -> CopyContext<'c> {
+        CopyContext {
+            step: step.id,
+            services: self.services,
+            prepared: &self.lookup.prepared[step.id.index()],
+            source,
+            place,
+            wanted,
+            time: (self.services.clock)().time,
+            cancelled,
+        }
+    }
+
+    fn execute_run(
+        &self,
+        step: &Step,
+        op: &plan::Run,
+        below: &Filesystem,
+        lock: Option<&StepLock>,
+    ) -> Result<Made, StepError> {
+        let log = self.services.lease.create_log()?;
+        if let Some(lock) = lock {
+            lock.announce_log(&log.0)?;
+        }
+        let id = log.0.clone();
+        let mounted = |source: &Source, mount: &Mount| self.mounted(step, op, source, mount);
+        let context = RunContext {
+            step: step.id,
+            services: self.services,
+            sandboxes: self.sandboxes()?,
+            cancel: &self.cancel,
+            log,
+            mounted: &mounted,
+        };
+        let ran = run::execute(op, below, &context)?;
+        Ok(Made { layer: ran.layer, peak_memory_bytes: Some(ran.peak_memory_bytes), log: Some(id) })
+    }
+
+    fn sandboxes(&self) -> Result<&Sandboxes, StepError> {
+        if let Some(sandboxes) = self.sandboxes.get() {
+            return Ok(sandboxes);
+        }
+        let opened = (self.services.sandboxes)()?;
+        Ok(self.sandboxes.get_or_init(|| opened))
+    }
+
+    /// The layers that a mount shows: a step's, or one made of context files and kept for the next build with the same files.
+    fn mounted(
+        &self,
+        step: &Step,
+        run: &plan::Run,
+        source: &Source,
+        mount: &Mount,
+    ) -> Result<(Filesystem, RootfsPath), StepError> {
+        let name = match source {
+            Source::Step(id) => return Ok((self.filesystem(*id), RootfsPath::root())),
+            Source::Context(name) => name,
+        };
+        let from_contexts = run
+            .mounts
+            .iter()
+            .filter(|mount| matches!(mount, Mount::Bind(bind) if bind.from.context().is_some()));
+        let index = from_contexts.into_iter().position(|other| std::ptr::eq(other, mount)).unwrap_or(0);
+        self.context_layer(step, index, name)
+    }
+
+    fn context_layer(
+        &self,
+        step: &Step,
+        index: usize,
+        name: &ContextName,
+    ) -> Result<(Filesystem, RootfsPath), StepError> {
+        let files = &self.lookup.prepared[step.id.index()].contexts[index];
+        let file_name = files.selection.matches().iter().find(|matched| !matched.is_directory);
+        let path =
+            file_name.and_then(|matched| matched.name.file_name()).map(RootfsPath::parse).transpose()?;
+        let path = path.unwrap_or_default();
+        let key = RecordKey::new(Digest::of(format!("context layer {}", files.digest())));
+        if let Some(record) = self.services.cache.find(&key)? {
+            return Ok((Filesystem { layers: record.layers }, path));
+        }
+        let cancelled = || self.cancel.is_cancelled();
+        let context = self.copy_context(step, None, files.name.clone(), Wanted::Tree, &cancelled);
+        let layer = copy::context_layer(index, &context, name)?;
+        let content = layer.facts().content.clone();
+        let layers = vec![RecordedLayer { id: layer.id().clone(), content, created: String::new() }];
+        let record = StepRecord { layers, millis: 0, log: None, parts: Vec::new() };
+        self.services.cache.put_under(&key, &record)?;
+        Ok((Filesystem { layers: record.layers }, path))
+    }
+}
+
+/// What executing a step gave.
+struct Made {
+    layer: Layer,
+    peak_memory_bytes: Option<u64>,
+    log: Option<LogId>,
+}
+
+impl Made {
+    fn layer(layer: Layer) -> Self {
+        Self { layer, peak_memory_bytes: None, log: None }
+    }
+}
+
+/// How many steps may work at once.
+#[derive(Debug)]
+struct Tokens {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Given back when it is dropped.
+struct Token<'t>(&'t Tokens);
+
+impl Tokens {
+    fn new(count: usize) -> Self {
+        Self { free: Mutex::new(count.max(1)), freed: Condvar::new() }
+    }
+
+    fn take(&self) -> Token<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Token(self)
+    }
+}
+
+impl Drop for Token<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// The log of another process' run of a step, as far as it was passed on.
+#[derive(Default)]
+struct FollowedLog {
+    file: Option<File>,
+}
+
+impl FollowedLog {
+    fn pass_on(&mut self, step: StepId, key: &RecordKey, services: &Services<'_>) {
+        let store = services.lease.store();
+        if self.file.is_none() {
+            let log = store.step_log(key).ok().flatten();
+            self.file = log.and_then(|log| store.open_log(&log).ok().flatten());
+        }
+        let Some(file) = &mut self.file else { return };
+        let mut bytes = Vec::new();
+        if file.read_to_end(&mut bytes).is_ok() && !bytes.is_empty() {
+            (services.events)(Event::Log { step, stream: Stream::Stdout, bytes });
+        }
+        // Reading stopped at the end that was; the next read goes on from there.
+        if file.seek(SeekFrom::Current(0)).is_err() {
+            self.file = None;
+        }
+    }
+}
