@@ -1,6 +1,7 @@
 //! The typed flags of an instruction: taken one by one by name, what is left over is unknown.
 
 use crate::ast::Word;
+use crate::cost;
 use crate::finding::{Code, Finding};
 use crate::keyword::Keyword;
 use crate::lexis::{RawFlag, RawValue};
@@ -49,6 +50,7 @@ impl<'a> Flags<'a> {
 
     /// Every flag called `name`.
     fn take(&mut self, name: &'static str) -> Vec<RawFlag<'a>> {
+        cost::spend(self.given.len());
         self.known.push(name);
         let (taken, left) = std::mem::take(&mut self.given).into_iter().partition(|flag| flag.name == name);
         self.given = left;
@@ -78,9 +80,9 @@ impl<'a> Flags<'a> {
         self.take(name).into_iter().filter_map(|flag| needed_value(flag, scope)).collect()
     }
 
-    /// The value of a flag as a word that the builder expands.
+    /// The value of a flag as a word that the builder expands; an empty one is as good as none.
     pub(crate) fn word(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<Spanned<Word>> {
-        let value = self.value(name, scope)?;
+        let value = self.value(name, scope).filter(|value| !value.text.is_empty())?;
         Some(scope.decoded_word(value.text, value.span))
     }
 

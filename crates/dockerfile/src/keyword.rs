@@ -35,7 +35,7 @@ const TABLE: [(Keyword, &str, &str); 18] = [
     (Keyword::Env, "ENV", "ENV NAME=value…"),
     (Keyword::Expose, "EXPOSE", "EXPOSE port[/protocol]…"),
     (Keyword::From, "FROM", "FROM [--platform=…] image [AS name]"),
-    (Keyword::Healthcheck, "HEALTHCHECK", "HEALTHCHECK [--interval=…] CMD command, or HEALTHCHECK NONE"),
+    (Keyword::Healthcheck, "HEALTHCHECK", "HEALTHCHECK [--interval=…] CMD command` or `HEALTHCHECK NONE"),
     (Keyword::Label, "LABEL", "LABEL key=value…"),
     (Keyword::Maintainer, "MAINTAINER", "MAINTAINER name"),
     (Keyword::Onbuild, "ONBUILD", "ONBUILD instruction"),

@@ -11,6 +11,8 @@ use nom::multi::{fold_many0, many0, many0_count, many1_count, separated_list1};
 use nom::sequence::{delimited, pair, preceded, terminated};
 use nom::{IResult, Parser};
 
+use crate::cost;
+
 /// The blanks that separate a keyword from its arguments, and the words of lists. Other Unicode blanks do not.
 fn is_separator(c: char) -> bool {
     matches!(c, '\t' | '\u{B}' | '\u{C}' | '\r' | ' ')
@@ -18,6 +20,7 @@ fn is_separator(c: char) -> bool {
 
 /// A line's first word and what follows the blanks behind it.
 pub(crate) fn keyword(line: &str) -> (&str, &str) {
+    cost::spend(line.len());
     let line = line.trim();
     let split: IResult<&str, &str> =
         terminated(take_till(is_separator), take_while(is_separator)).parse(line);
@@ -26,6 +29,7 @@ pub(crate) fn keyword(line: &str) -> (&str, &str) {
 
 /// The words of a list: separated by blanks, without quotes.
 pub(crate) fn list(arguments: &str) -> Vec<&str> {
+    cost::spend(arguments.len());
     arguments.trim().split(is_separator).filter(|word| !word.is_empty()).collect()
 }
 
@@ -39,6 +43,7 @@ pub(crate) fn first_and_rest(arguments: &str) -> Option<(&str, &str)> {
 
 /// The words of `ENV`, `LABEL` and `ARG`: separated by blanks that are neither quoted nor escaped. Quotes and escapes are kept.
 pub(crate) fn quoted_words(arguments: &str, escape: char) -> Vec<&str> {
+    cost::spend(arguments.len());
     let word = recognize(many1_count(|i| word_piece(i, escape)));
     let words: IResult<&str, Vec<&str>> =
         many0(preceded(take_while(char::is_whitespace), word)).parse(arguments);
@@ -126,6 +131,7 @@ fn in_flag_quotes(input: &str, quote: char, escape: char) -> IResult<&str, &str>
 }
 
 fn raw_flag(raw: &str, escape: char) -> RawFlag<'_> {
+    cost::spend(raw.len());
     let body = &raw[2..];
     let (name, value) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value)));
     let (name, name_quote) = unquote(name, escape);
@@ -159,6 +165,7 @@ fn unquote(raw: &str, escape: char) -> (String, Option<&str>) {
 /// A list of comma-separated fields, each perhaps in double quotes with `""` for a quote; `None` if it is not well formed. The second
 /// value is the field's place in `text`.
 pub(crate) fn comma_fields(text: &str) -> Option<Vec<(String, &str)>> {
+    cost::spend(text.len());
     let fields: IResult<&str, Vec<(String, &str)>> = separated_list1(char(','), comma_field).parse(text);
     let (rest, fields) = fields.ok()?;
     (rest.is_empty() && !text.is_empty()).then_some(fields)
@@ -193,6 +200,7 @@ pub(crate) enum Json<'a> {
 /// Reads a JSON array. Decoding is serde_json's; nom finds where each string stands.
 pub(crate) fn json(arguments: &str) -> Json<'_> {
     let arguments = arguments.trim();
+    cost::spend(arguments.len());
     if !arguments.starts_with('[') {
         return Json::No;
     }

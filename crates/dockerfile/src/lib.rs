@@ -36,6 +36,7 @@
 
 pub mod ast;
 mod command;
+mod cost;
 mod directive;
 mod duration;
 mod finding;

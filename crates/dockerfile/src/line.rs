@@ -8,6 +8,7 @@
 use nom::Offset;
 
 use crate::ast::Escape;
+use crate::cost;
 use crate::span::Span;
 
 const BYTE_ORDER_MARK: &str = "\u{FEFF}";
@@ -56,6 +57,7 @@ impl<'a> Iterator for PhysicalLines<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let full = self.source[self.at..].split_inclusive('\n').next()?;
+        cost::spend(full.len());
         let start = self.at as u32;
         self.at += full.len();
         Some(PhysicalLine { text: full.trim_end_matches(['\r', '\n']), start })
@@ -82,6 +84,7 @@ struct Piece {
 impl LogicalLine {
     fn push(&mut self, text: &str, source: u32) {
         self.pieces.push(Piece { joined: self.text.len(), source });
+        cost::spend(text.len());
         self.text.push_str(text);
     }
 
@@ -97,6 +100,7 @@ impl LogicalLine {
     }
 
     fn source_of(&self, joined: usize) -> u32 {
+        cost::spend(1);
         let index = self.pieces.partition_point(|piece| piece.joined <= joined);
         let piece = &self.pieces[index.saturating_sub(1)];
         piece.source + (joined - piece.joined) as u32

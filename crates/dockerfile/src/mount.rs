@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::ast::{CacheSharing, DeviceFlag, MountField, MountFlag, MountKey, MountType, Word};
+use crate::cost;
 use crate::finding::{Code, Finding};
 use crate::flags::FlagValue;
 use crate::lexis::comma_fields;
@@ -140,6 +141,7 @@ pub(crate) fn mount(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Span
         scope.report(finding.with_help("write `--mount=type=cache,target=/path`"));
         return None;
     };
+    cost::spend(parts.len());
     let mut fields = Vec::with_capacity(parts.len());
     for (text, raw) in &parts {
         fields.extend(field(text, raw, value, scope));

@@ -35,7 +35,8 @@ pub(crate) fn copy(
     heredocs: Vec<Heredoc>,
     scope: &mut Scope<'_>,
 ) -> Option<Copy> {
-    let from = flags.value("from", scope).map(|value| no_variable(&value.text, value.span, scope));
+    let from = flags.value("from", scope).filter(|value| !value.text.is_empty());
+    let from = from.map(|value| no_variable(&value.text, value.span, scope));
     let chown = flags.word("chown", scope);
     let chmod = flags.word("chmod", scope);
     let link = flags.switch("link", scope);

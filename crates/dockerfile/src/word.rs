@@ -23,6 +23,7 @@ use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 
 use crate::ast::Escape;
+use crate::cost;
 use crate::span::Span;
 
 /// How deep quotes and substitutions may nest in one word.
@@ -177,6 +178,7 @@ pub fn parse_text(text: &str) -> Result<Vec<Part>, WordError> {
 
 /// The words of a line as a shell would split them, each as it stands; the escape character is the backslash.
 pub(crate) fn shell_words(line: &str) -> Result<Vec<&str>, WordError> {
+    cost::spend(line.len());
     let mode = Mode { escape: '\\', quotes: Quotes::Special, depth: 0 };
     let run = |i| map(take_till1(|c: char| c.is_whitespace() || mode.is_special(c)), |_| ()).parse(i);
     let special = |i| map(|i| part(i, mode, None), |_| ()).parse(i);
@@ -250,6 +252,7 @@ fn fault(input: &str, kind: Kind) -> nom::Err<Fault> {
 }
 
 fn lex(text: &str, mode: Mode) -> Result<Vec<Part>, WordError> {
+    cost::spend(text.len());
     match parts(text, mode, None) {
         Ok((_, parts)) => Ok(place(parts, text.len())),
         Err(nom::Err::Error(fault) | nom::Err::Failure(fault)) => Err(word_error(fault, text.len())),
@@ -272,6 +275,7 @@ fn word_error(fault: Fault, len: usize) -> WordError {
 
 /// Turns the spans of variables, which the parsers count from the end of the text, into offsets from its start.
 fn place(mut parts: Vec<Part>, len: usize) -> Vec<Part> {
+    cost::spend(parts.len());
     for part in &mut parts {
         match part {
             Part::Literal(_) | Part::Escaped(_) | Part::SingleQuoted(_) => {}
@@ -315,6 +319,7 @@ fn parts(mut input: &str, mode: Mode, stop: Option<char>) -> Lexed<'_, Vec<Part>
 /// Here and below, what recurses is called directly: nom's combinators nest so many frames that [`MAX_DEPTH`] levels of them
 /// would not fit a thread's stack.
 fn part(input: &str, mode: Mode, stop: Option<char>) -> Lexed<'_, Option<Part>> {
+    cost::spend(1);
     let some = |(rest, part)| (rest, Some(part));
     match input.chars().next() {
         Some('$') => dollar(input, mode).map(some),

@@ -2,6 +2,5 @@
 
 mod golden;
 mod properties;
-mod scaling;
 mod show;
 mod words;
