@@ -12,6 +12,10 @@ use std::time::Duration;
 
 use crate::span::{Span, Spanned};
 
+mod mount;
+
+pub use mount::{CacheSharing, DeviceFlag, MountField, MountFlag, MountKey, MountType, UnknownName};
+
 /// A Dockerfile.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct File {
@@ -461,102 +465,6 @@ pub enum SecurityMode {
     Sandbox,
     /// All capabilities.
     Insecure,
-}
-
-/// `--device=name[,required]` of a `RUN`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct DeviceFlag {
-    /// The CDI device name.
-    pub name: String,
-    /// Whether the build fails without it.
-    pub required: Option<bool>,
-}
-
-/// `--mount=` of a `RUN`: its fields in the order written, keys typed, values raw.
-///
-/// Values may hold variables (`target=$X`, `type=$T`), so which mount it is, and whether its fields fit that, is known only
-/// after expansion. The parser checks what holds no variable.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct MountFlag {
-    /// The comma-separated fields.
-    pub fields: Vec<MountField>,
-}
-
-impl MountFlag {
-    /// The last value given for `key`; `None` if it is not there or stands without `=`.
-    pub fn value(&self, key: MountKey) -> Option<&Spanned<Word>> {
-        self.fields.iter().rev().find(|field| field.key.node == key)?.value.as_ref()
-    }
-}
-
-/// One field of a `--mount`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct MountField {
-    /// The key.
-    pub key: Spanned<MountKey>,
-    /// What follows `=`; `None` without it, which only [`MountKey::may_stand_alone`] keys allow.
-    pub value: Option<Spanned<Word>>,
-}
-
-/// A key of a `--mount` field; synonyms are one key.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum MountKey {
-    /// `type`
-    Type,
-    /// `target`, `dst`, `destination`
-    Target,
-    /// `source`, `src`
-    Source,
-    /// `from`: never expanded.
-    From,
-    /// `readonly`, `ro`
-    ReadOnly,
-    /// `readwrite`, `rw`
-    ReadWrite,
-    /// `id`
-    Id,
-    /// `sharing`
-    Sharing,
-    /// `mode`
-    Mode,
-    /// `uid`
-    Uid,
-    /// `gid`
-    Gid,
-    /// `required`
-    Required,
-    /// `env`
-    Env,
-    /// `size`
-    Size,
-}
-
-/// `type=` of a `--mount`.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum MountType {
-    /// Files of a context, stage or image; the type when none is given.
-    #[default]
-    Bind,
-    /// A directory that outlives the build.
-    Cache,
-    /// Memory.
-    Tmpfs,
-    /// A secret given to the build.
-    Secret,
-    /// A socket to the client's ssh agent.
-    Ssh,
-}
-
-/// `sharing=` of a cache mount.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum CacheSharing {
-    /// Several steps at once; the mode when none is given.
-    #[default]
-    Shared,
-    /// Each step that runs at the same time gets its own.
-    Private,
-    /// One step at a time.
-    Locked,
 }
 
 /// `SHELL ["…"]`

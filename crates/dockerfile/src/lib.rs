@@ -61,10 +61,9 @@ pub use ast::{
     Directives, Entrypoint, Env, Escape, Expansion, Expose, File, GlobalArg, Healthcheck, HealthcheckCommand,
     Heredoc, Indentation, Instruction, KeyValue, KeyValueForm, Maintainer, MountField, MountFlag, MountKey,
     MountType, NetworkMode, Onbuild, RuleSet, Run, SecurityMode, Shell, Stage, StageName, Statement,
-    StopSignal, Syntax, User, Volume, Word, Workdir,
+    StopSignal, Syntax, UnknownName, User, Volume, Word, Workdir,
 };
 pub use finding::{Code, Finding, Label, Severity};
-pub use mount::UnknownName;
 pub use parse::{Parsed, parse};
 pub use span::{MAX_SOURCE_BYTES, Position, Source, Span, Spanned};
 pub use word::{

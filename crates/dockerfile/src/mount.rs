@@ -3,10 +3,7 @@
 //! What holds no variable is checked here: the keys, the type, the sharing mode, and which keys fit the type. The rest waits
 //! for expansion. Keys that BuildKit accepts and ignores for a type (an `id` of a bind mount) are accepted.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::ast::{CacheSharing, DeviceFlag, MountField, MountFlag, MountKey, MountType, Word};
+use crate::ast::{CacheSharing, DeviceFlag, MountField, MountFlag, MountKey, MountType, UnknownName, Word};
 use crate::cost;
 use crate::finding::{Code, Finding};
 use crate::flags::FlagValue;
@@ -14,121 +11,6 @@ use crate::lexis::comma_fields;
 use crate::scope::Scope;
 use crate::span::{Span, Spanned};
 use crate::suggest::nearest;
-
-const KEYS: [(&str, MountKey); 19] = [
-    ("type", MountKey::Type),
-    ("target", MountKey::Target),
-    ("destination", MountKey::Target),
-    ("dst", MountKey::Target),
-    ("source", MountKey::Source),
-    ("src", MountKey::Source),
-    ("from", MountKey::From),
-    ("readonly", MountKey::ReadOnly),
-    ("ro", MountKey::ReadOnly),
-    ("readwrite", MountKey::ReadWrite),
-    ("rw", MountKey::ReadWrite),
-    ("id", MountKey::Id),
-    ("sharing", MountKey::Sharing),
-    ("mode", MountKey::Mode),
-    ("uid", MountKey::Uid),
-    ("gid", MountKey::Gid),
-    ("required", MountKey::Required),
-    ("env", MountKey::Env),
-    ("size", MountKey::Size),
-];
-
-impl MountKey {
-    /// Whether the key may stand without `=value`, which then is true.
-    pub fn may_stand_alone(self) -> bool {
-        matches!(self, Self::ReadOnly | Self::ReadWrite | Self::Required)
-    }
-
-    /// Its name; of several, the long one.
-    pub fn as_str(self) -> &'static str {
-        KEYS.iter().find(|&&(_, key)| key == self).map_or("", |&(name, _)| name)
-    }
-}
-
-impl fmt::Display for MountKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The error of [`MountType`]'s and [`CacheSharing`]'s `from_str`: there is no such name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("there is no such name")]
-pub struct UnknownName;
-
-impl MountType {
-    /// Every type.
-    pub const ALL: [Self; 5] = [Self::Bind, Self::Cache, Self::Tmpfs, Self::Secret, Self::Ssh];
-
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bind => "bind",
-            Self::Cache => "cache",
-            Self::Tmpfs => "tmpfs",
-            Self::Secret => "secret",
-            Self::Ssh => "ssh",
-        }
-    }
-
-    /// Whether a mount of this type may have `key`: BuildKit rejects the others, except those it ignores.
-    pub fn allows(self, key: MountKey) -> bool {
-        match key {
-            MountKey::Type | MountKey::Target | MountKey::ReadOnly | MountKey::ReadWrite | MountKey::Id => {
-                true
-            }
-            MountKey::Source => self != Self::Ssh,
-            MountKey::From => self != Self::Secret,
-            MountKey::Sharing => self == Self::Cache,
-            MountKey::Mode | MountKey::Uid | MountKey::Gid => !matches!(self, Self::Bind | Self::Tmpfs),
-            MountKey::Required => matches!(self, Self::Secret | Self::Ssh),
-            MountKey::Env => self == Self::Secret,
-            MountKey::Size => self == Self::Tmpfs,
-        }
-    }
-}
-
-impl fmt::Display for MountType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for MountType {
-    type Err = UnknownName;
-
-    /// Reads a type's name without regard to case.
-    fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownName)
-    }
-}
-
-impl CacheSharing {
-    /// Every mode.
-    pub const ALL: [Self; 3] = [Self::Shared, Self::Private, Self::Locked];
-
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Shared => "shared",
-            Self::Private => "private",
-            Self::Locked => "locked",
-        }
-    }
-}
-
-impl FromStr for CacheSharing {
-    type Err = UnknownName;
-
-    /// Reads a mode's name without regard to case.
-    fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|mode| mode.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownName)
-    }
-}
 
 /// Reads one `--mount`; `None` if none of its fields can be understood.
 pub(crate) fn mount(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Spanned<MountFlag>> {
@@ -161,7 +43,7 @@ fn field(text: &str, raw: &str, flag: &FlagValue<'_>, scope: &mut Scope<'_>) -> 
     let place = |part: std::ops::Range<usize>| flag.span_of(if exact { &raw[part] } else { raw }, scope);
     let key_span = place(0..name.len());
     let value_span = place(text.len() - value.map_or(0, str::len)..text.len());
-    let Some(&(_, key)) = KEYS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) else {
+    let Ok(key) = name.parse::<MountKey>() else {
         scope.report(unknown_key(name, key_span));
         return None;
     };
@@ -180,7 +62,7 @@ fn field(text: &str, raw: &str, flag: &FlagValue<'_>, scope: &mut Scope<'_>) -> 
 
 fn unknown_key(name: &str, span: Span) -> Finding {
     let finding = Finding::new(Code::UnknownMountKey, span, format!("there is no mount key `{name}`"));
-    let names = KEYS.map(|(name, _)| name);
+    let names = MountKey::NAMES.map(|(name, _)| name);
     match nearest(name, &names) {
         Some(near) => finding.with_help(format!("did you mean `{near}`?")),
         None => finding.with_help(format!("keys are `{}`", names.join("`, `"))),

@@ -1,67 +1,61 @@
 //! Trees and findings as text.
 
-use std::fmt::Write;
-
-use dockerfile::{File, Finding, Instruction, Source, Span};
+use dockerfile::{File, Finding, Heredoc, Instruction, Source, Span};
 
 /// The tree as it prints, each instruction below the lines it stands on.
 pub(crate) fn tree(source: &Source, file: &File) -> String {
     let escape = file.escape();
     let mut text = String::new();
     if let Some(syntax) = &file.directives.syntax {
-        writeln!(text, "{} syntax: {:?}", place(source, syntax.span), syntax.node).unwrap();
+        text += &format!("{} syntax: {:?}\n", place(source, syntax.span), syntax.node);
     }
     if let Some(escape) = &file.directives.escape {
-        writeln!(text, "{} escape: {:?}", place(source, escape.span), escape.node).unwrap();
+        text += &format!("{} escape: {:?}\n", place(source, escape.span), escape.node);
     }
     if let Some(check) = &file.directives.check {
-        writeln!(text, "{} check: {}", place(source, check.span), check.node).unwrap();
+        text += &format!("{} check: {}\n", place(source, check.span), check.node);
     }
     for global in &file.global_args {
         let printed = Instruction::Arg(global.arg.clone()).print(escape);
-        write!(text, "{}\n{}", place(source, global.span), indented(&printed)).unwrap();
+        text += &format!("{}\n{}", place(source, global.span), indented(&printed));
     }
     for (index, stage) in file.stages.iter().enumerate() {
-        writeln!(text, "{} stage {index}", place(source, stage.span)).unwrap();
+        text += &format!("{} stage {index}\n", place(source, stage.span));
         text.push_str(&indented(&stage.print(escape)));
         for statement in &stage.instructions {
             let printed = indented(&statement.instruction.print(escape));
-            write!(text, "{}\n{printed}", place(source, statement.span)).unwrap();
-            details(&mut text, &statement.instruction);
+            text += &format!("{}\n{printed}", place(source, statement.span));
+            text += &details(&statement.instruction);
         }
     }
     text
 }
 
 /// What printing does not show.
-fn details(text: &mut String, instruction: &Instruction) {
+fn details(instruction: &Instruction) -> String {
     match instruction {
         Instruction::Run(run) if !run.heredocs.is_empty() => {
-            for heredoc in &run.heredocs {
-                let (name, fd) = (&heredoc.name, heredoc.fd);
-                let (expansion, indentation) = (heredoc.expansion, heredoc.indentation);
-                writeln!(text, "    = heredoc {name} fd {fd} {expansion:?} {indentation:?}").unwrap();
-            }
-            writeln!(text, "    = script: {:?}", run.script().map(|heredoc| heredoc.body())).unwrap();
+            let line = |h: &Heredoc| {
+                format!("    = heredoc {} fd {} {:?} {:?}\n", h.name, h.fd, h.expansion, h.indentation)
+            };
+            let heredocs: String = run.heredocs.iter().map(line).collect();
+            heredocs + &format!("    = script: {:?}\n", run.script().map(Heredoc::body))
         }
-        Instruction::Onbuild(onbuild) => writeln!(text, "    = trigger: {:?}", onbuild.trigger).unwrap(),
-        _ => {}
+        Instruction::Onbuild(onbuild) => format!("    = trigger: {:?}\n", onbuild.trigger),
+        _ => String::new(),
     }
 }
 
 /// The findings as a person would see them, without drawing.
 pub(crate) fn findings(source: &Source, findings: &[Finding]) -> String {
     let mut text = String::new();
-    for finding in findings {
-        let Finding { severity, code, message, span, labels, help } = finding;
-        writeln!(text, "{} {severity}[{code}]: {message}", place(source, *span)).unwrap();
-        writeln!(text, "    | {:?}", source.slice(*span)).unwrap();
+    for Finding { severity, code, message, span, labels, help } in findings {
+        text += &format!("{} {severity}[{code}]: {message}\n", place(source, *span));
+        text += &format!("    | {:?}\n", source.slice(*span));
         for label in labels {
-            writeln!(text, "    at {}: {}", place(source, label.span), label.text).unwrap();
+            text += &format!("    at {}: {}\n", place(source, label.span), label.text);
         }
-        if let Some(help) = help {
-            writeln!(text, "    help: {help}").unwrap();
-        }
+        text.extend(help.iter().map(|help| format!("    help: {help}\n")));
     }
     text
 }
