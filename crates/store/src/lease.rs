@@ -83,6 +83,10 @@ impl Lease {
         self.pin_under(&gc, objects)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes an empty private directory in the lease's area, for work files of the caller (an overlay's work directory, an unpacked
     /// archive). It is gone with the lease at the latest.
     ///
@@ -176,8 +180,9 @@ pub(crate) enum Amount {
 
 /// Removes the areas and lease files of dead processes. What that frees is measured only where all of it goes.
 pub(crate) fn drop_dead(layout: &Layout, amount: Amount) -> Result<Tally, Error> {
-    let mut left = BOUNDED_ENTRIES;
     let mut freed = Tally::default();
+    let Some(_lock) = lock_leftovers(layout, amount)? else { return Ok(freed) };
+    let mut left = BOUNDED_ENTRIES;
     let mut remove = |area: &Path| -> Result<bool, Error> {
         let is_allowed = is_allowed(amount, &mut left, area);
         if is_allowed {
@@ -201,6 +206,17 @@ pub(crate) fn drop_dead(layout: &Layout, amount: Amount) -> Result<Tally, Error>
         }
     }
     Ok(freed)
+}
+
+/// Lets one process at a time clean up. Whoever merely opens the store leaves it to the one that is at it.
+fn lock_leftovers(layout: &Layout, amount: Amount) -> Result<Option<FileLock>, Error> {
+    let path = layout.lock("leftovers");
+    let file = files::open_lock_file(&path)?;
+    let lock = match amount {
+        Amount::Bounded => FileLock::try_acquire(file, LockMode::Exclusive),
+        Amount::All => FileLock::acquire(file, LockMode::Exclusive).map(Some),
+    };
+    lock.map_err(Error::at("lock", path))
 }
 
 /// The areas that [`drop_dead`] would remove.
@@ -231,7 +247,7 @@ fn is_allowed(amount: Amount, left: &mut usize, area: &Path) -> bool {
 }
 
 /// Locks a lease file whose process is dead; `None` if it lives, or if the file is gone.
-fn lock_if_dead(path: &Path) -> Result<Option<FileLock>, Error> {
+pub(crate) fn lock_if_dead(path: &Path) -> Result<Option<FileLock>, Error> {
     let Some(file) = files::open_if_exists(path)? else { return Ok(None) };
     let lock = FileLock::try_acquire(file, LockMode::Exclusive).map_err(Error::at("lock", path))?;
     let Some(lock) = lock else { return Ok(None) };

@@ -49,6 +49,7 @@ mod blob;
 mod cache_mount;
 mod commit;
 mod error;
+mod identity;
 mod image;
 mod layer;
 mod lease;
