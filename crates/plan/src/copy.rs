@@ -5,7 +5,7 @@
 //! | sources are cleaned as if rooted: `../x`, `/x` and `x/` are `x` | ✓ | |
 //! | a relative destination is below WORKDIR | ✓ | |
 //! | a destination that ends in `/` or `/.` is a directory | ✓ | |
-//! | several sources need a directory | unless it is known to be one | |
+//! | several sources need a directory | in an empty filesystem, or with `--link`, there is none | ✓ |
 //! | `--chown` and `--chmod` are well formed | ✓ | |
 //! | `--chown` names somebody the destination knows | with `--link`, nobody is known | ✓ |
 //! | a plain source exists, a pattern may match nothing | | ✓ |
@@ -98,10 +98,7 @@ impl StageLowering<'_, '_> {
         let linkage = self.linkage(transfer, owner.as_ref(), mode.is_some())?;
         let (paths, inline) = self.sources(transfer, item)?;
         let written = self.expand(transfer.destination, item)?;
-        let destination = self.destination(&written, transfer)?;
-        if destination.form == DestinationForm::Directory {
-            self.state.add_directory(&destination.path);
-        }
+        let destination = self.destination(&written, transfer, linkage)?;
         let line = history_line(transfer, owner.as_ref(), mode.as_ref(), (&paths, &inline), &written);
         let copy = Copy {
             parent: self.state.step,
@@ -192,19 +189,20 @@ impl StageLowering<'_, '_> {
         Ok(InlineFile { name: heredoc.name.clone(), content })
     }
 
-    /// Several sources to one file name would leave the last of them, so they need a directory: one by the way it is
-    /// written, or one that is known to be there.
-    fn destination(&self, written: &str, transfer: &Transfer<'_>) -> Fallible<Destination> {
+    fn destination(&self, written: &str, transfer: &Transfer<'_>, linkage: Linkage) -> Fallible<Destination> {
         let path = self.state.cwd().join(written);
-        let by_form =
+        let says_so =
             written.is_empty() || written == "." || written.ends_with('/') || written.ends_with("/.");
-        let form = if by_form { DestinationForm::Directory } else { DestinationForm::Open };
-        let several = transfer.sources.len() > 1 && transfer.parents == Parents::Dropped;
-        if several && form == DestinationForm::Open && !self.state.is_directory(&path) {
-            let kind = ErrorKind::ManySourcesOneFile {
-                sources: transfer.sources.len(),
-                destination: written.to_owned(),
-            };
+        let is_directory = says_so || path.is_root() || transfer.parents == Parents::Kept;
+        let form = match (is_directory, transfer.sources.len() > 1) {
+            (true, _) => DestinationForm::Directory,
+            (false, true) => DestinationForm::ExistingDirectory,
+            (false, false) => DestinationForm::Open,
+        };
+        let nothing_exists = linkage == Linkage::Independent || self.shared.graph.is_scratch(self.state.step);
+        if form == DestinationForm::ExistingDirectory && nothing_exists {
+            let sources = transfer.sources.len();
+            let kind = ErrorKind::ManySourcesOneFile { sources, destination: written.to_owned() };
             let error = Finding::new(kind, transfer.destination.span);
             return Err(Box::new(error.help(format!("end it with a slash: `{written}/`"))));
         }

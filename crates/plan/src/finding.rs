@@ -97,8 +97,8 @@ pub enum ErrorKind {
         /// The later one.
         needed: String,
     },
-    /// Stages that need each other.
-    #[error("stages need each other: {}", .0.join(" needs "))]
+    /// Stages that need each other: a chain that ends where it begins.
+    #[error("{}", cycle(.0))]
     Cycle(Vec<String>),
     /// FROM with a word that is empty after expansion.
     #[error("the image name `{0}` is empty after expansion")]
@@ -166,7 +166,7 @@ pub enum ErrorKind {
     #[error("`{0}` is not a signal")]
     Signal(String),
     /// A trigger of a base image that is no instruction.
-    #[error("the trigger `{trigger}` is not an instruction: {message}")]
+    #[error("the trigger `{trigger}` cannot be run: {message}")]
     Trigger {
         /// The ONBUILD's text.
         trigger: String,
@@ -300,6 +300,13 @@ impl fmt::Display for Feature {
             Self::Frontend(image) => write!(f, "the Dockerfile frontend `{image}`"),
             Self::System(platform) => write!(f, "building for {platform}"),
         }
+    }
+}
+
+fn cycle(chain: &[String]) -> String {
+    match chain {
+        [stage, _] => format!("stage `{stage}` needs itself"),
+        _ => format!("stages need each other: {}", chain.join(" needs ")),
     }
 }
 

@@ -56,6 +56,11 @@ impl Graph {
         id
     }
 
+    /// Whether a step's filesystem is the empty one.
+    pub(crate) fn is_scratch(&self, step: StepId) -> bool {
+        self.scratch == Some(step)
+    }
+
     /// The step of an image. A second stage on the same image counts it, but shares the first one's step.
     pub(crate) fn image(&mut self, image: Image, origin: Origin) -> StepId {
         let key = (image.reference.clone(), image.platform.clone());

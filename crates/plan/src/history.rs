@@ -16,17 +16,31 @@ pub(crate) fn plain_list<S: AsRef<str>>(items: &[S]) -> String {
     format!("[{}]", items.join(" "))
 }
 
-/// `%+v` of the health check, whose fields have a fixed order.
+/// `%q` of a pointer to the health check, whose fields have a fixed order. The retries are an integer, which that verb shows as the
+/// character of that number.
 pub(crate) fn healthcheck(check: &Healthcheck) -> String {
     format!(
-        "{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-        plain_list(&check.test),
-        duration(check.interval),
-        duration(check.timeout),
-        duration(check.start_period),
-        duration(check.start_interval),
-        check.retries,
+        "&{{{} {} {} {} {} {}}}",
+        quoted_list(&check.test),
+        quoted(&duration(check.interval)),
+        quoted(&duration(check.timeout)),
+        quoted(&duration(check.start_period)),
+        quoted(&duration(check.start_interval)),
+        quoted_number(check.retries),
     )
+}
+
+/// `%q` of an integer: Go's character literal.
+fn quoted_number(number: i64) -> String {
+    let c = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let mut result = String::from("'");
+    match c {
+        '\'' => result.push_str("\\'"),
+        '"' => result.push(c),
+        _ => push_escaped(&mut result, c),
+    }
+    result.push('\'');
+    result
 }
 
 /// `%q`: Go's string literal.
@@ -144,15 +158,11 @@ mod tests {
 
     #[test]
     fn health_checks_are_printed_field_by_field() {
-        let check = Healthcheck {
-            test: vec!["CMD-SHELL".to_owned(), "true".to_owned()],
-            interval: 5_000_000_000,
-            retries: 3,
-            ..Healthcheck::default()
-        };
-        assert_eq!(
-            healthcheck(&check),
-            "{Test:[CMD-SHELL true] Interval:5s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}"
-        );
+        let test = vec!["CMD-SHELL".to_owned(), "a \"b\"".to_owned()];
+        let check = Healthcheck { test, interval: 5_000_000_000, retries: 3, ..Healthcheck::default() };
+        assert_eq!(healthcheck(&check), r#"&{["CMD-SHELL" "a \"b\""] "5s" "0s" "0s" "0s" '\x03'}"#);
+        assert_eq!(healthcheck(&Healthcheck::default()), r#"&{[] "0s" "0s" "0s" "0s" '\x00'}"#);
+        let quoted: Vec<_> = [9, 39, 34, 65, 92, 1 << 40].into_iter().map(quoted_number).collect();
+        assert_eq!(quoted, [r"'\t'", r"'\''", "'\"'", "'A'", r"'\\'", "'\u{fffd}'"]);
     }
 }

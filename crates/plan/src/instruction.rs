@@ -15,7 +15,7 @@ use crate::lower::Lowering;
 use crate::state::StageState;
 use crate::suggest::nearest;
 use crate::trigger::{Trigger, TriggerOrigin};
-use crate::{ImagePath, Op, StepId, Workdir, args, config, ports, signal};
+use crate::{Op, Workdir, args, config, ports, signal};
 
 /// An instruction to lower: a statement of the stage, or a trigger of its base.
 #[derive(Clone, Debug)]
@@ -237,27 +237,23 @@ impl StageLowering<'_, '_> {
         let written = self.expand(word, item)?;
         let base = self.state.cwd();
         let path = base.join(&written);
+        // The config and the history keep an absolute path as it was written, unclean as it may be.
+        let shown = if written.starts_with('/') { written.clone() } else { path.to_string() };
         if !written.starts_with('/') && !self.state.has_workdir {
             let kind = WarningKind::RelativeWorkdir { written, base };
             self.shared.warnings.push(Finding::new(kind, word.span).help(format!("write `WORKDIR {path}`")));
         }
         self.state.has_workdir = true;
-        self.state.config.execution.working_dir = path.to_string();
-        let line = format!("WORKDIR {path}");
+        self.state.config.execution.working_dir.clone_from(&shown);
+        let line = format!("WORKDIR {shown}");
         if path.is_root() {
             self.state.record(line);
-        } else {
-            let step = self.make_directory(path, item);
-            self.state.advance(step, line);
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn make_directory(&mut self, path: ImagePath, item: &Item<'_>) -> StepId {
-        self.state.add_directory(&path);
         let workdir = Workdir { parent: self.state.step, path, user: self.state.user() };
-        let origin = self.origin(item, item.title.clone());
-        self.shared.graph.push(Op::Workdir(workdir), origin)
+        let step = self.shared.graph.push(Op::Workdir(workdir), self.origin(item, item.title.clone()));
+        self.state.advance(step, line);
+        Ok(())
     }
 
     /// Where a step of this instruction comes from.

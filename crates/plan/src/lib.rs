@@ -31,6 +31,7 @@ mod lower;
 mod mount_flag;
 mod request;
 mod run;
+mod source;
 mod stages;
 mod trigger;
 

@@ -7,7 +7,7 @@
 //!
 //! A stage whose base cannot be had is lowered upon nothing, so that its other errors are reported in the same run.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use dockerfile::{File, Instruction, MountKey, Span, Spanned, Word};
 use oci::{Platform, Reference};
@@ -18,12 +18,13 @@ use crate::env::Environment;
 use crate::finding::{ErrorKind, Fallible, Feature, Finding, PlanError, Warning, WarningKind};
 use crate::graph::{Graph, Origin};
 use crate::instruction::{Item, StageLowering};
-use crate::stages::{Base, Body, From, FromScope, Stages};
+use crate::source::ImageTable;
+use crate::stages::{Base, Body, FromScope, Named, Stages};
 use crate::state::StageState;
 use crate::suggest::nearest;
 use crate::trigger::Trigger;
 use crate::{
-    Archives, BaseImage, ContextName, Copy, Destination, DestinationForm, Image, ImageError, ImagePath,
+    Archives, BaseImage, ContextName, Copy, Destination, DestinationForm, HistoryEntry, Image, ImagePath,
     Images, Linkage, Op, Output, Parents, Plan, Request, Source, SourcePath, VariableOrigin, expand,
 };
 
@@ -50,7 +51,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) graph: Graph,
     pub(crate) warnings: Vec<Warning>,
     errors: Vec<PlanError>,
-    images: ImageTable<'a>,
+    pub(crate) images: ImageTable<'a>,
     /// By stage; `None` where the target needs none, or not yet.
     states: Vec<Option<StageState>>,
     /// By stage: what its base hands down.
@@ -81,7 +82,7 @@ impl<'a> Lowering<'a> {
         Self {
             states: vec![None; stages.len()],
             triggers: vec![Vec::new(); stages.len()],
-            images: ImageTable { images, found: HashMap::new() },
+            images: ImageTable::new(images),
             graph: Graph::default(),
             file,
             request,
@@ -126,12 +127,14 @@ impl<'a> Lowering<'a> {
         let frontend = given.or_else(|| directive.map(|syntax| syntax.frontend.as_str()));
         let Some(frontend) = frontend.filter(|frontend| !is_builtin_frontend(frontend)) else { return };
         let kind = ErrorKind::Unsupported(Feature::Frontend(frontend.to_owned()));
-        let error = Finding::new(kind, span);
-        self.errors.push(
-            error.help(
-                "only `docker/dockerfile` is built in: remove the line if the file is a usual Dockerfile",
-            ),
-        );
+        let error = Finding::new(kind, span)
+            .help("only `docker/dockerfile` is built in: ask for no other if the file is a usual Dockerfile");
+        let by_arg = given.is_some();
+        self.errors.push(if by_arg {
+            error.note("`--build-arg BUILDKIT_SYNTAX=…` asks for it")
+        } else {
+            error
+        });
     }
 
     fn check_system(&mut self) {
@@ -185,7 +188,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// The stages that a stage names, later ones and itself included if it names those by mistake.
-    fn direct_needs(&self, index: usize) -> Vec<usize> {
+    pub(crate) fn direct_needs(&self, index: usize) -> Vec<usize> {
         let stage = self.stages.get(index);
         let mut needs = Vec::new();
         if let Base::Stage(base) = stage.base {
@@ -194,9 +197,9 @@ impl<'a> Lowering<'a> {
         if stage.body == Body::Own {
             let own = stage.syntax.instructions.iter().map(|statement| &statement.instruction);
             let handed_down = self.triggers[index].iter().map(|trigger| &*trigger.instruction);
-            let scope = self.from_scope();
+            let scope = self.scope();
             for name in handed_down.chain(own).flat_map(names_behind_from) {
-                if let Ok(From::Stage(other)) = self.stages.resolve(name, index, &scope) {
+                if let Ok(Named::Stage(other)) = self.stages.resolve(name, index, &scope) {
                     needs.push(other);
                 }
             }
@@ -317,84 +320,6 @@ impl<'a> Lowering<'a> {
         );
     }
 
-    /// What `--from=name` means in stage `index`, as a source of files.
-    pub(crate) fn source(&mut self, name: &Spanned<Word>, index: usize) -> Fallible<Source> {
-        let from = self.stages.resolve(name, index, &self.from_scope())?;
-        match from {
-            From::Stage(other) if other >= index => Err(Box::new(self.misplaced(index, other, name.span))),
-            From::Stage(other) => Ok(match (self.stages.get(other).body, &self.stages.get(other).base) {
-                (Body::Replaced, Base::Directory(context)) => {
-                    Source::Context(ContextName::Named(context.clone()))
-                }
-                _ => Source::Step(self.state(other).step),
-            }),
-            From::Directory(context) => Ok(Source::Context(ContextName::Named(context))),
-            From::Scratch => Ok(Source::Step(self.graph.scratch(&self.target_platform, name.span))),
-            From::Image(reference) => {
-                let platform = self.target_platform.clone();
-                let found = self.images.find(&reference, &platform, name.span);
-                let base = found.map_err(|error| self.explain_image(*error, name, index))?;
-                let title = format!("FROM {}", reference.familiar());
-                let origin = Origin { platform: platform.clone(), stage: None, span: name.span, title };
-                Ok(Source::Step(self.graph.image(Image { reference, platform, image: base.image }, origin)))
-            }
-        }
-    }
-
-    /// Why an image cannot be had may be that a stage was meant.
-    fn explain_image(&self, error: PlanError, name: &Spanned<Word>, index: usize) -> Box<PlanError> {
-        let later = (index + 1..self.stages.len()).map(|later| self.stages.get(later)).find(|stage| {
-            stage.label.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name.as_str()))
-        });
-        if let Some(stage) = later {
-            return Box::new(
-                error.label(stage.syntax.span, "this stage has the name, but is defined after its use"),
-            );
-        }
-        let names = self.stages.names().chain(self.contexts.names());
-        match nearest(name.as_str(), names) {
-            Some(meant) => Box::new(error.help(format!("did you mean the stage `{meant}`?"))),
-            None => Box::new(error),
-        }
-    }
-
-    /// The error of a stage that needs itself or a later one.
-    fn misplaced(&self, user: usize, needed: usize, span: Span) -> PlanError {
-        let label = |index: usize| self.stages.get(index).label.to_string();
-        let definition = self.stages.get(needed).syntax.span;
-        if let Some(path) = self.path(needed, user) {
-            let chain = std::iter::once(user).chain(path).map(label).collect();
-            return Finding::new(ErrorKind::Cycle(chain), span);
-        }
-        let kind = ErrorKind::ForwardReference { stage: label(user), needed: label(needed) };
-        Finding::new(kind, span).label(definition, "defined here").help(format!(
-            "move stage `{}` before stage `{}`",
-            label(needed),
-            label(user)
-        ))
-    }
-
-    /// The stages from one to another, along what each needs; both ends included.
-    fn path(&self, from: usize, to: usize) -> Option<Vec<usize>> {
-        let mut reached_by: HashMap<usize, usize> = HashMap::from([(from, from)]);
-        let mut waiting = std::collections::VecDeque::from([from]);
-        while let Some(index) = waiting.pop_front() {
-            if index == to {
-                let step_back = |at: &usize| reached_by.get(at).copied().filter(|before| before != at);
-                let mut path: Vec<_> = std::iter::successors(Some(to), step_back).collect();
-                path.reverse();
-                return Some(path);
-            }
-            for next in self.direct_needs(index) {
-                reached_by.entry(next).or_insert_with(|| {
-                    waiting.push_back(next);
-                    index
-                });
-            }
-        }
-        None
-    }
-
     fn warn_of_unused_args(&mut self) {
         let declared = declared_args(self.file);
         let last = self.file.stages.last().map(|stage| stage.span).unwrap_or_default();
@@ -415,7 +340,7 @@ impl<'a> Lowering<'a> {
         self.states.iter().flatten().any(|state| state.declares(name))
     }
 
-    fn output(&mut self, target: usize) -> Output {
+    fn output(&self, target: usize) -> Output {
         let stage = self.stages.get(target);
         let (label, span) = (stage.label.clone(), stage.syntax.span);
         let state = self.state(target).clone();
@@ -425,14 +350,25 @@ impl<'a> Lowering<'a> {
         config.os = platform.os;
         config.architecture = platform.architecture;
         config.variant = platform.variant;
-        Output { stage: label, span, step: state.step, config, history: state.history }
+        Output { stage: label, span, step: state.step, config, history: self.history(target) }
+    }
+
+    /// The history of a stage behind that of its base image: each stage knows only its own part.
+    fn history(&self, target: usize) -> Vec<HistoryEntry> {
+        let base = |index: &usize| match self.stages.get(*index).base {
+            Base::Stage(base) => Some(base),
+            _ => None,
+        };
+        let mut chain: Vec<_> = std::iter::successors(Some(target), base).collect();
+        chain.reverse();
+        chain.into_iter().flat_map(|index| self.state(index).history.iter().cloned()).collect()
     }
 
     pub(crate) fn origin(&self, index: usize, platform: Platform, span: Span, title: &str) -> Origin {
         Origin { platform, stage: Some(self.stages.get(index).label.clone()), span, title: title.to_owned() }
     }
 
-    fn state(&self, index: usize) -> &StageState {
+    pub(crate) fn state(&self, index: usize) -> &StageState {
         let state = self.states[index].as_ref();
         state.expect("stages are lowered in the order of the file, and all that is named was followed before")
     }
@@ -441,32 +377,13 @@ impl<'a> Lowering<'a> {
         self.stages.get(index).platform.clone().unwrap_or_else(|| self.target_platform.clone())
     }
 
-    fn from_scope(&self) -> FromScope<'_> {
+    pub(crate) fn scope(&self) -> FromScope<'_> {
         FromScope {
             globals: &self.globals,
             contexts: &self.contexts,
             target_platform: &self.target_platform,
             escape: self.file.escape(),
         }
-    }
-}
-
-/// Each image and platform is looked up once.
-struct ImageTable<'i> {
-    images: &'i mut dyn Images,
-    found: HashMap<(Reference, Platform), Result<BaseImage, ImageError>>,
-}
-
-impl ImageTable<'_> {
-    fn find(&mut self, reference: &Reference, platform: &Platform, span: Span) -> Fallible<BaseImage> {
-        let key = (reference.clone(), platform.clone());
-        let images = &mut self.images;
-        let found = self.found.entry(key).or_insert_with(|| images.resolve(reference, platform, span));
-        found.clone().map_err(|source| {
-            let help = source.help.clone();
-            let kind = ErrorKind::Image { reference: reference.clone(), source };
-            Box::new(Finding { help, ..Finding::new(kind, span) })
-        })
     }
 }
 

@@ -7,20 +7,24 @@ pub enum PortError {
     #[error("`{0}` has no port")]
     Missing(String),
     /// Not tcp, udp or sctp.
-    #[error("`{1}` in `{0}` is not a protocol")]
+    #[error("{} is not a protocol", within(.0, .1))]
     Protocol(String, String),
     /// Not a number up to 65535, or not a range.
-    #[error("`{1}` in `{0}` is not a port or a range of ports from 0 to 65535")]
+    #[error("{} is not a port or a range of ports from 0 to 65535", within(.0, .1))]
     Number(String, String),
     /// `9-8`.
-    #[error("range `{1}` in `{0}` ends before it begins")]
+    #[error("range {} ends before it begins", within(.0, .1))]
     Backwards(String, String),
     /// Host and container ranges of different length.
     #[error("the ranges in `{0}` differ in length")]
     Lengths(String),
     /// The part before two colons.
-    #[error("`{1}` in `{0}` is not an IP address")]
+    #[error("{} is not an IP address", within(.0, .1))]
     Address(String, String),
+}
+
+fn within(spec: &str, part: &str) -> String {
+    if spec == part { format!("`{part}`") } else { format!("`{part}` in `{spec}`") }
 }
 
 /// The `port/protocol` names that one word of EXPOSE stands for, in order. Of a mapping only the container's part counts.
@@ -105,12 +109,12 @@ mod tests {
 
     #[test]
     fn wrong_ports_say_what_is_wrong() {
-        check("http", expect!["`http` in `http` is not a port or a range of ports from 0 to 65535"]);
-        check("65536", expect!["`65536` in `65536` is not a port or a range of ports from 0 to 65535"]);
+        check("http", expect!["`http` is not a port or a range of ports from 0 to 65535"]);
+        check("65536", expect!["`65536` is not a port or a range of ports from 0 to 65535"]);
         check("/tcp", expect!["`/tcp` has no port"]);
         check("80/quic", expect!["`quic` in `80/quic` is not a protocol"]);
-        check("9-8", expect!["range `9-8` in `9-8` ends before it begins"]);
-        check("1-2-3", expect!["`1-2-3` in `1-2-3` is not a port or a range of ports from 0 to 65535"]);
+        check("9-8", expect!["range `9-8` ends before it begins"]);
+        check("1-2-3", expect!["`1-2-3` is not a port or a range of ports from 0 to 65535"]);
         check("1-3:4-5", expect!["the ranges in `1-3:4-5` differ in length"]);
         check("x:1:2", expect!["`x` in `x:1:2` is not an IP address"]);
     }

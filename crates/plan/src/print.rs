@@ -187,6 +187,7 @@ impl Display for Destination {
         match self.form {
             DestinationForm::Directory => write!(f, "directory {}", self.path),
             DestinationForm::Open => self.path.fmt(f),
+            DestinationForm::ExistingDirectory => write!(f, "existing directory {}", self.path),
         }
     }
 }

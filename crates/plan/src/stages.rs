@@ -3,6 +3,8 @@
 //! Names are compared without regard to case. A name means the latest earlier stage that has it; so the name of the image in
 //! `FROM alpine AS alpine` is the image, and afterwards the stage.
 
+use std::collections::HashMap;
+
 use dockerfile::{Escape, Span, Spanned, Word};
 use oci::{Platform, Reference};
 
@@ -49,7 +51,7 @@ pub(crate) enum Body {
 
 /// What a name behind `--from` means.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum From {
+pub(crate) enum Named {
     /// Perhaps not an earlier one.
     Stage(usize),
     Directory(String),
@@ -69,6 +71,8 @@ pub(crate) struct FromScope<'s> {
 #[derive(Debug)]
 pub(crate) struct Stages<'f> {
     list: Vec<Stage<'f>>,
+    /// The stages of each name, in order.
+    by_name: HashMap<String, Vec<usize>>,
 }
 
 impl<'f> Stages<'f> {
@@ -79,15 +83,22 @@ impl<'f> Stages<'f> {
         errors: &mut Vec<PlanError>,
         warnings: &mut Vec<Warning>,
     ) -> Self {
-        let mut stages = Self { list: Vec::with_capacity(file.stages.len()) };
+        let mut stages = Self { list: Vec::with_capacity(file.stages.len()), by_name: HashMap::new() };
         for syntax in &file.stages {
             let stage = stages.read_one(syntax, scope, warnings).unwrap_or_else(|error| {
                 errors.push(*error);
                 stages.broken(syntax)
             });
-            stages.list.push(stage);
+            stages.push(stage);
         }
         stages
+    }
+
+    fn push(&mut self, stage: Stage<'f>) {
+        if let Some(name) = &stage.label.name {
+            self.by_name.entry(name.clone()).or_default().push(self.list.len());
+        }
+        self.list.push(stage);
     }
 
     pub(crate) fn get(&self, index: usize) -> &Stage<'f> {
@@ -117,20 +128,25 @@ impl<'f> Stages<'f> {
     }
 
     /// What a name behind `--from` means in stage `user`.
-    pub(crate) fn resolve(&self, name: &Spanned<Word>, user: usize, scope: &FromScope<'_>) -> Fallible<From> {
+    pub(crate) fn resolve(
+        &self,
+        name: &Spanned<Word>,
+        user: usize,
+        scope: &FromScope<'_>,
+    ) -> Fallible<Named> {
         let text = name.as_str();
         if let Some(index) = index_of(text) {
             return self.by_index(index, name.span);
         }
         // A later stage of that name is an error for the caller to report, not an image.
-        let later = || self.list.iter().position(|stage| has_name(stage, text));
+        let later = || self.of_name(text).first().copied();
         if let Some(stage) = self.latest(text, user).or_else(later) {
-            return Ok(From::Stage(stage));
+            return Ok(Named::Stage(stage));
         }
         match scope.contexts.find(text, scope.target_platform) {
-            Some(context) => Ok(from_context(context)),
-            None if text == SCRATCH => Ok(From::Scratch),
-            None => self.image_reference(text, name.span).map(From::Image),
+            Some(context) => Ok(named_by(context)),
+            None if text == SCRATCH => Ok(Named::Scratch),
+            None => self.image_reference(text, name.span).map(Named::Image),
         }
     }
 
@@ -196,12 +212,17 @@ impl<'f> Stages<'f> {
 
     /// The last of the first `before` stages that has the name.
     fn latest(&self, name: &str, before: usize) -> Option<usize> {
-        self.list[..before].iter().rposition(|stage| has_name(stage, name))
+        self.of_name(name).iter().rfind(|index| **index < before).copied()
     }
 
-    fn by_index(&self, index: u64, span: Span) -> Fallible<From> {
+    /// All stages of a name, in order.
+    pub(crate) fn of_name(&self, name: &str) -> &[usize] {
+        self.by_name.get(&name.to_lowercase()).map_or(&[], Vec::as_slice)
+    }
+
+    fn by_index(&self, index: u64, span: Span) -> Fallible<Named> {
         let found = usize::try_from(index).ok().filter(|index| *index < self.list.len());
-        found.map(From::Stage).ok_or_else(|| {
+        found.map(Named::Stage).ok_or_else(|| {
             let count = self.list.len();
             Finding::new(ErrorKind::StageIndex { index, count }, span)
                 .help("name the stage with `FROM … AS name`")
@@ -225,10 +246,6 @@ fn count_of_stages(count: usize) -> String {
     if count == 1 { "one stage".to_owned() } else { format!("{count} stages") }
 }
 
-fn has_name(stage: &Stage<'_>, name: &str) -> bool {
-    stage.label.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name))
-}
-
 fn index_of(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -237,8 +254,10 @@ fn base_of(context: &NamedContext) -> Base {
     context.image().map_or_else(|| Base::Directory(context.name.clone()), |image| Base::Image(image.clone()))
 }
 
-fn from_context(context: &NamedContext) -> From {
-    context.image().map_or_else(|| From::Directory(context.name.clone()), |image| From::Image(image.clone()))
+fn named_by(context: &NamedContext) -> Named {
+    context
+        .image()
+        .map_or_else(|| Named::Directory(context.name.clone()), |image| Named::Image(image.clone()))
 }
 
 fn read_platform(

@@ -1,7 +1,5 @@
 //! A stage half-way through its instructions.
 
-use std::collections::BTreeSet;
-
 use oci::{Config, DEFAULT_PATH, Platform};
 
 use crate::env::Environment;
@@ -12,7 +10,7 @@ use crate::{HISTORY_COMMENT, HistoryEntry, ImagePath, StepId, UserSpec, Variable
 pub(crate) struct StageState {
     /// The config so far; `rootfs` and `history` stay those of the base image.
     pub(crate) config: Config,
-    /// What this build adds to the history.
+    /// What this stage adds to the history, without the stages below it.
     pub(crate) history: Vec<HistoryEntry>,
     /// ENV and ARG, the last one executed wins.
     pub(crate) env: Environment,
@@ -25,8 +23,6 @@ pub(crate) struct StageState {
     pub(crate) has_cmd: bool,
     /// Whether a WORKDIR of this file was executed, so that relative ones do not depend on the base image.
     pub(crate) has_workdir: bool,
-    /// Directories that are known to exist: those of WORKDIR, and destinations written with a `/` at their end.
-    directories: BTreeSet<ImagePath>,
 }
 
 impl StageState {
@@ -38,8 +34,9 @@ impl StageState {
         if execution.env_value("PATH").is_none() {
             execution.set_env("PATH", DEFAULT_PATH);
         }
-        if !execution.working_dir.is_empty() {
-            execution.working_dir = ImagePath::rooted(&execution.working_dir).to_string();
+        let directory = &mut execution.working_dir;
+        if !directory.is_empty() && !directory.starts_with('/') {
+            *directory = ImagePath::rooted(directory).to_string();
         }
         let mut env = Environment::default();
         env.set_pairs(&execution.env);
@@ -52,7 +49,6 @@ impl StageState {
             platform,
             has_cmd: false,
             has_workdir: false,
-            directories: BTreeSet::new(),
         }
     }
 
@@ -67,10 +63,9 @@ impl StageState {
     /// The state at the beginning of a stage that starts from this one: all is inherited but triggers. The config's variables
     /// are assigned anew, so that an ARG which hid one does so no longer.
     pub(crate) fn derive(&self) -> Self {
-        let mut derived = self.clone();
+        let mut derived = Self { history: Vec::new(), has_cmd: false, ..self.clone() };
         derived.config.execution.on_build.clear();
         derived.env.set_pairs(&self.config.execution.env);
-        derived.has_cmd = false;
         derived
     }
 
@@ -106,14 +101,6 @@ impl StageState {
     pub(crate) fn advance(&mut self, step: StepId, created_by: impl Into<String>) {
         self.step = step;
         self.push_history(created_by.into(), Some(step));
-    }
-
-    pub(crate) fn add_directory(&mut self, path: &ImagePath) {
-        self.directories.extend(std::iter::successors(Some(path.clone()), ImagePath::parent));
-    }
-
-    pub(crate) fn is_directory(&self, path: &ImagePath) -> bool {
-        path.is_root() || self.directories.contains(path)
     }
 
     fn push_history(&mut self, created_by: String, step: Option<StepId>) {

@@ -231,10 +231,14 @@ pub struct Destination {
 /// Whether a destination is a directory by the way it is written.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum DestinationForm {
-    /// It ends in `/` or `/.`, or is `.`: a directory, made if missing.
+    /// It ends in `/` or `/.`, or is `.` or the root, or there is `--parents`: a directory, made if missing.
     Directory,
-    /// A directory if one is there, else the name of the file.
+    /// A directory if one is there, else the name of the file. For a pattern that matches several files it is the same as
+    /// `ExistingDirectory`.
     Open,
+    /// It does not say so, but there are several sources: the step fails unless a directory is there, for else they would
+    /// replace each other. The reference implementation lets them.
+    ExistingDirectory,
 }
 
 /// A file whose content stands in the Dockerfile.

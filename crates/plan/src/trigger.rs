@@ -52,7 +52,7 @@ impl<'f> Trigger<'f> {
         }
         let mut statements = parsed.file.stages.into_iter().flat_map(|stage| stage.instructions);
         let (Some(statement), None) = (statements.next(), statements.next()) else {
-            return Err(wrong("it is not exactly one"));
+            return Err(wrong("it is not exactly one instruction"));
         };
         Ok(Self {
             instruction: Cow::Owned(statement.instruction),

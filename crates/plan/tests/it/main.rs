@@ -1,6 +1,9 @@
 //! Golden cases in `testdata/plan`: a Dockerfile and perhaps `args.txt` (flags of `rbuild build`, one a line) become `plan.txt`
 //! and `findings.txt`. Images are configs in `testdata/plan/.images`.
 
+#![expect(clippy::unwrap_used, reason = "a test binary through and through")]
+
+mod differential;
 mod flags;
 mod images;
 mod properties;
@@ -30,7 +33,7 @@ fn dockerfiles_become_the_plans_beside_them() {
                 (plan.to_string(), shown.collect::<String>())
             }
             Err(errors) => {
-                let shown = errors.iter().map(|e| show(&source, "error", e.kind.code(), e));
+                let shown = errors.iter().map(|e| show(&source, "error", e.kind.code(), e) + &causes(e));
                 (String::new(), shown.collect())
             }
         };
@@ -56,6 +59,11 @@ fn show<K: Display + 'static>(source: &Source, severity: &str, code: &str, findi
         writeln!(text, "  help: {help}").unwrap();
     }
     text
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |source| source.source());
+    sources.map(|source| format!("  because: {source}\n")).collect()
 }
 
 fn first_line(text: &str) -> &str {

@@ -61,3 +61,12 @@ fn lowering_twice_gives_the_same_plan() {
         assert_eq!(first, second, "{name}");
     }
 }
+
+#[test]
+fn thousands_of_stages_need_neither_stack_nor_patience() {
+    let stages = (1..5000).map(|n| format!("FROM s{} AS s{n}\nRUN {n}\nCOPY --from=s0 /a /{n}\n", n - 1));
+    let text: String = std::iter::once("FROM alpine AS s0\n".to_owned()).chain(stages).collect();
+    let file = dockerfile::parse(&Source::new("Dockerfile", text.as_bytes())).file;
+    let plan = plan::lower(&file, &request(""), &mut RecordedImages::default()).unwrap();
+    assert_eq!((plan.steps.len(), plan.output.history.len()), (9999, 9998));
+}

@@ -1,0 +1,155 @@
+//! The differential corpus: config and history of each plan equal those of the reference builder's image.
+//!
+//! Whatever needs a filesystem is the solver's business; everything that an image says of itself is decided here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dockerfile::{Source, Span};
+use oci::{Config, Digest, ImageId, Platform, Reference};
+use plan::{
+    BaseImage, BuildArg, ContextKind, ExtraHost, ImageError, Images, NamedContext, NetworkMode, Output,
+    Request,
+};
+use serde_json::{Value, json};
+use testkit::differential::{Arguments, Case};
+
+/// Cases that build with the reference builder and shall not build here, with a part of the message that says why.
+const REFUSED: [(&str, &str); 1] =
+    [("copy-several-without-slash", "2 sources cannot be copied to one file `/nx`")];
+
+/// Cases where this builder knows better.
+const BETTER: [(&str, &str); 2] = [
+    ("contexts-directory-as-from", "the layer of the directory has its own line of history, in its place"),
+    (
+        "expand-dollar-in-replacement",
+        "`$1` in the replacement of `${V//P/W}` is text, as it is in that of `${V/P/W}`",
+    ),
+];
+
+#[test]
+fn configs_and_histories_are_those_of_the_reference_builder() {
+    let corpus = corpus();
+    let mut differences = Vec::new();
+    let mut compared = 0;
+    for case in Case::all(&corpus).unwrap() {
+        let expected = case.directory.join("expected");
+        if !expected.join("config.json").is_file() {
+            continue;
+        }
+        compared += 1;
+        let refused = REFUSED.iter().find(|(name, _)| *name == case.name);
+        match (lower(&case, &case.directory.join("Dockerfile")), refused) {
+            (Ok(output), None) => {
+                let found = [("config.json", config(&output)), ("history.json", history(&output))]
+                    .into_iter()
+                    .filter_map(|(file, actual)| difference(&expected.join(file), &actual));
+                let found: Vec<_> = found.map(|difference| format!("{}\n{difference}", case.name)).collect();
+                match BETTER.iter().find(|(name, _)| *name == case.name) {
+                    None => differences.extend(found),
+                    Some(_) if !found.is_empty() => {}
+                    Some((name, why)) => differences.push(format!("{name} does not differ, although {why}")),
+                }
+            }
+            (Err(message), Some((_, reason))) if message.contains(reason) => {}
+            (outcome, _) => differences.push(format!("{}: {:?}", case.name, outcome.map(|_| "has a plan"))),
+        }
+    }
+    assert!(compared > 200, "only {compared} cases have a recorded config");
+    assert!(differences.is_empty(), "{} differences\n{}", differences.len(), differences.join("\n"));
+}
+
+fn corpus() -> PathBuf {
+    testkit::golden::testdata().join("../fixtures/differential")
+}
+
+fn difference(expected: &Path, actual: &Value) -> Option<String> {
+    let expected: Value = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
+    (expected != *actual).then(|| format!("- {expected}\n+ {actual}"))
+}
+
+/// As recorded: without times, layers and history.
+fn config(output: &Output) -> Value {
+    let mut config = serde_json::to_value(&output.config).unwrap();
+    for key in ["rootfs", "history", "created"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    config
+}
+
+fn history(output: &Output) -> Value {
+    let inherited = output.config.history.iter().map(|entry| serde_json::to_value(entry).unwrap());
+    let new = output.history.iter().map(|entry| {
+        let mut line = json!({ "comment": entry.comment, "created_by": entry.created_by });
+        if entry.is_empty_layer() {
+            line["empty_layer"] = json!(true);
+        }
+        line
+    });
+    inherited.chain(new).collect()
+}
+
+fn lower(case: &Case, dockerfile: &Path) -> Result<Output, String> {
+    let source = Source::new("Dockerfile", &std::fs::read(dockerfile).unwrap());
+    let parsed = dockerfile::parse(&source);
+    if parsed.has_errors() {
+        return Err(format!("{:?}", parsed.findings));
+    }
+    let mut images = CaseImages { case };
+    let plan = plan::lower(&parsed.file, &request(&case.arguments), &mut images);
+    plan.map(|plan| plan.output).map_err(|errors| errors.iter().map(|e| format!("{e}\n")).collect())
+}
+
+fn request(arguments: &Arguments) -> Request {
+    let environment: &BTreeMap<_, _> = &arguments.environment;
+    let value =
+        |name: &String, given: &Option<String>| given.clone().or_else(|| environment.get(name).cloned());
+    Request {
+        target: arguments.target.clone(),
+        build_args: arguments
+            .build_args
+            .iter()
+            .map(|(name, given)| BuildArg { name: name.clone(), value: value(name, given) })
+            .collect(),
+        platform: None,
+        build_platform: "linux/amd64".parse().unwrap(),
+        named_contexts: arguments.contexts.iter().map(|(name, value)| named_context(name, value)).collect(),
+        labels: arguments.labels.clone().into_iter().collect(),
+        network: NetworkMode::Default,
+        extra_hosts: arguments
+            .hosts
+            .iter()
+            .map(|(name, address)| ExtraHost { name: name.clone(), address: address.parse().unwrap() })
+            .collect(),
+    }
+}
+
+fn named_context(name: &str, value: &str) -> NamedContext {
+    let image = value.strip_prefix("docker-image://").map(|image| Reference::parse(image).unwrap());
+    NamedContext { name: name.to_owned(), kind: image.map_or(ContextKind::Directory, ContextKind::Image) }
+}
+
+/// The images that a case builds first, and imported root filesystems, which say nothing of themselves.
+struct CaseImages<'c> {
+    case: &'c Case,
+}
+
+impl Images for CaseImages<'_> {
+    fn resolve(
+        &mut self,
+        reference: &Reference,
+        platform: &Platform,
+        _: Span,
+    ) -> Result<BaseImage, ImageError> {
+        let name = reference.familiar_repository();
+        let dockerfile = self.case.directory.join("images").join(&name).join("Dockerfile");
+        let config = if dockerfile.is_file() {
+            let output = lower(self.case, &dockerfile).unwrap();
+            let history = serde_json::from_value(history(&output)).unwrap();
+            Config { history, ..output.config }
+        } else {
+            Config::empty(platform)
+        };
+        Ok(BaseImage { image: ImageId::new(Digest::of(config.to_json())), config })
+    }
+}
