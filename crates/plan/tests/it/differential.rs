@@ -59,6 +59,38 @@ fn configs_and_histories_are_those_of_the_reference_builder() {
     assert!(differences.is_empty(), "{} differences\n{}", differences.len(), differences.join("\n"));
 }
 
+/// What the messages of errors begin with that only a filesystem, a process, a secret or an unpacked archive can bring.
+const AT_RUN_TIME: [&str; 10] = [
+    "Internal: rpc error",
+    "cannot copy to non-directory",
+    "cannot replace to directory",
+    "failed to compute cache key",
+    "invalid entry name",
+    "linkat ",
+    "mkdir ",
+    "process \"",
+    "secret ",
+    "unexpected EOF",
+];
+
+#[test]
+fn what_the_reference_builder_refuses_before_it_runs_anything_is_refused() {
+    let mut accepted = Vec::new();
+    let mut refused = 0;
+    for case in Case::all(&corpus()).unwrap() {
+        let Ok(message) = std::fs::read_to_string(case.directory.join("expected/error.txt")) else {
+            continue;
+        };
+        match lower(&case, &case.directory.join("Dockerfile")) {
+            Err(_) => refused += 1,
+            Ok(_) if AT_RUN_TIME.iter().any(|beginning| message.starts_with(beginning)) => {}
+            Ok(_) => accepted.push(format!("{}: {message}", case.name)),
+        }
+    }
+    assert!(refused > 30, "only {refused} cases are refused");
+    assert!(accepted.is_empty(), "these have a plan:\n{}", accepted.concat());
+}
+
 fn corpus() -> PathBuf {
     testkit::golden::testdata().join("../fixtures/differential")
 }
