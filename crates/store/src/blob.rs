@@ -139,7 +139,12 @@ impl Lease {
             return Ok(());
         }
         let layout = self.store().layout();
-        files::create_dir(&layout.unsynced_blobs())?;
+        if files::create_dir(&layout.unsynced_blobs())? {
+            // The first of this boot; what other boots left is worth nothing.
+            for dir in self.store().unsynced_blobs_of_other_boots()? {
+                files::rename(&dir, &self.temporary("unsynced")?)?;
+            }
+        }
         // Never replacing: the one that is there may have been synced in the meantime.
         files::rename_if_absent(file, &layout.unsynced_blob(digest)).map(|_| ())
     }

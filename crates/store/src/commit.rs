@@ -33,16 +33,24 @@ impl Lease {
     /// # Errors
     /// [`Error::MissingLayer`], [`Error::MissingBlob`] if the image needs what is not there; then nothing of it is visible.
     pub fn commit_image(&self, image: &Image, tags: &[Reference]) -> Result<Vec<Option<ImageId>>, Error> {
-        self.pin(&image.needs())?;
+        self.pin_for_commit(image)?;
         let is_known = |known: Image| known.clone().with_manifests_of(image.clone()) == known;
-        if !self.known_image(image)?.is_some_and(is_known) {
+        if self.known_image(image)?.is_some_and(is_known) {
+            self.store().settle_names(Names::Images)?;
+        } else {
             self.make_durable(image)?;
             self.write_image(image)?;
         }
-        let gc = self.store().gc_shared()?;
-        self.pin_under(&gc, &[Object::Image(image.id.clone())])?;
-        drop(gc);
         tags.iter().map(|tag| self.set_tag(tag, &image.id)).collect()
+    }
+
+    /// Pins what the image needs, and the image itself, which need not be there yet: once written, it must stay until its tags are.
+    fn pin_for_commit(&self, image: &Image) -> Result<(), Error> {
+        let gc = self.store().gc_shared()?;
+        let mut pins = image.needs();
+        pins.iter().try_for_each(|object| self.store().require(object))?;
+        pins.push(Object::Image(image.id.clone()));
+        self.pin_under(&gc, &pins)
     }
 
     /// The image as it is in the store, if its layers are the given ones. A damaged file is written anew.
@@ -55,9 +63,6 @@ impl Lease {
     }
 
     fn write_image(&self, image: &Image) -> Result<(), Error> {
-        let gc = self.store().gc_shared()?;
-        self.pin_under(&gc, &[Object::Image(image.id.clone())])?;
-        drop(gc);
         // Under the directory's lock, so that two processes that each learned of a manifest both keep theirs.
         self.store().change_names(Names::Images, || {
             let image = match self.known_image(image)? {

@@ -53,16 +53,15 @@ mod tests {
         check("", expect!["%"]);
         check("..", expect!["%2E."]);
         check("ä+~%", expect!["%C3%A4%2B%7E%25"]);
-        check(
-            &"x".repeat(300),
-            expect![
-                "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx~68ce0ba11faf67f1b4e86d70cdd87a37b54db35c5a49ccc4a6d4f16efb1b11d9"
-            ],
-        );
+        let shortened = encode(&"x".repeat(300));
+        expect!["xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx~0d4e2ca9e9cbced7a7a5380eb29e1a3783b9b6d0db72de36a1051038e1c1fbc7"].assert_eq(&shortened);
     }
 
     /// The inverse, which exists for every name that was not shortened.
     fn decode(name: &str) -> Option<String> {
+        if name.contains('~') {
+            return None;
+        }
         if name == "%" {
             return Some(String::new());
         }
@@ -71,7 +70,6 @@ mod tests {
         while let [first, tail @ ..] = rest {
             rest = tail;
             match first {
-                b'~' => return None,
                 b'+' => bytes.push(b'/'),
                 b'%' => {
                     let (hex, tail) = rest.split_at(2);

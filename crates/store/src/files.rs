@@ -64,11 +64,15 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<OsString>, Error> {
     Ok(names)
 }
 
+/// Writes a private file that did not exist.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    create_file(path)?.write_all(bytes).map_err(Error::at("write", path))
+}
+
 /// Puts `bytes` at `target` in one step, by way of `temporary`, which lies on the same file system in the caller's own area. Not synced:
 /// readers must be able to tell a torn file from a whole one.
 pub(crate) fn replace(target: &Path, temporary: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut file = create_file(temporary)?;
-    file.write_all(bytes).map_err(Error::at("write", temporary))?;
+    write_new(temporary, bytes)?;
     rename(temporary, target)
 }
 

@@ -89,6 +89,22 @@ pub enum Finding<E> {
     /// A layer that a power cut left unfinished.
     #[error("layer {0} was left unfinished")]
     LayerUnfinished(LayerId),
+    /// A layer's compressed form is gone; the layer has others.
+    #[error("layer {layer} has lost its compressed form {blob}")]
+    LayerLacksBlob {
+        /// Which one.
+        layer: LayerId,
+        /// What is not there, or damaged.
+        blob: Digest,
+    },
+    /// A layer's only form was a compressed one, and is gone.
+    #[error("layer {layer} has lost its only form, {blob}")]
+    LayerLost {
+        /// Which one.
+        layer: LayerId,
+        /// What is not there, or damaged.
+        blob: Digest,
+    },
     /// A record that is damaged, or whose result is gone.
     #[error("cache record {0} is of no use")]
     RecordUseless(RecordKey),
@@ -111,11 +127,13 @@ impl<E> Finding<E> {
             Self::BlobChanged { .. }
             | Self::BlobUnreadable { .. }
             | Self::LayerDamaged { .. }
+            | Self::LayerLost { .. }
             | Self::ImageMalformed(_)
             | Self::ImageLacks { .. }
             | Self::TagMalformed(_)
             | Self::TagDangling { .. } => Severity::Damage,
             Self::LayerUnfinished(_)
+            | Self::LayerLacksBlob { .. }
             | Self::RecordUseless(_)
             | Self::ReportMalformed(_)
             | Self::Leftover(_)
@@ -291,10 +309,34 @@ impl<E: Send> Check<'_, E> {
             }
         }
         for id in self.store.layer_ids()? {
-            if self.store.layer(&id)?.is_none() {
-                let path = self.store.layout().layer(&id);
-                self.found(Finding::LayerUnfinished(id), Repair::Remove(path))?;
+            match self.store.layer(&id)? {
+                Some(layer) => self.layer_blobs(&layer)?,
+                None => {
+                    let path = self.store.layout().layer(&id);
+                    self.found(Finding::LayerUnfinished(id), Repair::Remove(path))?;
+                }
             }
+        }
+        Ok(())
+    }
+
+    fn layer_blobs(&mut self, layer: &Layer) -> Result<(), Error> {
+        let mut lost = Vec::new();
+        for blob in layer.blobs() {
+            if self.is_missing(&Object::Blob(blob.digest.clone()))? {
+                lost.push(blob);
+            }
+        }
+        if lost.len() < layer.blobs().len() || layer.is_unpacked() {
+            for blob in lost {
+                let finding =
+                    Finding::LayerLacksBlob { layer: layer.id().clone(), blob: blob.digest.clone() };
+                self.found(finding, Repair::Remove(layer.blob_marker(blob)))?;
+            }
+        } else if let Some(blob) = lost.first() {
+            self.bad.insert(Object::Layer(layer.id().clone()));
+            let finding = Finding::LayerLost { layer: layer.id().clone(), blob: blob.digest.clone() };
+            self.found(finding, Repair::MoveAside(layer.dir().to_path_buf()))?;
         }
         Ok(())
     }
@@ -385,7 +427,12 @@ impl<E: Send> Check<'_, E> {
     fn leftovers(&mut self) -> Result<(), Error> {
         let mut dead = stale_step_locks(self.store)?;
         dead.extend(self.store.old_flags()?);
-        dead.extend(self.store.unsynced_blobs_of_other_boots()?);
+        for dir in self.store.unsynced_blobs_of_other_boots()? {
+            // Without blobs it takes no space worth a word; the next prune takes it.
+            if !files::names(&dir)?.is_empty() {
+                dead.push(dir);
+            }
+        }
         for path in dead {
             self.found(Finding::Leftover(path.clone()), Repair::Remove(path))?;
         }

@@ -179,6 +179,16 @@ impl Layer {
         }
     }
 
+    /// Whether it has a form besides its compressed ones.
+    pub(crate) fn is_unpacked(&self) -> bool {
+        self.has_fs || self.has_tar
+    }
+
+    /// Forgets a compressed form.
+    pub(crate) fn blob_marker(&self, blob: &LayerBlob) -> PathBuf {
+        self.dir.join(blob.file_name())
+    }
+
     /// Says that a sync has covered a part.
     pub(crate) fn mark_synced(&self, part: Part) -> Result<(), Error> {
         files::touch(&self.dir.join(part.synced_marker()))
@@ -327,8 +337,7 @@ impl Lease {
             return Err(Error::NoEntries(id.clone()));
         }
         let meta = serde_json::to_vec(facts).expect("numbers and digests always serialise");
-        let meta_path = draft.dir.join(META);
-        fs::write(&meta_path, meta).map_err(Error::at("write", &meta_path))?;
+        files::write_new(&draft.dir.join(META), &meta)?;
         draft.mark(self.store().layout().boot())?;
 
         let gc = self.store().gc_shared()?;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use oci::{Digest, ImageId, LayerId};
 
 use crate::envelope::Envelope;
-use crate::{Error, LogId, Object, PrunePolicy, RecordKey, Retain, Store, files, log};
+use crate::{Error, Kind, LogId, Object, PrunePolicy, RecordKey, Retain, Store, files, log};
 
 /// The result of marking.
 #[derive(Debug, Default)]
@@ -44,6 +44,24 @@ impl Marks {
             Object::Blob(digest) => drop(self.blobs.insert(digest)),
             Object::Image(id) => drop(self.images.insert(id)),
             Object::Log(id) => drop(self.logs.insert(id)),
+        }
+    }
+
+    /// Whether a log, a build report or a stat cache stays.
+    pub(crate) fn keeps_small_file(
+        &self,
+        policy: &PrunePolicy,
+        kind: Kind,
+        path: &Path,
+    ) -> Result<bool, Error> {
+        let name = path.file_name().unwrap_or_default();
+        match kind {
+            Kind::Reports => Ok(self.reports.contains(name)),
+            Kind::Logs => {
+                let id = name.to_str().and_then(|name| name.parse().ok());
+                Ok(id.is_some_and(|id| self.logs.contains(&id)) || policy.logs.keeps_file(path)?)
+            }
+            _ => policy.contexts.keeps_file(path),
         }
     }
 

@@ -47,6 +47,8 @@ pub struct PrunePolicy {
     pub logs: Retain,
     /// Stat caches of contexts.
     pub contexts: Retain,
+    /// What a repair moved aside.
+    pub damaged: Retain,
 }
 
 impl PrunePolicy {
@@ -60,6 +62,7 @@ impl PrunePolicy {
             reports: Retain::All,
             logs: Retain::Nothing,
             contexts: Retain::All,
+            damaged: Retain::All,
         }
     }
 
@@ -73,6 +76,7 @@ impl PrunePolicy {
             reports: Retain::Nothing,
             logs: Retain::Nothing,
             contexts: Retain::Nothing,
+            damaged: Retain::Nothing,
         }
     }
 }
@@ -96,6 +100,8 @@ pub enum Kind {
     Reports,
     /// Stat caches of contexts.
     Contexts,
+    /// What a repair moved aside.
+    Damaged,
     /// Lock files nobody holds.
     Locks,
     /// What dead processes left.
@@ -249,26 +255,15 @@ impl Sweep<'_> {
     }
 
     fn small_files(&mut self, marks: &Marks, policy: &PrunePolicy) -> Result<(), Error> {
-        let layout = self.store.layout();
-        let is_marked = |name: &OsStr| {
-            let id = name.to_str().and_then(|name| name.parse().ok());
-            id.is_some_and(|id| marks.logs.contains(&id))
-        };
-        for (kind, dir, retain) in [
-            (Kind::Logs, "logs", policy.logs),
-            (Kind::Reports, "builds", Retain::Nothing),
-            (Kind::Contexts, "contexts", policy.contexts),
-        ] {
-            for name in files::names(&layout.dir(dir))? {
-                let path = layout.dir(dir).join(&name);
-                let is_needed = match kind {
-                    Kind::Logs => is_marked(&name),
-                    Kind::Reports => marks.reports.contains(&name),
-                    _ => false,
-                };
-                if !is_needed && !retain.keeps_file(&path)? {
-                    self.remove_small(kind, &path)?;
-                }
+        for (kind, path) in small_files(self.store)? {
+            if !marks.keeps_small_file(policy, kind, &path)? {
+                self.remove_small(kind, &path)?;
+            }
+        }
+        for name in files::names(&self.store.layout().dir("damaged"))? {
+            let path = self.store.layout().dir("damaged").join(name);
+            if !policy.damaged.keeps_file(&path)? {
+                self.trash.discard(Kind::Damaged, path, &mut self.pruned)?;
             }
         }
         Ok(())
@@ -313,6 +308,16 @@ impl Sweep<'_> {
         }
         Ok(())
     }
+}
+
+/// The logs, build reports and stat caches of a store.
+pub(crate) fn small_files(store: &Store) -> Result<Vec<(Kind, PathBuf)>, Error> {
+    let mut found = Vec::new();
+    for (kind, dir) in [(Kind::Logs, "logs"), (Kind::Reports, "builds"), (Kind::Contexts, "contexts")] {
+        let dir = store.layout().dir(dir);
+        found.extend(files::names(&dir)?.into_iter().map(|name| (kind, dir.join(name))));
+    }
+    Ok(found)
 }
 
 /// The files of step locks that nobody holds: their holders died.

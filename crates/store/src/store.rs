@@ -41,7 +41,10 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_in_boot(root: &Path, boot: BootId) -> Result<Self, Error> {
         let store = Self { layout: Arc::new(Layout::open(root, boot)?) };
-        lease::drop_dead(store.layout(), lease::Amount::Bounded)?;
+        if let Err(error) = lease::drop_dead(store.layout(), lease::Amount::Bounded) {
+            // No reason to refuse the store: what cannot be removed is in nobody's way.
+            tracing::warn!(%error, "leftovers of dead processes stay");
+        }
         Ok(store)
     }
 

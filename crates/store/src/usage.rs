@@ -1,14 +1,13 @@
 //! What takes how much space: real blocks of everything, and how much of it is shared.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsStr;
 
 use oci::{Digest, ImageId, LayerId, Reference};
 use rayon::prelude::*;
 
 use crate::layout;
 use crate::mark::Marks;
-use crate::prune::stale_step_locks;
+use crate::prune::{small_files, stale_step_locks};
 use crate::{CacheMountInfo, Error, Kind, Object, PrunePolicy, Store, Tally, files, lease};
 
 /// The space of a whole store.
@@ -121,21 +120,15 @@ impl Measure<'_> {
             let bytes = files::disk_bytes(&self.store.layout().record(&key))?;
             self.add(Kind::Records, bytes, marks.records.contains(&key));
         }
-        let is_log = |name: &OsStr| name.to_str().and_then(|name| name.parse().ok());
-        for (kind, dir) in [(Kind::Logs, "logs"), (Kind::Reports, "builds"), (Kind::Contexts, "contexts")] {
-            for name in files::names(&self.store.layout().dir(dir))? {
-                let path = self.store.layout().dir(dir).join(&name);
-                let is_needed = match kind {
-                    Kind::Logs => {
-                        is_log(&name).is_some_and(|id| marks.logs.contains(&id))
-                            || policy.logs.keeps_file(&path)?
-                    }
-                    Kind::Reports => marks.reports.contains(&name),
-                    _ => policy.contexts.keeps_file(&path)?,
-                };
-                let bytes = files::disk_bytes(&path)?;
-                self.add(kind, bytes, is_needed);
-            }
+        for (kind, path) in small_files(self.store)? {
+            let is_needed = marks.keeps_small_file(policy, kind, &path)?;
+            let bytes = files::disk_bytes(&path)?;
+            self.add(kind, bytes, is_needed);
+        }
+        for name in files::names(&self.store.layout().dir("damaged"))? {
+            let path = self.store.layout().dir("damaged").join(name);
+            let bytes = files::disk_bytes(&path)?;
+            self.add(Kind::Damaged, bytes, policy.damaged.keeps_file(&path)?);
         }
         Ok(())
     }
