@@ -10,6 +10,36 @@
 //!   does not use is in it, so that equal steps are equal values.
 //! * **The config**: ENV, LABEL, CMD and the like are a fold over the stage's config and make no step. Changing a LABEL
 //!   changes no step.
+//!
+//! ```
+//! use plan::{BaseImage, ImageError, ImageErrorCause, Images, NetworkMode, Op, Request};
+//!
+//! struct NoImages;
+//!
+//! impl Images for NoImages {
+//!     fn resolve(&mut self, name: &oci::Reference, _: &oci::Platform, _: dockerfile::Span) -> Result<BaseImage, ImageError> {
+//!         let message = format!("there is no `{name}`");
+//!         Err(ImageError { cause: ImageErrorCause::NotFound, message, notes: Vec::new(), help: None })
+//!     }
+//! }
+//!
+//! let source = dockerfile::Source::new("Dockerfile", b"FROM scratch\nARG DIR=/srv\nCOPY app $DIR/\nCMD [\"/srv/app\"]\n");
+//! let request = Request {
+//!     target: None,
+//!     build_args: Vec::new(),
+//!     platform: None,
+//!     build_platform: "linux/amd64".parse()?,
+//!     named_contexts: Vec::new(),
+//!     labels: Vec::new(),
+//!     network: NetworkMode::Default,
+//!     extra_hosts: Vec::new(),
+//! };
+//! let plan = plan::lower(&dockerfile::parse(&source).file, &request, &mut NoImages).expect("nothing is wrong");
+//! let Op::Copy(copy) = &plan.step(plan.output.step).op else { panic!("CMD is no step") };
+//! assert_eq!(copy.destination.path.as_str(), "/srv");
+//! assert_eq!(plan.output.config.execution.cmd, Some(vec!["/srv/app".to_owned()]));
+//! # Ok::<(), oci::PlatformError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

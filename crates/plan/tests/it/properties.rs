@@ -70,3 +70,30 @@ fn thousands_of_stages_need_neither_stack_nor_patience() {
     let plan = plan::lower(&file, &request(""), &mut RecordedImages::default()).unwrap();
     assert_eq!((plan.steps.len(), plan.output.history.len()), (9999, 9998));
 }
+
+/// Every file with one line left out, and with each two neighbours swapped.
+#[test]
+fn damaged_files_have_a_plan_or_errors_but_no_panic() {
+    let mut lowered = 0;
+    for case in testkit::golden::directories("plan") {
+        let text = case.read("Dockerfile");
+        let lines: Vec<_> = text.split_inclusive('\n').collect();
+        let flags = case.read_if_present("args.txt").unwrap_or_default();
+        for at in 0..lines.len() {
+            let without: String = [&lines[..at], &lines[at + 1..]].concat().concat();
+            let mut swapped = lines.clone();
+            swapped.swap(at, (at + 1) % lines.len());
+            for text in [without, swapped.concat()] {
+                let file = dockerfile::parse(&Source::new("Dockerfile", text.as_bytes())).file;
+                match plan::lower(&file, &request(&flags), &mut RecordedImages::default()) {
+                    Ok(plan) => assert!(plan.output.step.index() < plan.steps.len(), "{}: {text}", case.name),
+                    Err(errors) => {
+                        assert!(!errors.is_empty(), "{}: no plan and no reason: {text}", case.name)
+                    }
+                }
+                lowered += 1;
+            }
+        }
+    }
+    assert!(lowered > 1000);
+}
