@@ -30,7 +30,18 @@ mod tar;
 mod assemble;
 mod find;
 
+mod parallel;
+mod receive;
+
+pub mod import;
+pub mod load;
+pub mod pull;
+
 pub use assemble::{AssembleOptions, Assembled, Contents, MAX_LAYERS, assemble};
 pub use error::Error;
 pub use find::{FindError, LocalImage, find, local};
+pub use import::import;
 pub use layers::{Layers, TarRead};
+pub use load::load;
+pub use pull::pull;
+pub use receive::{DescriptorError, ReceiveError};

@@ -56,29 +56,52 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// Writes down what is read.
+/// Writes down what is read. A failure, which whoever reads through this may wrap as he likes, is kept apart.
 pub(crate) struct Copying<R, W> {
     from: R,
     to: W,
+    failure: Option<io::Error>,
 }
+
+/// Stands for an error that [`Copying`] keeps.
+#[derive(Debug, thiserror::Error)]
+#[error("reading has failed")]
+struct Failed;
 
 impl<R: Read, W: Write> Copying<R, W> {
     pub(crate) fn new(from: R, to: W) -> Self {
-        Self { from, to }
+        Self { from, to, failure: None }
     }
 
-    /// Copies what is left.
+    /// The first failure of reading or writing.
+    pub(crate) fn failure(self) -> Option<io::Error> {
+        self.failure
+    }
+
+    /// Copies what is left; gives the first failure of all reading and writing.
     pub(crate) fn finish(mut self) -> io::Result<W> {
-        io::copy(&mut self, &mut io::sink())?;
-        self.to.flush()?;
-        Ok(self.to)
+        let copied = io::copy(&mut self, &mut io::sink()).map(|_| ());
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => copied.and_then(|()| self.to.flush()).map(|()| self.to),
+        }
     }
 }
 
 impl<R: Read, W: Write> Read for Copying<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(buffer)?;
-        self.to.write_all(&buffer[..read])?;
-        Ok(read)
+        if self.failure.is_some() {
+            return Err(io::Error::other(Failed));
+        }
+        let copied =
+            self.from.read(buffer).and_then(|read| self.to.write_all(&buffer[..read]).map(|()| read));
+        copied.map_err(|error| {
+            let kind = error.kind();
+            if kind == io::ErrorKind::Interrupted {
+                return error;
+            }
+            self.failure = Some(error);
+            io::Error::new(kind, Failed)
+        })
     }
 }

@@ -23,6 +23,20 @@ const BLOCKS_AT_ONCE: usize = 8;
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
 
+/// Counts the changes after which the same tar gives other compressed bytes: of codec libraries, levels or block sizes. Compressed forms
+/// are kept under it.
+pub const VERSION: u32 = 1;
+
+/// The level that [`compress`] uses; 0 for no compression.
+#[must_use]
+pub fn level(compression: Compression) -> i32 {
+    match compression {
+        Compression::None => 0,
+        Compression::Gzip => GZIP_LEVEL.cast_signed(),
+        Compression::Zstd => ZSTD_LEVEL,
+    }
+}
+
 /// Magic, deflate, no flags, no time, no extra flags, unknown system: nothing that could differ between machines.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// An empty last deflate block.
