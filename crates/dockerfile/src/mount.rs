@@ -32,7 +32,9 @@ pub(crate) fn mount(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Span
         return None;
     }
     let mount = MountFlag { fields };
-    check_type(&mount, scope);
+    if check_type(&mount, scope).is_some_and(needs_target) && mount.fields.len() == parts.len() {
+        check_target(&mount, value, scope);
+    }
     Some(Spanned::new(mount, value.span))
 }
 
@@ -85,8 +87,8 @@ pub(crate) fn no_variable(value: &str, span: Span, scope: &mut Scope<'_>) -> Spa
     Spanned::new(Word::new(value), span)
 }
 
-/// Checks the type, the sharing mode, and whether the keys fit, as far as no variable hides it.
-fn check_type(mount: &MountFlag, scope: &mut Scope<'_>) {
+/// Checks the type, the sharing mode, and whether the keys fit, as far as no variable hides it. Gives the type if it is known.
+fn check_type(mount: &MountFlag, scope: &mut Scope<'_>) -> Option<MountType> {
     if let Some(sharing) = constant(mount, MountKey::Sharing)
         && sharing.as_str().parse::<CacheSharing>().is_err()
     {
@@ -95,12 +97,13 @@ fn check_type(mount: &MountFlag, scope: &mut Scope<'_>) {
     }
     let kind = match mount.value(MountKey::Type) {
         None => MountType::Bind,
-        Some(word) if word.as_str().contains('$') => return,
+        Some(word) if word.as_str().contains('$') => return None,
         Some(word) => match word.as_str().parse() {
             Ok(kind) => kind,
             Err(UnknownName) => {
                 let names = MountType::ALL.map(MountType::as_str);
-                return scope.report(no_such(Code::UnknownMountType, "mount type", word, &names));
+                scope.report(no_such(Code::UnknownMountType, "mount type", word, &names));
+                return None;
             }
         },
     };
@@ -108,19 +111,19 @@ fn check_type(mount: &MountFlag, scope: &mut Scope<'_>) {
         let message = format!("a mount of type `{kind}` has no `{}`", field.key.node);
         scope.report(Finding::new(Code::UnknownMountKey, field.key.span, message));
     }
-    let needs_target = matches!(kind, MountType::Bind | MountType::Cache | MountType::Tmpfs);
-    if needs_target && !mount.fields.iter().any(|field| field.key.node == MountKey::Target) {
-        missing_target(mount, kind, scope);
-    }
+    Some(kind)
 }
 
-fn missing_target(mount: &MountFlag, kind: MountType, scope: &mut Scope<'_>) {
-    let Some(first) = mount.fields.first() else { return };
-    let last = mount.fields.last().unwrap_or(first);
-    let end = last.value.as_ref().map_or(last.key.span, |value| value.span);
-    let message = format!("a mount of type `{kind}` needs a target");
-    let finding = Finding::new(Code::InvalidMount, first.key.span.to(end), message);
-    scope.report(finding.with_help("add `target=/path`"));
+fn needs_target(kind: MountType) -> bool {
+    matches!(kind, MountType::Bind | MountType::Cache | MountType::Tmpfs)
+}
+
+/// Reports a mount without a target, unless one of its fields was not understood and may have been it.
+fn check_target(mount: &MountFlag, value: &FlagValue<'_>, scope: &mut Scope<'_>) {
+    if mount.fields.iter().all(|field| field.key.node != MountKey::Target) {
+        let finding = Finding::new(Code::InvalidMount, value.span, "this mount needs a target");
+        scope.report(finding.with_help("add `target=/path`"));
+    }
 }
 
 /// The value of `key`, unless it holds a variable.

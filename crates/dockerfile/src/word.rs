@@ -361,7 +361,7 @@ fn double_quoted(input: &str, mode: Mode) -> Lexed<'_, Part> {
         let (rest, part) = match left.chars().next() {
             Some('$') => dollar(left, mode)?,
             Some(c) if c == mode.escape => escaped_in_quotes(left, mode)?,
-            _ => literal(left, Mode { quotes: Quotes::Special, ..mode }, None)?,
+            _ => literal(left, Mode { quotes: Quotes::Text, ..mode }, Some('"'))?,
         };
         parts.push(part);
         left = rest;
@@ -412,8 +412,8 @@ fn variable(start: &str, rest: &str, name: &str, operator: Operator) -> Variable
 /// Only digits, or letters, digits and `_`, or one special character.
 fn name(input: &str) -> Lexed<'_, &str> {
     alt((
-        take_while1(char::is_numeric),
-        take_while1(|c: char| c.is_alphanumeric() || c == '_'),
+        take_while1(|c: char| c.is_ascii_digit()),
+        take_while1(|c: char| c.is_alphabetic() || c.is_ascii_digit() || c == '_'),
         take_while_m_n(1, 1, |c| matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!')),
     ))
     .parse(input)
@@ -450,6 +450,10 @@ fn sign(input: &str) -> Lexed<'_, Sign> {
 
 /// The sign behind the name and the words it takes, up to the closing brace.
 fn operator<'a>(input: &'a str, start: &'a str, mode: Mode) -> Lexed<'a, Operator> {
+    if input.starts_with(['"', '\'']) {
+        // `"${A"`: the brace was forgotten, no modifier was meant.
+        return Err(fault(start, Kind::MissingBrace));
+    }
     let (mut input, sign) = sign(input)?;
     let mut pattern = Vec::new();
     if let Sign::Replace(_) = sign {

@@ -85,6 +85,7 @@ fn quotes_and_escapes() {
         r#""a $b \" \$ \\ \n""#,
         expect![[r#"double("a " b " " esc(") " " esc($) " " esc(\) " " esc(\) "n")"#]],
     );
+    check("\"it's '$a'\"", expect![[r#"double("it's '" a "'")"#]]);
     check(r"\$V \n \", expect![[r#"esc($) "V " esc(n) " ""#]]);
     check_with("`$V \\n C:\\x", Escape::Backtick, expect![[r#"esc($) "V \\n C:\\x""#]]);
 }
@@ -96,6 +97,7 @@ fn what_is_not_well_formed_says_where() {
     check("x${", expect!["1: `${` is never closed by `}`"]);
     check("x${a", expect!["1: `${` is never closed by `}`"]);
     check("x${a:-b", expect!["1: `${` is never closed by `}`"]);
+    check("\"x${a\"", expect!["2: `${` is never closed by `}`"]);
     check("${}", expect!["0: a variable name must follow `${`"]);
     check("${:x}", expect!["0: a variable name must follow `${`"]);
     check("${{x}", expect!["0: a variable name must follow `${`"]);
