@@ -117,6 +117,10 @@ fn a_part_from_another_offset_is_not_used() {
         let range = format!("bytes {}-{}/{}", from - 5, bytes.len() - 1, bytes.len());
         (206, Some(range), bytes[from - 5..].to_vec())
     });
+    check_second_answer(|bytes, from| {
+        let range = format!("bytes {}-{}/{}", from + 5, bytes.len() - 1, bytes.len());
+        (206, Some(range), bytes[from + 5..].to_vec())
+    });
     check_second_answer(|bytes, from| (206, None, bytes[from..].to_vec()));
     check_second_answer(|bytes, from| (206, Some(format!("bytes {from}-/999")), bytes[from..].to_vec()));
 }

@@ -195,6 +195,22 @@ fn a_name_that_changes_its_address_gains_nothing() {
 }
 
 #[test]
+fn a_registry_whose_name_turns_inward_is_trusted_with_no_more() {
+    let (registry, inside) = (Registry::start(), Registry::start());
+    registry.add_image("a", "latest", "linux/amd64", &[b"layer"]);
+    let location = format!("http://inside.test:{}/stolen", inside.port());
+    registry.on("/v2/a/blobs/", move |_, exchange| exchange.redirect(&location));
+    let names = Zone::new(&[
+        ("registry.test", &[Reach::Public, Reach::Loopback]),
+        ("inside.test", &[Reach::Loopback]),
+    ]);
+    let reference = oci::Reference::parse(&format!("registry.test:{}/a", registry.port())).unwrap();
+    let error = pull(&Setup { names, ..setup() }.client().0, &reference).unwrap_err();
+    assert!(error.ends_with("`inside.test` is the inner address 127.0.0.1"), "{error}");
+    assert_eq!(inside.requests().len(), 0);
+}
+
+#[test]
 fn a_token_realm_may_not_lead_inward() {
     let registry = Registry::start();
     registry.on("/v2/a/", |_, exchange| {
