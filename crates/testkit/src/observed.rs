@@ -4,8 +4,8 @@
 //! in memory, since listing a tree needs no file system, no privilege and no clean-up. Three texts come out:
 //!
 //! * **tree**: one line per path of the root filesystem, as a process in it would see it, sorted by bytes:
-//!   `path type mode uid:gid [size digest] [-> target] [dev=major:minor] [hardlink=first-path] [xattr.NAME=value]…`.
-//!   Types are those of `find -type`. Blanks, control characters, backslashes and bytes beyond ASCII are `\xNN`. Modification times are
+//!   `path type mode uid:gid [size content] [-> target] [dev=major:minor] [hardlink=first-path] [xattr.NAME=value]…`.
+//!   Types are those of `find -type`. The content of a short text file is given as a quoted string, any other as a digest. Blanks, control characters, backslashes and bytes beyond ASCII are `\xNN`. Modification times are
 //!   left out. `/` itself is listed with the attributes of the last layer that has an entry for it, else 0755 0:0.
 //! * **config**: `architecture`, `os`, `author` and `config` of the image config, keys sorted, times left out.
 //! * **history**: `created_by`, `comment`, `empty_layer` and `author` of every entry that has a `created_by`. (One without

@@ -37,9 +37,10 @@ fn line(
     fields.push(format!("{mode:04o} {}:{}", node.uid, node.gid));
     match &node.kind {
         Kind::Directory | Kind::Fifo => {}
-        Kind::File { size, digest } => fields.push(match known.get(digest) {
-            Some(name) => format!("<{name}>"),
-            None => format!("{size} {digest}"),
+        Kind::File { size, digest, text } => fields.push(match (known.get(digest), text) {
+            (Some(name), _) => format!("<{name}>"),
+            (None, Some(text)) => format!("{size} {text:?}"),
+            (None, None) => format!("{size} {digest}"),
         }),
         Kind::Symlink { target } => fields.push(format!("-> {}", escaped(target))),
         Kind::CharDevice(device) | Kind::BlockDevice(device) => {
