@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "podman",
     "runc",
     "umoci",
+    "xz-utils",
 ];
 
 /// A package script that starts a service would start it on the machine, outside of every namespace.
