@@ -62,7 +62,8 @@ enum Operand {
 
 const USER: u32 = 0o4700;
 const GROUP: u32 = 0o2070;
-const OTHERS: u32 = 0o1007;
+const OTHERS: u32 = 0o0007;
+const STICKY: u32 = 0o1000;
 
 impl Mode {
     /// Reads an octal number or symbolic clauses.
@@ -109,13 +110,21 @@ impl Action {
         match self.operator {
             Operator::Add => mode | bits,
             Operator::Remove => mode & !bits,
-            // The class's setuid, setgid or sticky bit goes as well unless it is named, of directories too (BSD's setmode).
+            // The class's setuid or setgid bit goes as well unless it is named, of directories too (BSD's setmode).
             Operator::Set => (mode & !self.who) | bits,
         }
     }
 }
 
 impl Operand {
+    /// The sticky bit belongs to no class: `t` reaches it for any but others alone, and nothing else touches it.
+    fn sticky_for(self, who: u32) -> u32 {
+        match self {
+            Self::Bits { bits, .. } if bits & STICKY != 0 && who & !OTHERS != 0 => STICKY,
+            _ => 0,
+        }
+    }
+
     fn bits(self, mode: u32, kind: EntryKind) -> u32 {
         match self {
             Self::Bits { bits, conditional_execute } => {
@@ -133,7 +142,7 @@ fn parse_clause(clause: &str, actions: &mut Vec<Action>) -> Option<()> {
     let start = clause.find(operators)?;
     let mut who = clause[..start].chars().try_fold(0, |who, c| Some(who | class(c)?))?;
     if who == 0 {
-        who = ALL_BITS;
+        who = USER | GROUP | OTHERS;
     }
     let mut rest = &clause[start..];
     while let Some(first) = rest.chars().next() {
@@ -144,8 +153,9 @@ fn parse_clause(clause: &str, actions: &mut Vec<Action>) -> Option<()> {
         };
         let operand = &rest[1..];
         let end = operand.find(operators).unwrap_or(operand.len());
-        actions.push(Action { who, operator, operand: parse_operand(&operand[..end])? });
-        rest = &operand[end..];
+        let (operand, end) = (parse_operand(&operand[..end])?, end + 1);
+        actions.push(Action { who: who | operand.sticky_for(who), operator, operand });
+        rest = &rest[end..];
     }
     Some(())
 }
@@ -155,7 +165,7 @@ fn class(c: char) -> Option<u32> {
         'u' => Some(USER),
         'g' => Some(GROUP),
         'o' => Some(OTHERS),
-        'a' => Some(ALL_BITS),
+        'a' => Some(USER | GROUP | OTHERS),
         _ => None,
     }
 }
@@ -175,7 +185,7 @@ fn parse_operand(text: &str) -> Option<Operand> {
             'w' => bits |= 0o222,
             'x' => bits |= 0o111,
             's' => bits |= 0o6000,
-            't' => bits |= 0o1000,
+            't' => bits |= STICKY,
             'X' => conditional_execute = true,
             _ => return None,
         }
@@ -226,6 +236,16 @@ mod tests {
         check("u+x-w", 0o600, EntryKind::File, expect!["0500"]);
         check("u+s,g+s,+t", 0o755, EntryKind::File, expect!["7755"]);
         check("u=rx", 0o4755, EntryKind::File, expect!["0555"]);
+        check("u=rw,g=u,o=g-w", 0o754, EntryKind::File, expect!["0664"]);
+    }
+
+    #[test]
+    fn the_sticky_bit_belongs_to_no_class() {
+        check("g+s,o+t", 0o754, EntryKind::File, expect!["2754"]);
+        check("u+t", 0o644, EntryKind::File, expect!["1644"]);
+        check("a=rx", 0o1777, EntryKind::Directory, expect!["1555"]);
+        check("a=rxt", 0o777, EntryKind::Directory, expect!["1555"]);
+        check("-t", 0o1777, EntryKind::Directory, expect!["0777"]);
     }
 
     #[test]
