@@ -1,7 +1,7 @@
 //! A layer list as one detached mount.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sys::mount::{self, Attributes, Depth, Filesystem};
 
@@ -65,8 +65,8 @@ fn overlay(layers: &Layers, attributes: Attributes) -> Result<OwnedFd, SandboxEr
     configured().map_err(|source| failed(Some(&filesystem), source))
 }
 
-fn open(path: &PathBuf) -> Result<OwnedFd, SandboxError> {
-    mount::open_path(path).map_err(|source| SandboxError::Layer { path: path.clone(), source })
+fn open(path: &Path) -> Result<OwnedFd, SandboxError> {
+    mount::open_path(path).map_err(|source| SandboxError::Layer { path: path.to_owned(), source })
 }
 
 /// A name for a directory that is short, needs no escaping, and shows nothing of the machine in `/proc/mounts` of a sandbox.

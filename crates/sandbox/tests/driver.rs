@@ -3,6 +3,8 @@
 //! `sandbox-driver repeat ROOT N` starts `true` N times and prints what each start cost and what is left;
 //! `sandbox-driver hold ROOT OWNER` starts a sleeping tree, prints its process number and waits.
 
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for tests only")]
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,7 +31,6 @@ struct Traces {
     descriptors: usize,
     children: String,
     mounts: usize,
-    threads: usize,
 }
 
 fn traces() -> Traces {
@@ -38,7 +39,6 @@ fn traces() -> Traces {
         descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
         children: std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap(),
         mounts: std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(),
-        threads: std::fs::read_dir("/proc/self/task").unwrap().count(),
     }
 }
 
@@ -63,7 +63,12 @@ fn repeat(root: &Path, count: u32) {
     }
     drop(sandboxes);
     times.sort_by_key(|[_, whole]| *whole);
-    println!("fastest {:?} median {:?} slowest {:?}", times[0], times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "fastest {:?} median {:?} slowest {:?}",
+        times[0],
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
     let after = traces();
     println!("{}", if before == after { "nothing left".to_owned() } else { format!("{before:?} {after:?}") });
 }

@@ -88,7 +88,8 @@ pub fn overlay_appends_lower() -> io::Result<bool> {
     Ok(overlay.set("lowerdir+", "/").is_ok())
 }
 
-/// Makes a detached copy of the mount that holds `source`, with `source` as its root (a bind mount not yet attached).
+/// Makes a detached copy of the mount that holds `source`, with `source` as its root (a bind mount not yet attached). Unlike the
+/// original it is private: mounts made below one of them do not appear below the other.
 ///
 /// # Errors
 /// `EINVAL` if `source` lies in another mount namespace.
@@ -98,7 +99,9 @@ pub fn clone_tree(source: BorrowedFd<'_>, depth: Depth) -> io::Result<OwnedFd> {
     if depth == Depth::Whole {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    Ok(rustix::mount::open_tree(source, c"", flags)?)
+    let copy = rustix::mount::open_tree(source, c"", flags)?;
+    set_attributes(copy.as_fd(), 0, u64::from(MountPropagationFlags::PRIVATE.bits()), depth)?;
+    Ok(copy)
 }
 
 /// Attaches a detached mount to what `target` refers to; `mount` refers to its root from then on too.

@@ -399,14 +399,12 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
-/// Blocks all signals of the calling thread and waits for the next one.
+/// Waits for the next signal; all are blocked.
 ///
 /// # Errors
 /// Those of sigwait(3).
 pub fn next_signal() -> io::Result<i32> {
-    let all = SigSet::all();
-    all.thread_set_mask()?;
-    Ok(all.wait()? as i32)
+    Ok(SigSet::all().wait()? as i32)
 }
 
 /// The number of SIGCHLD.
@@ -560,6 +558,37 @@ pub fn take_handed() -> io::Result<OwnedFd> {
 pub fn enter_directory(directory: BorrowedFd<'_>) -> io::Result<CString> {
     rustix::process::fchdir(directory)?;
     Ok(rustix::process::getcwd(Vec::new())?)
+}
+
+/// Copies this process, which has one thread. The copy runs `child` and exits with the code it gives; the number of the copy is returned.
+///
+/// # Errors
+/// Those of fork(2); `EBUSY` if there are other threads, whose locks the copy would inherit.
+pub fn fork(child: impl FnOnce() -> i32) -> io::Result<u32> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: the process has only this thread, so no lock is held by another and the copy can do everything the original can.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(child.as_raw() as u32),
+        nix::unistd::ForkResult::Child => std::process::exit(child()),
+    }
+}
+
+/// Makes the calling process the leader of a new process group of its session.
+///
+/// # Errors
+/// Those of setpgid(2).
+pub fn new_process_group() -> io::Result<()> {
+    Ok(rustix::process::setpgid(None, None)?)
+}
+
+/// Blocks every signal of the calling thread, for [`next_signal`] and for calls that a signal would stop.
+///
+/// # Errors
+/// Those of sigprocmask(2).
+pub fn block_all_signals() -> io::Result<()> {
+    Ok(SigSet::all().thread_set_mask()?)
 }
 
 /// Becomes another program. Returns only if that fails.

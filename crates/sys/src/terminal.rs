@@ -78,12 +78,11 @@ pub fn make_controlling(terminal: impl AsFd) -> io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(terminal)?)
 }
 
-/// Makes the process group that `leader` leads the terminal's foreground group.
+/// Makes the calling process' group the terminal's foreground group. From the background this stops a process that does not block
+/// or ignore SIGTTOU.
 ///
 /// # Errors
 /// Those of tcsetpgrp(3).
-pub fn set_foreground(terminal: impl AsFd, leader: u32) -> io::Result<()> {
-    let leader = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw);
-    let leader = leader.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    Ok(rustix::termios::tcsetpgrp(terminal, leader)?)
+pub fn take_foreground(terminal: impl AsFd) -> io::Result<()> {
+    Ok(rustix::termios::tcsetpgrp(terminal, rustix::process::getpgrp())?)
 }

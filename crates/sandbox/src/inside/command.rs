@@ -4,14 +4,12 @@ use std::ffi::{CString, OsStr};
 use std::io;
 
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use sys::descriptor_socket::DescriptorSocket;
 use sys::process::{self, Ending};
 
 use super::message::{At, Failure, errno};
-use super::{Instructions, Never, Report, encode};
+use super::{Instructions, Never, Report, StdioInstruction, encode};
 use crate::Stage;
 
 /// Where programs are looked for when the environment does not say.
@@ -29,10 +27,7 @@ pub(super) fn become_command(
         environment(instructions, home).into_iter().map(|(name, value)| [name, value].join(&b'='));
     let variables = c_strings(variables).at(Stage::LastRites)?;
     socket.send(&text, &[]).at(Stage::LastRites)?;
-    try_candidates(instructions, |program| {
-        let program = CString::new(program)?;
-        Err(process::execute(&program, &arguments, &variables))
-    })
+    execute_candidates(instructions, &arguments, &variables)
 }
 
 /// Starts the command as a child, passes signals on to it and reaps whatever is orphaned, until it ends.
@@ -41,53 +36,52 @@ pub(super) fn supervise(
     instructions: &Instructions,
     home: &[u8],
 ) -> Result<u8, (DescriptorSocket, Failure)> {
-    match start_child(instructions, home) {
+    // From here on nothing gets lost: what arrives before the child exists is passed on afterwards.
+    let forked = process::block_all_signals().and_then(|()| {
+        process::fork(|| {
+            let Err(failure) = lead_session(instructions)
+                .at(Stage::Session)
+                .and_then(|()| become_command(&socket, instructions, home));
+            super::report_failure(&socket, failure)
+        })
+    });
+    match forked.at(Stage::LastRites) {
         Err(failure) => Err((socket, failure)),
         Ok(child) => {
-            let told = encode(&Report::Executing).and_then(|text| socket.send(&text, &[]));
-            // Closing it says that the command executes.
+            // The child's copy is closed when the command executes.
             drop(socket);
-            match told.and_then(|()| look_after(child)) {
-                Ok(Ending::Exited(code)) => Ok(code),
-                Ok(Ending::Killed(signal)) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
-                // Nobody listens any more; the end of this process is the end of all.
-                Err(_) => Ok(u8::MAX),
-            }
+            Ok(match look_after(child) {
+                Ok(Ending::Exited(code)) => code,
+                Ok(Ending::Killed(signal)) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+                // Without a way to follow the command, the end of this process is the end of all.
+                Err(_) => u8::MAX,
+            })
         }
     }
 }
 
-fn start_child(instructions: &Instructions, home: &[u8]) -> Result<u32, Failure> {
-    let variables = environment(instructions, home);
-    let child = try_candidates(instructions, |program| {
-        let mut command = Command::new(OsStr::from_bytes(program));
-        command.env_clear().process_group(0);
-        command
-            .envs(variables.iter().map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))));
-        if let Some((name, rest)) = instructions.args.split_first() {
-            command.arg0(OsStr::from_bytes(name)).args(rest.iter().map(|arg| OsStr::from_bytes(arg)));
-        }
-        command.spawn()
-    })?;
-    Ok(child.id())
+/// Gives the command a process group of its own, the foreground one of its terminal, so that keys which send signals do not send them to
+/// the init as well, which would pass them on a second time.
+fn lead_session(instructions: &Instructions) -> io::Result<()> {
+    process::new_process_group()?;
+    if matches!(instructions.stdio, StdioInstruction::Terminal { .. }) {
+        sys::terminal::take_foreground(io::stdin())?;
+    }
+    process::reset_signals()
 }
 
 fn look_after(child: u32) -> io::Result<Ending> {
     loop {
         let signal = process::next_signal()?;
-        if signal != process::SIGCHLD {
-            // A child that has just ended cannot be signalled, and will be reaped with the SIGCHLD that follows.
-            if let Err(error) = process::signal_child(child, signal)
-                && error.raw_os_error() != Some(process::ESRCH)
-            {
-                return Err(error);
+        if signal == process::SIGCHLD {
+            while let Some((pid, ending)) = process::reap_any()? {
+                if pid == child {
+                    return Ok(ending);
+                }
             }
-            continue;
-        }
-        while let Some((pid, ending)) = process::reap_any()? {
-            if pid == child {
-                return Ok(ending);
-            }
+        } else {
+            // Not yet reaped, so the number is still the child's own.
+            process::signal_child(child, signal)?;
         }
     }
 }
@@ -106,35 +100,36 @@ fn c_strings(strings: impl Iterator<Item = Vec<u8>>) -> io::Result<Vec<CString>>
     strings.map(|string| Ok(CString::new(string)?)).collect()
 }
 
-/// Calls `execute` with each path that the command may mean, as a shell would, until one is not an error.
-fn try_candidates<T>(
+/// Executes each path that the command may mean, as a shell would, until one is not an error.
+fn execute_candidates(
     instructions: &Instructions,
-    mut execute: impl FnMut(&[u8]) -> io::Result<T>,
-) -> Result<T, Failure> {
+    arguments: &[CString],
+    variables: &[CString],
+) -> Result<Never, Failure> {
     let command = instructions.args.first().cloned().unwrap_or_default();
     let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let path = instructions.env.iter().find(|(name, _)| name == b"PATH");
     let path = path.map_or(DEFAULT_PATH, |(_, value)| value.as_slice());
-    let searched = (!command.contains(&b'/')).then(|| show(path));
     // What to say if nothing can be executed: the first hint that is better than "not found".
     let mut hint = None;
     for program in candidates(&command, path) {
-        match execute(&program) {
-            Ok(value) => return Ok(value),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        let name = CString::new(program.clone()).map_err(io::Error::from).at(Stage::LastRites)?;
+        let error = process::execute(&name, arguments, variables);
+        let not_runnable = || Failure::NotRunnable { program: show(&program), errno: errno(&error) };
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 if std::fs::exists(OsStr::from_bytes(&program)).unwrap_or(false) {
                     hint.get_or_insert(Failure::MissingInterpreter { program: show(&program) });
                 }
             }
-            Err(error) => {
-                let failure = Failure::NotRunnable { program: show(&program), errno: errno(&error) };
-                if error.kind() != io::ErrorKind::PermissionDenied {
-                    return Err(failure);
-                }
-                hint.get_or_insert(failure);
+            // Another directory of PATH may have one that may be executed.
+            io::ErrorKind::PermissionDenied => {
+                hint.get_or_insert_with(not_runnable);
             }
+            _ => return Err(not_runnable()),
         }
     }
+    let searched = (!command.contains(&b'/')).then(|| show(path));
     Err(hint.unwrap_or(Failure::CommandNotFound { command: show(&command), path: searched }))
 }
 

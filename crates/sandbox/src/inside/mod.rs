@@ -40,19 +40,24 @@ pub fn helper_main() {
     if std::env::args_os().next().as_deref() != Some(OsStr::from_bytes(HELPER_NAME.to_bytes())) {
         return;
     }
-    /// What `docker run` gives when it could not start the command; our starter heard the details.
-    const NOT_STARTED: i32 = 125;
-    let code = process::take_handed().map(DescriptorSocket::from).map_or(NOT_STARTED, |socket| {
-        match enter(socket) {
-            Ok(code) => i32::from(code),
-            Err((socket, failure)) => {
-                // If nobody listens any more, there is nobody to tell.
-                let told = encode(&Report::Failed(failure)).and_then(|text| socket.send(&text, &[]));
-                NOT_STARTED + i32::from(told.is_err())
-            }
+    let code = match process::take_handed().map(DescriptorSocket::from) {
+        // Started by hand, by somebody who guessed the name.
+        Err(_) => NOT_STARTED,
+        Ok(socket) => {
+            enter(socket).map_or_else(|(socket, failure)| report_failure(&socket, failure), i32::from)
         }
-    });
+    };
     std::process::exit(code)
+}
+
+/// The code that `docker run` gives when it could not start the command.
+const NOT_STARTED: i32 = 125;
+
+/// Tells the starter why no command executes, and gives our own exit code.
+fn report_failure(socket: &DescriptorSocket, failure: Failure) -> i32 {
+    let told = encode(&Report::Failed(failure)).and_then(|text| socket.send(&text, &[]));
+    // If nobody listens any more, there is nobody to tell; the code differs for whoever traces us.
+    NOT_STARTED + i32::from(told.is_err())
 }
 
 /// The descriptors that came with the instructions.

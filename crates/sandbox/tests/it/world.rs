@@ -14,11 +14,19 @@ use sandbox::{
 use sys::RootfsPath;
 use tempfile::TempDir;
 
-/// The read-only bottom of every test's root.
-static BASE: LazyLock<TempDir> = LazyLock::new(|| {
-    let directory = TempDir::new().unwrap();
-    testkit::rootfs::make_busybox(directory.path()).unwrap();
-    directory
+/// The read-only bottom of every test's root. It is kept between runs, below the target directory.
+static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let kept = target.join("busybox-root");
+    if !kept.exists() {
+        let made = TempDir::new_in(target).unwrap();
+        testkit::rootfs::make_busybox(made.path()).unwrap();
+        // Whoever comes second in a race keeps the first one's.
+        if let Err(error) = fs::rename(made.path(), &kept) {
+            assert!(kept.exists(), "{error}");
+        }
+    }
+    kept
 });
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -126,7 +134,7 @@ impl World {
 }
 
 pub(crate) fn base() -> &'static Path {
-    BASE.path()
+    &BASE
 }
 
 pub(crate) fn driver() -> HelperProgram {
