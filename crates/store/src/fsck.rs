@@ -79,7 +79,7 @@ pub enum Finding<E> {
     #[error("the tag file `{0}` is damaged")]
     TagMalformed(PathBuf),
     /// A tag names an image that is not there, or damaged.
-    #[error("`{reference}` names image {image}, which is not there")]
+    #[error("`{reference}` names image {image}, which is not there or not whole")]
     TagDangling {
         /// The tag.
         reference: Reference,

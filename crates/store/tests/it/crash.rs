@@ -1,9 +1,10 @@
-//! kill -9 and power cuts at every call.
+//! kill -9, failing calls and power cuts, at every call.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
 use store::{FsckMode, PrunePolicy, Severity, Store};
@@ -19,13 +20,13 @@ use crate::tracer::{Next, count_calls, trace};
 fn kill_everywhere(scenario: &str, prepare: impl Fn(&Store), check: impl Fn(&Store)) {
     let mut kill_at = 0;
     loop {
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         prepare(&fixture.store);
-        let is_done =
+        let said =
             trace(
                 &fixture.root(),
                 scenario,
-                |_, stop| {
+                |stop| {
                     if stop.number == kill_at { Next::Kill } else { Next::GoOn }
                 },
             );
@@ -34,12 +35,12 @@ fn kill_everywhere(scenario: &str, prepare: impl Fn(&Store), check: impl Fn(&Sto
         let worst = report.worst();
         assert_ne!(worst, Some(Severity::Damage), "killed at {kill_at}: {}", findings(&store, &report));
         check(&store);
-        scenario::run(scenario, &fixture.root());
+        scenario::run(scenario, &fixture.root()).unwrap();
         check(&store);
         store.prune(&PrunePolicy::unneeded()).unwrap();
         assert_clean(&store);
         assert_nothing_left(&fixture.root());
-        if is_done {
+        if said.is_some() {
             break;
         }
         kill_at += 1;
@@ -91,14 +92,14 @@ fn a_tag_killed_at_any_call_means_what_it_meant_or_what_it_means() {
     };
     let mut kill_at = 0;
     loop {
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         prepare(&fixture.store);
         let two = fixture.store.tag(&reference("two")).unwrap();
-        let is_done =
+        let said =
             trace(
                 &fixture.root(),
                 RETAG,
-                |_, stop| {
+                |stop| {
                     if stop.number == kill_at { Next::Kill } else { Next::GoOn }
                 },
             );
@@ -106,12 +107,59 @@ fn a_tag_killed_at_any_call_means_what_it_meant_or_what_it_means() {
         assert_image_is_whole(&store, "one");
         let named = [reference("one"), reference("two")].map(|name| store.tag(&name).unwrap());
         assert!(named.contains(&two), "killed at {kill_at}, the image has no name: {named:?}");
-        if is_done {
+        if said.is_some() {
             break;
         }
         kill_at += 1;
     }
     assert!(kill_at > 20, "only {kill_at} calls seen");
+}
+
+/// Lets each call of a build fail once, and expects an error or a success, never a panic, and no damage.
+fn fail_everywhere(errno: Errno) {
+    let mut failed = 0;
+    for fail_at in 0.. {
+        let fixture = Fixture::in_memory();
+        let mut is_reached = false;
+        let said = trace(&fixture.root(), BUILD, |stop| {
+            if stop.number != fail_at {
+                return Next::GoOn;
+            }
+            is_reached = true;
+            Next::Fail(errno)
+        });
+        let said = said.unwrap();
+        failed += said.iter().filter(|line| line.starts_with("error: ")).count();
+        let store = Store::open(&fixture.root()).unwrap();
+        let report = fsck(&store, FsckMode::Check);
+        assert_ne!(report.worst(), Some(Severity::Damage), "{fail_at}: {}", findings(&store, &report));
+        assert_image_is_whole(&store, "app");
+        let is_committed = said.iter().any(|line| line == "committed");
+        assert!(!is_committed || store.tag(&reference("app")).unwrap().is_some());
+        scenario::run(BUILD, &fixture.root()).unwrap();
+        store.prune(&PrunePolicy::unneeded()).unwrap();
+        assert_clean(&store);
+        assert_nothing_left(&fixture.root());
+        if !is_reached {
+            break;
+        }
+    }
+    assert!(failed > 20, "only {failed} errors seen");
+}
+
+#[test]
+fn a_build_survives_a_full_disk_at_any_call() {
+    fail_everywhere(Errno::ENOSPC);
+}
+
+#[test]
+fn a_build_survives_a_failing_disk_at_any_call() {
+    fail_everywhere(Errno::EIO);
+}
+
+#[test]
+fn a_build_survives_too_many_open_files_at_any_call() {
+    fail_everywhere(Errno::EMFILE);
 }
 
 #[test]
@@ -159,7 +207,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        umount2(&self.mount_point, MntFlags::empty()).unwrap();
+        // Detached: a child that another test is just starting may still have our files open, until it is a program of its own.
+        umount2(&self.mount_point, MntFlags::MNT_DETACH).unwrap();
         fs::remove_file(&self.image).unwrap();
     }
 }
@@ -199,13 +248,14 @@ fn a_power_cut_at_any_call_takes_nothing_that_was_reported_as_done() {
         store.prune(&PrunePolicy::unneeded()).unwrap();
         assert_clean(&store);
     };
-    assert!(trace(&disk.root(), BUILD, |_, stop| {
+    let said = trace(&disk.root(), BUILD, |stop| {
         let changes_the_disk = [libc::SYS_fsync, libc::SYS_syncfs, libc::SYS_renameat2, libc::SYS_rename];
         if changes_the_disk.contains(&stop.call) || stop.number % 16 == 0 {
             check(false);
         }
         Next::GoOn
-    }));
+    });
+    assert_eq!(said.unwrap(), ["committed"]);
     check(true);
     assert!(cuts > 20, "only {cuts} cuts");
 }

@@ -53,7 +53,7 @@ fn a_changed_blob_names_the_image_that_loses_by_it() {
         expect![[r#"
             blob sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333 has changed: its digest is sha256:8f2e499a67b1ddfef99c29fd59edfed307f8c81f057f8604e524a98194bcc811
             image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333 lacks blob sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333
-            `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there
+            `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there or not whole
         "#]],
     );
 }
@@ -66,7 +66,7 @@ fn a_changed_layer_names_all_that_lose_by_it() {
         expect![[r#"
             layer sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb is damaged
             image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333 lacks layer sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb
-            `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there
+            `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there or not whole
             cache record sha256:3e64cc41cf8e07b43936d7bc4eaf8bdb8e2abcec1f44c7b915ac0a0c27ebc41a is of no use
         "#]],
     );
@@ -79,7 +79,7 @@ fn a_lost_layer_is_missed() {
         Severity::Damage,
         expect![[r#"
         image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333 lacks layer sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb
-        `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there
+        `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there or not whole
         cache record sha256:3e64cc41cf8e07b43936d7bc4eaf8bdb8e2abcec1f44c7b915ac0a0c27ebc41a is of no use
     "#]],
     );
@@ -92,7 +92,7 @@ fn a_lost_or_torn_image_is_missed() {
         |fixture| fs::remove_file(image(fixture)).unwrap(),
         Severity::Damage,
         expect![[r#"
-        `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there
+        `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there or not whole
     "#]],
     );
     check(
@@ -100,7 +100,7 @@ fn a_lost_or_torn_image_is_missed() {
         Severity::Damage,
         expect![[r#"
         the file of image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333 is damaged
-        `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there
+        `docker.io/library/app:latest` names image sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333, which is not there or not whole
     "#]],
     );
 }
@@ -182,7 +182,7 @@ fn a_compressed_form_is_missed_as_much_as_it_matters() {
         expect![[r#"
         layer sha256:1216b2a88975f9d3c0ba5e043bae1803d4f0f1cfab98eeccb800fdd82fff9aca has lost its only form, sha256:1216b2a88975f9d3c0ba5e043bae1803d4f0f1cfab98eeccb800fdd82fff9aca
         image sha256:bb81912f7887de3fb0a3c64567371e7b7088335944e6c50c3bf1ad872f180102 lacks layer sha256:1216b2a88975f9d3c0ba5e043bae1803d4f0f1cfab98eeccb800fdd82fff9aca
-        `docker.io/library/packed:latest` names image sha256:bb81912f7887de3fb0a3c64567371e7b7088335944e6c50c3bf1ad872f180102, which is not there
+        `docker.io/library/packed:latest` names image sha256:bb81912f7887de3fb0a3c64567371e7b7088335944e6c50c3bf1ad872f180102, which is not there or not whole
     "#]],
     );
 }

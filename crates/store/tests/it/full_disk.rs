@@ -17,7 +17,8 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        umount2(&self.0, MntFlags::empty()).unwrap();
+        // Detached: a child that another test is just starting may still have our files open, until it is a program of its own.
+        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
     }
 }
 

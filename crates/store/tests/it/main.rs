@@ -1,5 +1,11 @@
 //! The store through its public face: one process and many, in one boot and across power cuts, on full disks.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "these are tests, also where clippy sees a helper or the entry of a child process"
+)]
+
 mod support;
 
 mod blobs;
@@ -12,8 +18,10 @@ mod locks;
 mod prune;
 mod records;
 
+#[cfg(target_arch = "x86_64")]
 mod crash;
 mod full_disk;
 mod many;
 mod scenario;
+#[cfg(target_arch = "x86_64")]
 mod tracer;

@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use store::{Lease, Object, PrunePolicy, Record, Store};
 
-use crate::support::{Form, commit, key, layer_id, publish, reference};
+use crate::support::{Form, Outcome, key, layer_id, reference, try_commit, try_publish};
 
 pub(crate) const HOLD_A_LEASE: &str = "hold a lease";
 pub(crate) const HOLD_A_STEP: &str = "hold a step";
@@ -76,6 +76,11 @@ impl Child {
         thread
     }
 
+    /// Everything the child says until it ends.
+    pub(crate) fn remaining_lines(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.wait_for_line()).collect()
+    }
+
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         if let Some(thread) = self.traced_thread {
@@ -112,41 +117,43 @@ fn child_process() {
         say(&nix::unistd::gettid().to_string());
         raise(Signal::SIGSTOP).unwrap();
     }
-    run(&scenario, &root);
+    // An error is an answer like any other; only a panic makes the child fail.
+    if let Err(error) = run(&scenario, &root) {
+        say(&format!("error: {error}"));
+    }
 }
 
-pub(crate) fn run(scenario: &str, root: &Path) {
-    let store = Store::open(root).unwrap();
+pub(crate) fn run(scenario: &str, root: &Path) -> Outcome<()> {
+    let store = Store::open(root)?;
     match scenario {
         HOLD_A_LEASE => {
-            let lease = store.lease().unwrap();
-            fs::write(lease.scratch_dir().unwrap().join("x"), "x").unwrap();
+            let lease = store.lease()?;
+            fs::write(lease.scratch_dir()?.join("x"), "x")?;
             hold();
         }
         HOLD_A_STEP => {
-            let _lock = store.try_step_lock(&key("step")).unwrap().unwrap();
+            let _lock = store.try_step_lock(&key("step"))?.unwrap();
             hold();
         }
         PIN_A_LAYER => {
-            let lease = store.lease().unwrap();
-            publish(&lease, "pinned", &[Form::Fs]);
+            let lease = store.lease()?;
+            try_publish(&lease, "pinned", &[Form::Fs])?;
             hold();
         }
-        BUILD => build(&store),
-        PRUNE => {
-            store.prune(&PrunePolicy::everything()).unwrap();
-        }
+        BUILD => build(&store)?,
+        PRUNE => drop(store.prune(&PrunePolicy::everything())?),
         RETAG => {
-            let lease = store.lease().unwrap();
-            let image = store.tag(&reference("two")).unwrap().unwrap();
-            lease.set_tag(&reference("one"), &image).unwrap();
-            store.remove_tag(&reference("two")).unwrap();
+            let lease = store.lease()?;
+            let image = store.tag(&reference("two"))?.unwrap();
+            lease.set_tag(&reference("one"), &image)?;
+            store.remove_tag(&reference("two"))?;
             say("retagged");
-            lease.close().unwrap();
+            lease.close()?;
         }
         CROWD => crowd(&store),
         other => panic!("no scenario `{other}`"),
     }
+    Ok(())
 }
 
 fn say(line: &str) {
@@ -161,30 +168,31 @@ fn hold() {
 }
 
 /// What a build of three steps does: look up, run under a lock, publish, record, commit.
-fn build(store: &Store) {
-    let lease = store.lease().unwrap();
+fn build(store: &Store) -> Outcome<()> {
+    let lease = store.lease()?;
     for step in ["base", "middle", "top"] {
-        build_step(store, &lease, step);
+        build_step(store, &lease, step)?;
     }
-    commit(&lease, "app", &["base", "middle", "top"]);
+    try_commit(&lease, "app", &["base", "middle", "top"])?;
     say("committed");
-    lease.put_build_report("app", &[], b"report").unwrap();
-    lease.close().unwrap();
+    lease.put_build_report("app", &[], b"report")?;
+    Ok(lease.close()?)
 }
 
-fn build_step(store: &Store, lease: &Lease, step: &str) {
-    if lease.record(&key(step)).unwrap().is_some() {
-        return;
+fn build_step(store: &Store, lease: &Lease, step: &str) -> Outcome<()> {
+    if lease.record(&key(step))?.is_some() {
+        return Ok(());
     }
-    let lock = store.wait_step_lock(&key(step), || false).unwrap().unwrap();
-    if lease.record(&key(step)).unwrap().is_none() {
-        let (log, mut file) = lease.create_log().unwrap();
-        lock.announce_log(&log).unwrap();
-        file.write_all(step.as_bytes()).unwrap();
-        publish(lease, step, &[Form::Fs]);
+    let lock = store.wait_step_lock(&key(step), || false)?.unwrap();
+    if lease.record(&key(step))?.is_none() {
+        let (log, mut file) = lease.create_log()?;
+        lock.announce_log(&log)?;
+        file.write_all(step.as_bytes())?;
+        try_publish(lease, step, &[Form::Fs])?;
         let needs = vec![Object::Layer(layer_id(step)), Object::Log(log)];
-        lease.put_record(&key(step), &Record { needs, payload: step.as_bytes().to_vec() }).unwrap();
+        lease.put_record(&key(step), &Record { needs, payload: step.as_bytes().to_vec() })?;
     }
+    Ok(())
 }
 
 /// One of many processes that build and prune at random; the seed is its process id.
@@ -195,7 +203,7 @@ fn crowd(store: &Store) {
         match (state >> 16) % 4 {
             0 => drop(store.prune(&PrunePolicy::unneeded()).unwrap()),
             1 => drop(store.prune(&PrunePolicy::everything()).unwrap()),
-            _ => build(store),
+            _ => build(store).unwrap(),
         }
     }
 }

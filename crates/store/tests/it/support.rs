@@ -23,6 +23,13 @@ impl Fixture {
         Self { store, dir }
     }
 
+    /// In memory, where that is possible: for tests of processes that die, not of disks.
+    pub(crate) fn in_memory() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        Self { store, dir }
+    }
+
     pub(crate) fn root(&self) -> PathBuf {
         self.store.root().to_path_buf()
     }
@@ -56,32 +63,49 @@ pub(crate) enum Form {
     Tar,
 }
 
+/// What goes wrong in a test's own files or in the store.
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
 /// Publishes a layer whose id and content are made of its name.
 pub(crate) fn publish(lease: &Lease, name: &str, forms: &[Form]) -> Layer {
-    let draft = lease.layer_draft().unwrap();
-    fs::write(draft.entries_path(), name).unwrap();
+    try_publish(lease, name, forms).unwrap()
+}
+
+pub(crate) fn try_publish(lease: &Lease, name: &str, forms: &[Form]) -> Outcome<Layer> {
+    let draft = lease.layer_draft()?;
+    fs::write(draft.entries_path(), name)?;
     for form in forms {
         match form {
-            Form::Fs => fs::write(draft.make_fs().unwrap().join("file"), name).unwrap(),
-            Form::Tar => fs::write(draft.tar_path(), name).unwrap(),
+            Form::Fs => fs::write(draft.make_fs()?.join("file"), name)?,
+            Form::Tar => fs::write(draft.tar_path(), name)?,
         }
     }
-    lease.publish_layer(draft, &layer_id(name), &facts(name)).unwrap()
+    Ok(lease.publish_layer(draft, &layer_id(name), &facts(name))?)
 }
 
 /// Publishes layers and a config, without committing the image they make.
 pub(crate) fn uncommitted_image(lease: &Lease, name: &str, layers: &[&str]) -> Image {
-    let config = lease.put_blob(name.as_bytes()).unwrap();
-    layers.iter().for_each(|layer| drop(publish(lease, layer, &[Form::Fs])));
+    try_uncommitted_image(lease, name, layers).unwrap()
+}
+
+fn try_uncommitted_image(lease: &Lease, name: &str, layers: &[&str]) -> Outcome<Image> {
+    let config = lease.put_blob(name.as_bytes())?;
+    for layer in layers {
+        try_publish(lease, layer, &[Form::Fs])?;
+    }
     let layers = layers.iter().map(|layer| layer_id(layer)).collect();
-    Image { id: ImageId::new(config.digest), layers, manifests: Vec::new() }
+    Ok(Image { id: ImageId::new(config.digest), layers, manifests: Vec::new() })
 }
 
 /// Commits an image of the given layers under a tag of its name.
 pub(crate) fn commit(lease: &Lease, name: &str, layers: &[&str]) -> Image {
-    let image = uncommitted_image(lease, name, layers);
-    lease.commit_image(&image, &[reference(name)]).unwrap();
-    image
+    try_commit(lease, name, layers).unwrap()
+}
+
+pub(crate) fn try_commit(lease: &Lease, name: &str, layers: &[&str]) -> Outcome<Image> {
+    let image = try_uncommitted_image(lease, name, layers)?;
+    lease.commit_image(&image, &[reference(name)])?;
+    Ok(image)
 }
 
 /// A layer is good if its one file says its name, in whichever form.
