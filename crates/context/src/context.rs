@@ -147,13 +147,25 @@ impl Read for OpenedFile {
 impl Shared {
     /// A directory of the context and everything below it.
     pub(crate) fn tree(&self, top: &RootfsPath) -> Result<Slice, ContextError> {
-        let slot = self.slot_for(top);
-        let mut scanned = slot.1.lock().expect("a scan does not panic");
-        let tree = match &*scanned {
-            Some(tree) => Arc::clone(tree),
-            None => Arc::clone(scanned.insert(Arc::new(scan::scan(self, &slot.0)?))),
-        };
-        Ok(Slice { range: tree.range_of(top), tree })
+        loop {
+            let (root, slot) = self.slot_for(top);
+            let mut scanned = slot.lock().expect("a scan does not panic");
+            let tree = match &*scanned {
+                Some(tree) => Arc::clone(tree),
+                None => match scan::scan(self, &root) {
+                    Ok(tree) => Arc::clone(scanned.insert(Arc::new(tree))),
+                    Err(error) => {
+                        self.memo().trees.retain(|(_, other)| !Arc::ptr_eq(other, &slot));
+                        if root == *top {
+                            return Err(error);
+                        }
+                        // The larger tree has a fault that may lie elsewhere.
+                        continue;
+                    }
+                },
+            };
+            return Ok(Slice { range: tree.range_of(top), tree });
+        }
     }
 
     /// One file or directory of the context by itself, from a scanned tree if one holds it, else looked at here.

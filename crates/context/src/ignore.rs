@@ -311,3 +311,179 @@ fn open(context: &Path, path: &Path) -> io::Result<File> {
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidFilename))?;
     Root::open(root)?.open_file(&rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn path(text: &str) -> RootfsPath {
+        RootfsPath::parse(text).unwrap()
+    }
+
+    /// 0 for an included path, else the line that excludes it.
+    #[track_caller]
+    fn check(file: &str, tested: &str, line: usize) {
+        let ignore = Ignore::parse(file.as_bytes(), FILE_NAME).unwrap();
+        let got = match ignore.matches(&path(tested)) {
+            Verdict::Excluded(Exclusion::Line { line, .. }) => *line,
+            Verdict::Excluded(other) => panic!("{other}"),
+            Verdict::Included => 0,
+        };
+        assert_eq!(got, line, "{file:?} on `{tested}`");
+    }
+
+    #[test]
+    fn lines_are_trimmed_and_comments_begin_in_the_first_column() {
+        check("# a\na", "a", 2);
+        check("#a", "#a", 0);
+        check(" #a", "#a", 1);
+        check("  a  \t", "a", 1);
+        check("\u{FEFF}a", "a", 1);
+        check("a\r\nb\r\n", "b", 2);
+        check("\n\n a\n", "a", 3);
+        check("\u{A0}a\u{A0}", "a", 1);
+        check("", "a", 0);
+    }
+
+    #[test]
+    fn patterns_are_cleaned_and_anchored_at_the_root() {
+        check("/a", "a", 1);
+        check("a/", "a", 1);
+        check("./a/.", "a", 1);
+        check("//a//b", "a/b", 1);
+        check("a/../b", "b", 1);
+        check("../a", "a", 0);
+        check("/../a", "a", 1);
+        check("a", "b/a", 0);
+        check("**/a", "b/a", 1);
+        check(".", "a", 0);
+        check("/", "a", 0);
+        check("a b", "a b", 1);
+        check(".git", ".gitignore", 0);
+    }
+
+    #[test]
+    fn what_matches_a_directory_matches_everything_below() {
+        check("a", "a/b/c", 1);
+        check("a/*", "a/b/c", 1);
+        check("a/*", "a", 0);
+        check("*/temp*", "x/temporary/file", 1);
+        check("*", "a/b", 1);
+        check("a/b", "a", 0);
+        check("node_modules", "node_modules/x/index.js", 1);
+    }
+
+    #[test]
+    fn the_last_line_that_matches_decides() {
+        check("*.md\n!README.md", "README.md", 0);
+        check("*.md\n!README*.md\nREADME-secret.md", "README-secret.md", 3);
+        check("*.md\nREADME-secret.md\n!README*.md", "README-secret.md", 0);
+        check("!a\na", "a", 2);
+        check("a\n!a/b", "a/b/c", 0);
+        check("a\n!a/b", "a/c", 1);
+        check("a\n!a/b\na/b/c", "a/b/c/d", 3);
+        check("**\n!util/docker/web", "util/docker/web/foo", 0);
+        check("**\n!util/docker/web\nutil/docker/web/foo", "util/docker/web/foo", 3);
+        check("**\n!dist/*.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", 0);
+        check("*\n!src/**", "src/a/b.c", 0);
+        check("*\n!src/**", "src", 1);
+        // Also through a directory: the third line matches what the second brought back.
+        check("a\n!a/b\na", "a/b", 3);
+        check("! a", "a", 0);
+        check("a\n! /a/b/", "a/b", 0);
+        check("!!a\n", "!a", 0);
+        check("*\n!!a\n", "!a", 0);
+    }
+
+    #[test]
+    fn a_verdict_names_its_line_or_flag() {
+        let ignore = Ignore::parse(b"x\n\n*.log", "sub/Dockerfile.dockerignore").unwrap();
+        let Verdict::Excluded(by) = ignore.matches(&path("a.log")) else { panic!("included") };
+        assert_eq!(by.to_string(), "line 3 of sub/Dockerfile.dockerignore");
+        let flags = Ignore::from_flags([&b"*.txt"[..], b"/*.md"]).unwrap();
+        let Verdict::Excluded(by) = flags.matches(&path("a.md")) else { panic!("included") };
+        assert_eq!(by.to_string(), "`--exclude=/*.md`");
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        let shown = |file: &str| {
+            let error = Ignore::parse(file.as_bytes(), FILE_NAME).unwrap_err();
+            match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            }
+        };
+        assert_eq!(shown("a\n[b"), "`[b`, line 2 of .dockerignore, is no valid pattern: `[` is never closed");
+        assert_eq!(shown("!\n"), "`!` stands alone: line 1 of .dockerignore");
+    }
+
+    #[track_caller]
+    fn check_descent(file: &str, directory: &str, expected: bool) {
+        let ignore = Ignore::parse(file.as_bytes(), FILE_NAME).unwrap();
+        let directory = path(directory);
+        let enter = |above, ancestor: RootfsPath| ignore.enter(&above, ancestor.as_bytes());
+        let above = directory.ancestors().skip(1).fold(ignore.above_root(), enter);
+        assert_ne!(
+            ignore.decide(&above, directory.as_bytes()),
+            Verdict::Included,
+            "only excluded ones are asked for"
+        );
+        assert_eq!(
+            ignore.may_bring_back_below(&above, directory.as_bytes()),
+            expected,
+            "{file:?} in `{directory}`"
+        );
+    }
+
+    #[test]
+    fn an_excluded_directory_is_read_only_if_something_can_come_back() {
+        check_descent("a", "a", false);
+        check_descent("a\n!b/c", "a", false);
+        check_descent("a\n!a/b", "a", true);
+        check_descent("!a/b\na", "a", false);
+        check_descent("a\n!a/b\na/b", "a", true);
+        check_descent("a\n!**/keep", "a/x/y", true);
+        check_descent("*\n!src/*.c", "node_modules", false);
+        check_descent("*\n!src/*.c", "src", true);
+        check_descent("*\n!src/*.c", "src/deep", false);
+        check_descent("*\n!s?c/x", "src", true);
+        check_descent("a\n!ab/c", "a", false);
+        check_descent("a\n!a/b/c", "a/b", true);
+        check_descent("a\n!a/b/c", "a/x", false);
+    }
+
+    #[test]
+    fn the_dockerfiles_own_ignore_file_wins_and_nothing_is_merged() {
+        let base = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(base.path().join(name), text).unwrap();
+        let find = |dockerfile: &str| Ignore::find(base.path(), Some(&base.path().join(dockerfile))).unwrap();
+        assert!(find("Dockerfile").is_empty());
+        write(".dockerignore", "general");
+        write("Dockerfile.dockerignore", "own");
+        assert_eq!(find("Dockerfile").matches(&path("general")), Verdict::Included);
+        assert_ne!(find("Dockerfile").matches(&path("own")), Verdict::Included);
+        assert_ne!(find("Other").matches(&path("general")), Verdict::Included);
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("D.dockerignore"), "far").unwrap();
+        let far = Ignore::find(base.path(), Some(&outside.path().join("D"))).unwrap();
+        assert_ne!(far.matches(&path("far")), Verdict::Included);
+    }
+
+    #[test]
+    fn an_ignore_file_is_a_regular_file_of_the_context() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "[").unwrap();
+        let base = tempfile::tempdir().unwrap();
+        let name = base.path().join(FILE_NAME);
+        symlink(outside.path().join("secret"), &name).unwrap();
+        assert!(Ignore::find(base.path(), None).unwrap().is_empty());
+        std::fs::remove_file(&name).unwrap();
+        std::fs::create_dir(&name).unwrap();
+        assert!(matches!(Ignore::find(base.path(), None), Err(IgnoreError::NotAFile { .. })));
+        std::fs::remove_dir(&name).unwrap();
+        std::fs::File::create(&name).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        assert!(matches!(Ignore::find(base.path(), None), Err(IgnoreError::TooLarge { .. })));
+    }
+}

@@ -299,3 +299,179 @@ impl<'a> Reached<'a> {
         self.positions().any(|position| literal.starts_with(&self.text[position..]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn check(pattern: &str, path: &str, expected: bool) {
+        let compiled = Pattern::parse(pattern.as_bytes(), Dialect::Ignore).unwrap();
+        assert_eq!(compiled.matches(path.as_bytes()), expected, "`{pattern}` on `{path}`");
+    }
+
+    #[test]
+    fn double_stars_stand_for_any_directories() {
+        check("**", "file", true);
+        check("**", "dir/file", true);
+        check("**/**", "dir/file", true);
+        check("dir/**", "dir/file", true);
+        check("dir/**", "dir/dir2/file", true);
+        check("dir/**", "dir", false);
+        check("dir/**", "other/file", false);
+        check("**/dir", "dir", true);
+        check("**/dir", "a/b/dir", true);
+        check("**/dir", "a/subdir", false);
+        check("**/dir2/*", "dir/dir2/file", true);
+        check("**/dir2/*", "dir2/a/b", false);
+        check("**/dir2/**", "dir/dir2/dir3/file", true);
+        check("**/file*txt", "dir/dir/file.txt", true);
+        check("**/file*.txt*", "dir/dir/file.txt", true);
+        check("**/**/*.txt", "dir/dir/file.txt", true);
+        check("**/**/*.txt2", "dir/dir/file.txt", false);
+        check("**/*.txt", "file.txt", true);
+        check("a/**/b", "a/b", true);
+        check("a/**/b", "a/x/y/b", true);
+        check("a/**/b", "a/xb", false);
+        check("**/foo/bar", "foo/bar", true);
+        check("**/foo/bar", "dir/dir2/foo/bar", true);
+        check("**/.foo", ".foo", true);
+        check("**/.foo", "bar.foo", false);
+    }
+
+    #[test]
+    fn double_stars_within_a_component_are_as_the_reference_compiles_them() {
+        check("**file", "file", true);
+        check("**file", "dir/dir/file", true);
+        check("**file", "dir/myfile", true);
+        check("**fi*", "dir/file", true);
+        check("**fi*", "dir/myfile", false);
+        check("a**/*.txt", "a/file.txt", true);
+        check("a**/*.txt", "a/dir/dir/file.txt", true);
+        check("a/*.txt**", "a/file.txt", true);
+        check("a**", "a", true);
+        check("a**", "abc/d", true);
+        check("a**b", "ab", true);
+        check("a**b", "ax/yb", false);
+        check("a**b", "ax/b", true);
+    }
+
+    #[test]
+    fn single_wildcards_stay_in_their_component() {
+        check("a/*.txt", "a/file.txt", true);
+        check("a/*.txt", "a/dir/file.txt", false);
+        check("*", "a", true);
+        check("*", "a/b", false);
+        check(".*", ".foo", true);
+        check(".*", "foo", false);
+        check("abc?def", "abcZdef", true);
+        check("abc?def", "abc/def", false);
+        check("abc?def", "abcdef", false);
+        check("?", "é", true);
+        check("??", "é", false);
+        check("a*b*c", "aXbYbZc", true);
+        check("a*b*c", "aXbYbZ", false);
+    }
+
+    #[test]
+    fn classes_hold_ranges_and_never_a_slash() {
+        check("a[b-d]e", "ace", true);
+        check("a[b-d]e", "ae", false);
+        check("a[b-d]e", "aae", false);
+        check("a[^b-d]e", "aze", true);
+        check("a[^b-d]e", "ace", false);
+        check("a[^b-d]e", "a/e", false);
+        check("[!a]", "!", true);
+        check("[*]", "*", true);
+        check("[*]", "x", false);
+        check("[\\]]", "]", true);
+        check("[α-ω]", "β", true);
+        check("[a-bx-z]1", "y1", true);
+    }
+
+    #[test]
+    fn everything_else_is_itself() {
+        check("abc.def", "abcdef", false);
+        check("abc.def", "abc.def", true);
+        check("abc.def", "abcZdef", false);
+        check("a\\\\", "a\\", true);
+        check("a\\*b", "a*b", true);
+        check("a\\*b", "axb", false);
+        check("\\d", "d", true);
+        check("a^b", "a^b", true);
+        check("a(b)c/def", "a(b)c/def", true);
+        check("a(b)c/def", "a(b)c/xyz", false);
+        check("a.|)$(}+{bc", "a.|)$(}+{bc", true);
+        check("dist/*.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", true);
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_one_character_each() {
+        let pattern = Pattern::parse(b"a?b", Dialect::Ignore).unwrap();
+        assert!(pattern.matches(b"a\xFFb"));
+        assert!(!pattern.matches(b"a\xFF\xFFb"));
+        assert!(Pattern::parse(b"a\xFF*", Dialect::Ignore).unwrap().matches(b"a\xFFxyz"));
+    }
+
+    #[test]
+    fn malformed_patterns_are_refused() {
+        let error = |text: &[u8]| Pattern::parse(text, Dialect::Ignore).unwrap_err();
+        assert_eq!(error(b"a["), PatternError::OpenClass);
+        assert_eq!(error(b"[a-z"), PatternError::OpenClass);
+        assert_eq!(error(b"[^"), PatternError::OpenClass);
+        assert_eq!(error(b"[]a]"), PatternError::BadClass);
+        assert_eq!(error(b"[a-]"), PatternError::BadClass);
+        assert_eq!(error(b"[-x]"), PatternError::BadClass);
+        assert_eq!(error(b"a\\"), PatternError::NothingEscaped);
+        assert_eq!(error(b"[\\"), PatternError::NothingEscaped);
+    }
+
+    #[test]
+    fn time_is_bounded_where_backtracking_would_not_end() {
+        let pattern = Pattern::parse("a*".repeat(200).as_bytes(), Dialect::Ignore).unwrap();
+        assert!(!pattern.matches(format!("{}b/", "a".repeat(4000)).as_bytes()));
+        let pattern = Pattern::parse("**/a".repeat(200).as_bytes(), Dialect::Ignore).unwrap();
+        assert!(!pattern.matches("a/".repeat(2000).as_bytes()));
+    }
+
+    /// The meaning of a pattern written down as plainly as possible: whether it matches exactly this text.
+    fn naive(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern {
+            [] => text.is_empty(),
+            [b'*', b'*'] | [b'*', b'*', b'/'] => true,
+            [b'*', b'*', b'/', rest @ ..] | [b'*', b'*', rest @ ..] => {
+                let after_slash = (1..=text.len()).filter(|&at| text[at - 1] == b'/');
+                [0].into_iter().chain(after_slash).any(|at| naive(rest, &text[at..]))
+            }
+            [b'*', rest @ ..] => {
+                let run = text.iter().take_while(|&&byte| byte != b'/').count();
+                (0..=run).any(|at| naive(rest, &text[at..]))
+            }
+            [b'?', rest @ ..] => matches!(text, [byte, after @ ..] if *byte != b'/' && naive(rest, after)),
+            [byte, rest @ ..] => matches!(text, [same, after @ ..] if same == byte && naive(rest, after)),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn a_pattern_matches_what_its_plain_meaning_says(pattern in "a?[ab*?/]{0,8}", text in "[ab/]{0,8}") {
+            // A leading `**` before literal text is a suffix: the one rule the plain meaning does not know.
+            prop_assume!(!pattern.starts_with("**"));
+            let compiled = Pattern::parse(pattern.as_bytes(), Dialect::Ignore).unwrap();
+            prop_assert_eq!(compiled.matches(text.as_bytes()), naive(pattern.as_bytes(), text.as_bytes()));
+        }
+
+        #[test]
+        fn a_directory_is_never_pruned_above_a_match(pattern in "[ab*?/]{1,8}", path in "[ab]{1,2}(/[ab]{1,2}){1,3}") {
+            let compiled = Pattern::parse(pattern.as_bytes(), Dialect::Ignore).unwrap();
+            if compiled.matches(path.as_bytes()) {
+                for (slash, _) in path.match_indices('/') {
+                    prop_assert!(compiled.may_match_below(&path.as_bytes()[..slash]), "below `{}`", &path[..slash]);
+                }
+            }
+        }
+    }
+}

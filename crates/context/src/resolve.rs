@@ -218,7 +218,7 @@ impl Resolver<'_> {
             self.visibility(path, &status)?.or_missing().map_err(|why| missing(path, why))?;
             return Ok(Found { path: path.clone(), status });
         }
-        Walk { resolver: self, real: RootfsPath::root(), links: 0, last_link: None }.finish(path)
+        Walk { resolver: self, source: path, real: RootfsPath::root(), links: 0, last_link: None }.finish()
     }
 
     /// What is at a path of which no component but the last may be a link; `None` if nothing is, or not by this path.
@@ -263,6 +263,8 @@ impl Resolver<'_> {
 /// A path on its way through links.
 struct Walk<'a> {
     resolver: &'a Resolver<'a>,
+    /// The path as asked for.
+    source: &'a RootfsPath,
     /// What is resolved: no component is a link.
     real: RootfsPath,
     links: usize,
@@ -271,8 +273,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn finish(mut self, path: &RootfsPath) -> Result<Found, ContextError> {
-        let mut ahead: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
+    fn finish(mut self) -> Result<Found, ContextError> {
+        let mut ahead: VecDeque<Vec<u8>> = self.source.components().map(<[u8]>::to_vec).collect();
         let mut status = self.look(&RootfsPath::root())?;
         while let Some(name) = ahead.pop_front() {
             match &*name {
@@ -285,12 +287,12 @@ impl Walk<'_> {
                 _ => {}
             }
             if status.kind != Kind::Directory {
-                return Err(missing(path, Missing::BelowFile { file: self.real }));
+                return Err(missing(self.source, Missing::BelowFile { file: self.real }));
             }
             let next = self.real.join_name(&name)?;
             status = self.look(&next)?;
             if status.kind == Kind::Symlink {
-                let target = self.follow_link(path, next)?;
+                let target = self.follow_link(next)?;
                 for component in target.split(|&byte| byte == b'/').rev() {
                     ahead.push_front(component.to_vec());
                 }
@@ -307,10 +309,10 @@ impl Walk<'_> {
     }
 
     /// Takes a link's target in place of its name.
-    fn follow_link(&mut self, path: &RootfsPath, link: RootfsPath) -> Result<Vec<u8>, ContextError> {
+    fn follow_link(&mut self, link: RootfsPath) -> Result<Vec<u8>, ContextError> {
         self.links += 1;
         if self.links > MOST_LINKS {
-            return Err(missing(path, Missing::Loop));
+            return Err(missing(self.source, Missing::Loop));
         }
         if let Verdict::Excluded(by) = self.resolver.shared.ignore.matches(&link) {
             return Err(missing(&link, Missing::Excluded(by.clone())));
@@ -337,6 +339,7 @@ impl Walk<'_> {
             (Some((link, target)), Missing::Absent { .. }) => {
                 missing(link, Missing::Dangling { target: target.clone() })
             }
+            (None, why @ Missing::Absent { .. }) => missing(self.source, why),
             (_, why) => missing(path, why),
         }
     }

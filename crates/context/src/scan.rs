@@ -101,17 +101,16 @@ impl<'a> Scanner<'a> {
         let worker = rayon::current_thread_index().expect("tasks of a rayon scope run on rayon's threads");
         let mut own = self.workers[worker].lock().expect("no task panics with the lock");
         let start = own.nodes.len();
-        let failed = |source| ContextError::Read { path: task.path.clone(), source };
-        let dir = match directory::open_dir_below(&self.shared.root, &task.path) {
+        let Worker { nodes, names, path } = &mut *own;
+        let opened = directory::open_dir_below(&self.shared.root, &task.path);
+        let dir = match opened.and_then(|dir| names.read(&dir).map(|()| dir)) {
             Ok(dir) => dir,
             // Removed since its parent was read: as empty as if it had been removed a moment later.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Listing { worker, nodes: start..start });
             }
-            Err(error) => return Err(failed(error)),
+            Err(source) => return Err(ContextError::Read { path: task.path.clone(), source }),
         };
-        let Worker { nodes, names, path } = &mut *own;
-        names.read(&dir).map_err(failed)?;
         let mut records = self.shared.stat_cache().directory(task.path.as_bytes());
         let stem = start_path(path, &task.path);
         for name in names.iter() {

@@ -112,6 +112,12 @@ impl Selection {
         self.matches.iter().flat_map(Match::nodes).map(Node::size_bytes).sum()
     }
 
+    /// How many files [`Selection::read`] would read, because neither this build nor the stat cache knows them.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        self.matches.iter().flat_map(Match::nodes).filter(|node| node.contents().is_none()).count()
+    }
+
     /// Makes every file's content digest and extended attributes known, reading in parallel what the stat cache does not hold.
     ///
     /// # Errors

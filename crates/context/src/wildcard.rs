@@ -71,3 +71,59 @@ pub(crate) fn normal_components(path: &[u8]) -> Vec<&[u8]> {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(source: &str, path: &str, expected: bool) {
+        let source = SourcePattern::parse(source.as_bytes()).unwrap();
+        assert_eq!(source.matches(&RootfsPath::parse(path).unwrap()), expected, "{source:?} on `{path}`");
+    }
+
+    #[test]
+    fn sources_are_seen_from_the_contexts_root() {
+        for source in ["a/b", "/a/b", "./a//b/", "../a/b", "x/../a/b", "../../a/./b"] {
+            let parsed = SourcePattern::parse(source.as_bytes()).unwrap();
+            assert!(parsed.is_literal());
+            assert_eq!(parsed.literal.to_string(), "/a/b", "{source}");
+        }
+        for source in [".", "/", "", "..", "a/.."] {
+            assert!(SourcePattern::parse(source.as_bytes()).unwrap().literal.is_root(), "{source}");
+        }
+    }
+
+    #[test]
+    fn wildcards_match_component_by_component() {
+        check("*.txt", "a.txt", true);
+        check("*.txt", "d/a.txt", false);
+        check("*/a", "d/a", true);
+        check("*/a", "a", false);
+        check("*", ".hidden", true);
+        check("d/*", "d", false);
+        check("d/*/c?", "d/x/c1", true);
+        check("d/*/c?", "d/x/c", false);
+        check("a[0-9]b", "a5b", true);
+        check("**", "a", true);
+        check("**", "a/b", false);
+        check("arr[[]0].txt", "arr[0].txt", true);
+        check("a\\*b", "a*b", true);
+        check("a\\*b", "axb", false);
+        check("*/../b*", "bb", true);
+    }
+
+    #[test]
+    fn an_escaped_wildcard_is_literal() {
+        let parsed = SourcePattern::parse(b"dir/a\\*b\\[").unwrap();
+        assert!(parsed.is_literal());
+        assert_eq!(parsed.literal.as_bytes(), b"dir/a*b[");
+    }
+
+    #[test]
+    fn what_is_no_pattern_or_no_path_is_refused() {
+        assert_eq!(SourcePattern::parse(b"a[").unwrap_err(), SourceError::Pattern(PatternError::OpenClass));
+        assert!(matches!(SourcePattern::parse(b"a\0b").unwrap_err(), SourceError::Path(_)));
+        assert!(matches!(SourcePattern::parse(&[b'a'; 300]).unwrap_err(), SourceError::Path(_)));
+    }
+}

@@ -1,0 +1,232 @@
+//! What the stat cache remembers, and that it never remembers wrongly.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use context::{Attributes, Context, Ignore};
+use sys::xattr;
+
+use crate::world::{World, edit_unnoticeably, select};
+
+/// Builds until everything is old enough to be remembered: the clock of stamps ticks every few milliseconds.
+#[track_caller]
+fn settle(world: &World) {
+    for _ in 0..10_000 {
+        if world.build().1 == 0 {
+            return;
+        }
+    }
+    panic!("the stat cache remembers nothing");
+}
+
+#[test]
+fn what_did_not_change_is_not_read_again() {
+    let world = World::new(&["a/b", "c", "link -> c"]);
+    let (first, unread) = world.build();
+    assert_eq!(unread, 5);
+    settle(&world);
+    assert_eq!(world.build(), (first, 0));
+    fs::write(world.path("a/b"), "x").unwrap();
+    let (changed, unread) = world.build();
+    assert_eq!(unread, 1);
+    assert_ne!(changed, first);
+}
+
+#[test]
+fn an_edit_of_equal_size_with_restored_time_is_seen() {
+    let world = World::new(&["file"]);
+    settle(&world);
+    let (before, _) = world.build();
+    edit_unnoticeably(&world.path("file"), b"FILE").unwrap();
+    let (after, unread) = world.build();
+    assert_eq!(unread, 1);
+    assert_ne!(before, after);
+}
+
+#[test]
+fn an_edit_in_the_same_tick_is_seen() {
+    let world = World::new(&["file"]);
+    let expected = [b"AAAA", b"BBBB"].map(|bytes| {
+        fs::write(world.path("file"), bytes).unwrap();
+        world.digest()
+    });
+    // Many ticks fall between edit and build, and some edits within the tick of the build before them: those are the test.
+    for round in 0..400 {
+        edit_unnoticeably(&world.path("file"), b"AAAA").unwrap();
+        assert_eq!(world.build().0, expected[0], "round {round}");
+        edit_unnoticeably(&world.path("file"), b"BBBB").unwrap();
+        assert_eq!(world.build().0, expected[1], "round {round}");
+    }
+}
+
+#[test]
+fn a_writer_beside_us_leaves_nothing_wrong_behind() {
+    let world = World::new(&["file"]);
+    let expected = [b"AAAA", b"BBBB"].map(|bytes| {
+        fs::write(world.path("file"), bytes).unwrap();
+        world.digest()
+    });
+    for round in 0..100 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for bytes in [b"AAAA", b"BBBB", b"AAAA", b"BBBB"] {
+                    // In place, so that the inode stays the same.
+                    let file = fs::File::options().write(true).open(world.path("file")).unwrap();
+                    std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).unwrap();
+                }
+            });
+            for _ in 0..4 {
+                let context = world.context();
+                // It may never hold still; but what is said of it must be true.
+                if select(&context, ".").unwrap().digest(Attributes::ALL).is_ok() {
+                    context.save().unwrap();
+                }
+            }
+        });
+        assert_eq!(world.build().0, expected[1], "round {round}");
+    }
+}
+
+#[test]
+fn changed_links_modes_and_attributes_are_seen() {
+    let world = World::new(&["file", "other", "link -> file"]);
+    settle(&world);
+    let (before, _) = world.build();
+    fs::remove_file(world.path("link")).unwrap();
+    world.add("link -> other");
+    let (relinked, _) = world.build();
+    assert_ne!(relinked, before);
+    settle(&world);
+    let file = fs::File::open(world.path("file")).unwrap();
+    xattr::set(&file, "user.probe".as_ref(), b"1").unwrap();
+    let (marked, unread) = world.build();
+    assert_eq!(unread, 1);
+    assert_ne!(marked, relinked);
+    settle(&world);
+    assert_eq!(world.build(), (marked, 0), "attributes come from the cache too");
+}
+
+#[test]
+fn it_is_written_only_when_there_is_something_to_remember() {
+    let world = World::new(&["file"]);
+    settle(&world);
+    let inode = || fs::metadata(world.cache()).unwrap().ino();
+    let before = inode();
+    world.build();
+    assert_eq!(inode(), before);
+    assert_eq!(fs::read_dir(world.store.path()).unwrap().count(), 1, "nothing else is written");
+    world.add("new");
+    settle(&world);
+    assert_ne!(inode(), before);
+    assert_eq!(fs::read_dir(world.store.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_damaged_file_is_as_good_as_none() {
+    let world = World::new(&["a/b", "c"]);
+    settle(&world);
+    let (digest, _) = world.build();
+    let bytes = fs::read(world.cache()).unwrap();
+    let damage = |at: usize| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let cut = (0..bytes.len()).step_by(7).map(|length| bytes[..length].to_vec());
+    let flipped = (0..bytes.len()).step_by(5).map(damage);
+    for damaged in cut.chain(flipped).chain([vec![0; bytes.len()]]) {
+        fs::write(world.cache(), damaged).unwrap();
+        let selection = select(&world.context(), ".").unwrap();
+        assert_eq!(selection.unread(), 4);
+        assert_eq!(selection.digest(Attributes::ALL).unwrap(), digest);
+    }
+}
+
+#[test]
+fn a_part_looked_at_does_not_forget_the_rest() {
+    let world = World::new(&["a/1", "b/2", "b/3", "c"]);
+    settle(&world);
+    world.add("a/4");
+    let context = world.context();
+    select(&context, "a").unwrap().read().unwrap();
+    select(&context, "c").unwrap().read().unwrap();
+    context.save().unwrap();
+    let selection = select(&world.context(), "b").unwrap();
+    assert_eq!((selection.len(), selection.unread()), (3, 0));
+}
+
+#[test]
+fn files_that_are_gone_are_forgotten() {
+    let world = World::new(&["a/1", "a/2-with-a-name-to-look-for"]);
+    settle(&world);
+    let remembers = || {
+        let bytes = fs::read(world.cache()).unwrap();
+        bytes.windows(15).any(|window| window == b"2-with-a-name-t")
+    };
+    assert!(remembers());
+    fs::remove_file(world.path("a/2-with-a-name-to-look-for")).unwrap();
+    settle(&world);
+    assert!(!remembers());
+}
+
+#[test]
+fn on_another_file_system_fresh_files_are_not_yet_remembered() {
+    let Ok(store) = tempfile::tempdir_in("/dev/shm") else { return eprintln!("skipped: no /dev/shm") };
+    let world = World::new(&["file"]);
+    if fs::metadata(store.path()).unwrap().dev() == fs::metadata(world.top.path()).unwrap().dev() {
+        return eprintln!("skipped: /dev/shm is no other file system");
+    }
+    let cache = store.path().join("cache");
+    for _ in 0..2 {
+        let context = open(&world, &cache);
+        let selection = select(&context, ".").unwrap();
+        assert_eq!(selection.unread(), 2, "two seconds have not passed");
+        selection.read().unwrap();
+        context.save().unwrap();
+    }
+    assert!(!cache.exists());
+}
+
+fn open(world: &World, cache: &Path) -> Context {
+    Context::open(world.top.path(), Ignore::none(), Some(cache)).unwrap()
+}
+
+#[test]
+fn two_builds_that_save_at_once_leave_a_whole_file() {
+    let world = World::new(&["a/1", "b/2", "c"]);
+    settle(&world);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let world = &world;
+            scope.spawn(move || {
+                for round in 0..50 {
+                    fs::write(world.path(&format!("own-{thread}")), round.to_string()).unwrap();
+                    world.build();
+                }
+            });
+        }
+    });
+    settle(&world);
+    assert_eq!(fs::read_dir(world.store.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_an_error_that_names_it() {
+    let world = World::new(&["file"]);
+    let context = open(&world, Path::new("/proc/nowhere/cache"));
+    select(&context, ".").unwrap().read().unwrap();
+    // No clock there, so nothing may be remembered and nothing is written.
+    context.save().unwrap();
+    let in_the_way = world.store.path().join("directory");
+    fs::create_dir(&in_the_way).unwrap();
+    for _ in 0..10_000 {
+        let context = open(&world, &in_the_way);
+        select(&context, ".").unwrap().read().unwrap();
+        if let Err(error) = context.save() {
+            assert_eq!(error.to_string(), format!("cannot write the stat cache `{}`", in_the_way.display()));
+            return;
+        }
+    }
+    panic!("a directory was replaced by a file");
+}
