@@ -24,24 +24,37 @@
 
 mod error;
 mod layers;
+mod rootfs;
 mod stream;
 mod tar;
 
 mod assemble;
 mod find;
 
+mod oci_layout;
 mod parallel;
 mod receive;
 
+pub mod export;
 pub mod import;
 pub mod load;
 pub mod pull;
 
+mod fsck;
+mod inspect;
+mod list;
+mod names;
+
 pub use assemble::{AssembleOptions, Assembled, Contents, MAX_LAYERS, assemble};
 pub use error::Error;
 pub use find::{FindError, LocalImage, find, local};
+pub use fsck::{Difference, LayerDamage, fsck};
 pub use import::import;
+pub use inspect::{Inspected, InspectedRootFs, inspect};
 pub use layers::{Layers, TarRead};
+pub use list::{HistoryLine, Listed, history, list};
 pub use load::load;
+pub use names::{NameError, RemoveMode, Removed, remove, tag};
 pub use pull::pull;
 pub use receive::{DescriptorError, ReceiveError};
+pub use rootfs::{MountPoint, Rootfs, RootfsError};

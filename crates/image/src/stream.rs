@@ -105,3 +105,27 @@ impl<R: Read, W: Write> Read for Copying<R, W> {
         })
     }
 }
+
+/// Which side of a copy has failed.
+#[derive(Debug)]
+pub(crate) enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Copies to the end, and tells failures of the source from those of the destination.
+pub(crate) fn copy(mut from: impl Read, to: &mut dyn Write) -> Result<u64, CopyError> {
+    let mut buffer = vec![0; 1 << 18];
+    let mut bytes = 0;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(bytes),
+            Ok(read) => {
+                to.write_all(&buffer[..read]).map_err(CopyError::Write)?;
+                bytes += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(CopyError::Read(error)),
+        }
+    }
+}

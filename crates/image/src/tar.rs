@@ -93,7 +93,7 @@ pub(crate) fn read_packed<T, E: From<Error>>(
         let list = entries.as_slice().to_vec();
         pack(list, &*contents, FileDigests::Known, form, READERS, cancelled)
     };
-    let (value, packed) = piped(layers, packing, |error| pack_error(layer.id(), error), consume)?;
+    let (value, packed) = piped(layers, packing, |error| pack_error(layer.id(), error).into(), consume)?;
     Ok(TarRead { value, diff_id: packed.diff_id, tar_bytes: packed.tar_bytes })
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn read_packed<T, E: From<Error>>(
 pub(crate) fn piped<T, E: From<Error>>(
     layers: &Layers<'_>,
     packing: impl FnOnce(Form<'_>, &(dyn Fn() -> bool + Sync)) -> Result<Packed, PackError> + Send,
-    failed: impl FnOnce(PackError) -> Error,
+    failed: impl FnOnce(PackError) -> E,
     consume: impl FnOnce(&mut dyn Read) -> Result<T, E>,
 ) -> Result<(T, Packed), E> {
     let no_pipe = |source| Error::Resource { what: "pipe", source };
@@ -150,8 +150,18 @@ impl Contents for Empty {
     }
 }
 
-/// How long a layer's canonical tar is.
-pub(crate) fn canonical_bytes(entries: &Entries) -> u64 {
+/// How long a layer's uncompressed tar is.
+pub(crate) fn bytes(layers: &Layers<'_>, layer: &Layer) -> Result<u64, Error> {
+    if let Some(path) = layer.tar_path() {
+        return Ok(std::fs::metadata(&path).map_err(Error::at("look at", &path))?.len());
+    }
+    match open(layers.lease().store(), layer)? {
+        Some(_) => Ok(layers.read_tar(layer.id(), |_| Ok::<(), Error>(()))?.tar_bytes),
+        None => Ok(canonical_bytes(&layers.entries(layer.id())?)),
+    }
+}
+
+fn canonical_bytes(entries: &Entries) -> u64 {
     let mut headers = Vec::new();
     let mut bytes = tar_header::END.len() as u64;
     for entry in entries.as_slice().iter().filter(|entry| !entry.implied) {

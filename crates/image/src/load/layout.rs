@@ -8,19 +8,15 @@ use std::collections::BTreeMap;
 use oci::{
     Config, Descriptor, Digest, ImageId, ImageIndex, ImageManifest, ManifestKind, Platform, Reference,
 };
-use sys::RootfsPath;
 
 use super::bundle::Bundle;
 use super::{Described, DocumentName, LoadError, reference};
+use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, REF_NAME, blob_path};
 use crate::receive::{self, DescriptorError};
 
 /// Where a layout begins.
-pub(super) const INDEX: DocumentName = DocumentName("index.json");
+pub(super) const INDEX: DocumentName = DocumentName(INDEX_FILE);
 
-/// containerd's annotation with an image's full name.
-pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
-/// The specification's annotation with a name, in practice the tag only (OCI image spec, "Pre-Defined Annotation Keys").
-pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// BuildKit's annotation of entries that are about other entries.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
@@ -146,9 +142,4 @@ fn kind(entry: &Descriptor) -> Result<ManifestKind, DescriptorError> {
 
 fn digest(entry: &Descriptor) -> Result<Digest, DescriptorError> {
     Ok(entry.digest().try_into()?)
-}
-
-/// Where a layout has a blob.
-pub(crate) fn blob_path(digest: &Digest) -> Result<RootfsPath, sys::PathError> {
-    RootfsPath::parse(format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()))
 }

@@ -1,0 +1,110 @@
+//! The JSON documents of a layout: manifest, index, and Docker's `manifest.json`.
+//!
+//! Written by hand into ordered objects, since the vocabulary crate's types write maps in random order.
+
+use std::collections::BTreeMap;
+
+use oci::{Digest, ImageId, Reference};
+use serde_json::{Value, json};
+use sys::RootfsPath;
+
+use super::package::{File, Package, PackedLayer};
+use super::{ExportError, Format};
+use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, REF_NAME, blob_path};
+
+/// The OCI image manifest's media type.
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The manifest of an image.
+pub(super) fn manifest(image: &ImageId, config_bytes: usize, layers: &[PackedLayer]) -> Vec<u8> {
+    let layer = |layer: &PackedLayer| {
+        let media_type = layer.compression.layer_media_type().to_string();
+        json!({ "mediaType": media_type, "digest": layer.digest, "size": layer.file.size })
+    };
+    let document = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": { "mediaType": CONFIG, "digest": image.digest(), "size": config_bytes },
+        "layers": layers.iter().map(layer).collect::<Vec<_>>(),
+    });
+    document.to_string().into_bytes()
+}
+
+/// The documents at the top of an archive.
+pub(super) fn of(packages: &[Package], format: Format) -> Result<BTreeMap<RootfsPath, File>, ExportError> {
+    let mut documents = of_layout(packages, None)?;
+    if format == Format::Docker {
+        documents.push(("manifest.json", docker_manifest(packages)?));
+    }
+    documents.into_iter().map(|(name, bytes)| Ok((RootfsPath::parse(name)?, File::of(bytes)))).collect()
+}
+
+/// The documents at the top of a layout, in the order in which they are to be written. Entries of an index that is there stay, but for those
+/// with a name that is given again.
+pub(super) fn of_layout(
+    packages: &[Package],
+    existing: Option<Value>,
+) -> Result<Vec<(&'static str, Vec<u8>)>, ExportError> {
+    let own: Vec<Value> = packages.iter().flat_map(entries).collect();
+    let mut index = existing.unwrap_or_else(|| json!({ "schemaVersion": 2, "mediaType": INDEX }));
+    let mut manifests: Vec<Value> = index["manifests"].as_array().cloned().unwrap_or_default();
+    manifests.retain(|old| !own.iter().any(|new| replaces(new, old)));
+    manifests.extend(own);
+    index["manifests"] = Value::Array(manifests);
+    let layout = json!({ "imageLayoutVersion": "1.0.0" });
+    Ok(vec![("oci-layout", layout.to_string().into_bytes()), (INDEX_FILE, index.to_string().into_bytes())])
+}
+
+fn replaces(new: &Value, old: &Value) -> bool {
+    let name = |entry: &Value| entry["annotations"].get(IMAGE_NAME).cloned();
+    match (name(new), name(old)) {
+        (None, None) => new["digest"] == old["digest"],
+        (new, old) => new == old,
+    }
+}
+
+/// An entry for each name of an image, or one without a name.
+fn entries(package: &Package) -> Vec<Value> {
+    if package.names.is_empty() {
+        return vec![descriptor(package)];
+    }
+    package.names.iter().map(|name| named(package, name)).collect()
+}
+
+fn named(package: &Package, name: &Reference) -> Value {
+    let mut entry = descriptor(package);
+    entry["annotations"] = json!({ IMAGE_NAME: name.to_string(), REF_NAME: name.tag().unwrap_or_default() });
+    entry
+}
+
+fn descriptor(package: &Package) -> Value {
+    let platform = package.image.config.platform();
+    let mut entry = json!({
+        "mediaType": package.manifest.media_type,
+        "digest": package.manifest.digest,
+        "size": package.manifest.bytes.len(),
+        "platform": { "architecture": platform.architecture, "os": platform.os },
+    });
+    if let Some(variant) = platform.variant {
+        entry["platform"]["variant"] = Value::String(variant);
+    }
+    entry
+}
+
+fn docker_manifest(packages: &[Package]) -> Result<Vec<u8>, ExportError> {
+    let mut images = Vec::with_capacity(packages.len());
+    for package in packages {
+        let path =
+            |digest: &Digest| blob_path(digest).map(|path| path.as_relative().to_string_lossy().into_owned());
+        let layers: Result<Vec<String>, _> = package.layers.iter().map(|layer| path(&layer.digest)).collect();
+        let tags: Vec<String> = package.names.iter().map(Reference::familiar).collect();
+        images.push(json!({
+            "Config": path(package.image.id.digest())?,
+            "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
+            "Layers": layers?,
+        }));
+    }
+    Ok(Value::Array(images).to_string().into_bytes())
+}

@@ -1,0 +1,142 @@
+//! A list of layers as one list of entries, each file with the place where its content is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use layer::Merged;
+use layer::entries::{Entry, Kind};
+use layer::pack::{Contents, FileDigests, Form, PackError, Packed, pack};
+use oci::LayerId;
+use sys::RootfsPath;
+use sys::directory::open_file_below;
+use sys::root::Dir;
+
+use crate::{Error, Layers};
+
+/// Threads that read files ahead of the packer.
+const READERS: usize = 4;
+
+/// The layer that has a file's content, counted from the lowest, and the file's name there.
+type Place = (usize, RootfsPath);
+
+/// The files of a list of layers.
+pub(super) struct Flat {
+    /// Sorted by path, the root first.
+    pub(super) list: Vec<Entry>,
+    /// One for each entry; of anything but a file, `None`.
+    places: Vec<Option<Place>>,
+    /// The trees of the layers that have content to give.
+    trees: HashMap<usize, Dir>,
+}
+
+impl Flat {
+    /// Flattens layers, and makes the trees that are needed.
+    pub(super) fn of(layers: &Layers<'_>, ids: &[LayerId]) -> Result<Self, Error> {
+        let (list, places) = flatten(&layers.merged(ids)?);
+        let with_content = list.iter().zip(&places).filter(|(entry, _)| entry.size() > 0);
+        let needed: BTreeSet<usize> =
+            with_content.filter_map(|(_, place)| place.as_ref().map(|(layer, _)| *layer)).collect();
+        let paths = layers.trees(&needed.iter().map(|&layer| ids[layer].clone()).collect::<Vec<_>>())?;
+        let open = |(layer, path): (usize, &PathBuf)| match Dir::open(path) {
+            Ok(dir) => Ok((layer, dir)),
+            Err(error) => Err(Error::at("open", path)(error)),
+        };
+        let trees: Result<_, Error> = needed.into_iter().zip(&paths).map(open).collect();
+        Ok(Self { list, places, trees: trees? })
+    }
+
+    /// Packs it into a tar or a tree.
+    pub(super) fn pack(
+        &self,
+        form: Form<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Packed, PackError> {
+        pack(self.list.clone(), self, FileDigests::Known, form, READERS, cancelled)
+    }
+}
+
+impl Contents for Flat {
+    fn open(&self, index: usize, entry: &Entry) -> io::Result<Box<dyn Read + '_>> {
+        if entry.size() == 0 {
+            return Ok(Box::new(io::empty()));
+        }
+        let place = self.places.get(index).and_then(Option::as_ref);
+        let (layer, path) = place.ok_or(io::ErrorKind::NotFound)?;
+        let tree = self.trees.get(layer).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(open_file_below(tree, path)?))
+    }
+}
+
+/// What a mount of the layers would show. Names of one file that survive become hard links to the first of them.
+fn flatten(merged: &Merged) -> (Vec<Entry>, Vec<Option<Place>>) {
+    let mut list = vec![shown(&merged.root_entry())];
+    let mut places = vec![None];
+    let mut first_names: HashMap<Place, RootfsPath> = HashMap::new();
+    for (path, found) in merged.below(&RootfsPath::root()) {
+        let content = merged.content_of(found);
+        let mut entry = shown(found.entry);
+        let mut place = None;
+        if let Kind::File { .. } = content.entry.kind {
+            let at = (content.layer, content.entry.path.clone());
+            if let Some(first) = first_names.get(&at) {
+                entry.kind = Kind::HardLink { target: first.clone() };
+            } else {
+                entry.kind = content.entry.kind.clone();
+                first_names.insert(at.clone(), path.clone());
+                place = Some(at);
+            }
+        }
+        list.push(entry);
+        places.push(place);
+    }
+    (list, places)
+}
+
+/// An entry without what only layers have.
+fn shown(entry: &Entry) -> Entry {
+    let mut entry = Entry { implied: false, ..entry.clone() };
+    if let Kind::Directory { opaque } = &mut entry.kind {
+        *opaque = false;
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use layer::{Entries, FileDigest};
+    use sys::root::Time;
+
+    fn entry(path: &str, kind: Kind) -> Entry {
+        Entry { kind, ..Entry::directory(RootfsPath::parse(path).unwrap(), Time::default()) }
+    }
+
+    fn file(path: &str, size: u64) -> Entry {
+        entry(path, Kind::File { size, digest: FileDigest([0; 32]), member: 0 })
+    }
+
+    fn link(path: &str, target: &str) -> Entry {
+        entry(path, Kind::HardLink { target: RootfsPath::parse(target).unwrap() })
+    }
+
+    #[test]
+    fn a_hard_link_whose_first_name_is_hidden_becomes_the_file() {
+        let lower = Entries::new(vec![file("a", 1), link("b", "a"), link("c", "a")]);
+        let upper = Entries::new(vec![Entry::whiteout(RootfsPath::parse("a").unwrap())]);
+        let (list, places) = flatten(&Merged::new(vec![lower, upper]));
+        let kinds: Vec<String> = list.iter().map(|e| format!("{} {:?}", e.path, e.kind)).collect();
+        assert_eq!(list.len(), 3, "{kinds:?}");
+        assert_eq!((list[1].size(), &list[2].kind), (1, &link("c", "b").kind));
+        assert_eq!(places[1], Some((0, RootfsPath::parse("a").unwrap())));
+    }
+
+    #[test]
+    fn names_that_an_upper_layer_replaced_are_no_links_any_more() {
+        let lower = Entries::new(vec![file("a", 1), link("b", "a")]);
+        let upper = Entries::new(vec![file("a", 2)]);
+        let (list, places) = flatten(&Merged::new(vec![lower, upper]));
+        assert_eq!((list[1].size(), list[2].size()), (2, 1));
+        assert_eq!(places[2], Some((0, RootfsPath::parse("a").unwrap())));
+    }
+}

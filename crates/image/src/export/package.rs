@@ -1,0 +1,288 @@
+//! An image as the files of a layout: manifest, config, and each layer in the form in which it leaves.
+//!
+//! Which form that is:
+//!
+//! 1. A manifest that came with the image, if every layer can be given as it says: then nothing changes, not even its digest.
+//! 2. Else each layer as it came, if it came compressed.
+//! 3. Else in the compression asked for, made now and kept with the layer, by codec, level and version of the encoder.
+//!
+//! Uncompressed layers are not kept as blobs: they are what they are made from.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write};
+
+use layer::compress;
+use oci::{Compression, DiffId, Digest, ImageManifest, LayerId, Reference, VerifyingReader};
+use store::{BlobOrigin, Image, KnownManifest, Layer, LayerBlob};
+
+use super::{ExportError, Exported, Named, documents};
+use crate::stream::{self, Cancellable, CopyError};
+use crate::{Error, Layers, LocalImage, tar};
+
+/// A file of a layout.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    pub(super) size: u64,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Bytes(Vec<u8>),
+    /// A blob of the store.
+    Blob(Digest),
+    /// A layer's uncompressed tar.
+    Tar(LayerId),
+}
+
+/// A layer as it leaves.
+#[derive(Clone, Debug)]
+pub(super) struct PackedLayer {
+    pub(super) digest: Digest,
+    pub(super) compression: Compression,
+    pub(super) file: File,
+}
+
+/// An image as it leaves.
+#[derive(Debug)]
+pub(super) struct Package {
+    pub(super) image: LocalImage,
+    pub(super) names: Vec<Reference>,
+    pub(super) manifest: Manifest,
+    pub(super) config_bytes: Vec<u8>,
+    pub(super) layers: Vec<PackedLayer>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Manifest {
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Prepares images; what they are compressed to is in the store when this returns.
+pub(super) fn all(
+    layers: &Layers<'_>,
+    images: &[Named],
+    compression: Compression,
+) -> Result<Vec<Package>, ExportError> {
+    images.iter().map(|named| package(layers, named, compression)).collect()
+}
+
+fn package(layers: &Layers<'_>, named: &Named, compression: Compression) -> Result<Package, ExportError> {
+    let Named { image, names } = named.clone();
+    let diff_ids = &image.config.rootfs.diff_ids;
+    if diff_ids.len() != image.layers.len() {
+        let (layers, diff_ids) = (image.layers.len(), diff_ids.len());
+        return Err(ExportError::LayerCount { image: image.id, layers, diff_ids });
+    }
+    let found: Result<Vec<Layer>, Error> = image.layers.iter().map(|id| layers.layer(id)).collect();
+    let found = found?;
+    let missing = || store::Error::MissingBlob(image.id.digest().clone());
+    let config_bytes = layers.lease().store().read_blob(image.id.digest())?.ok_or_else(missing)?;
+    let (manifest, packed) = match as_it_came(layers, &image, &found, compression)? {
+        Some(came) => came,
+        None => {
+            let packed = pack_layers(layers, &image, &found, compression)?;
+            (manifest(layers, &image, &packed, config_bytes.len())?, packed)
+        }
+    };
+    let names = names.into_iter().filter(|name| name.tag().is_some() && name.digest().is_none()).collect();
+    Ok(Package { image, names, manifest, config_bytes, layers: packed })
+}
+
+/// The first known manifest of which every layer is there as it says.
+fn as_it_came(
+    layers: &Layers<'_>,
+    image: &LocalImage,
+    found: &[Layer],
+    compression: Compression,
+) -> Result<Option<(Manifest, Vec<PackedLayer>)>, ExportError> {
+    for known in &image.manifests {
+        let Some(manifest) = read_manifest(layers, known)? else { continue };
+        let mut packed = Vec::with_capacity(found.len());
+        for ((layer, diff_id), digest) in found.iter().zip(&image.config.rootfs.diff_ids).zip(&known.layers) {
+            packed.extend(with_digest(layers, layer, diff_id, digest, known.compression == compression)?);
+        }
+        if packed.len() == found.len() && known.layers.len() == found.len() {
+            return Ok(Some((manifest, packed)));
+        }
+    }
+    Ok(None)
+}
+
+/// A known manifest, if it is one (and not an index) and is there.
+fn read_manifest(layers: &Layers<'_>, known: &KnownManifest) -> Result<Option<Manifest>, ExportError> {
+    let Some(bytes) = layers.lease().store().read_blob(&known.digest)? else { return Ok(None) };
+    let Ok(manifest) = serde_json::from_slice::<ImageManifest>(&bytes) else { return Ok(None) };
+    let media_type =
+        manifest.media_type().as_ref().map_or(documents::MANIFEST.to_owned(), ToString::to_string);
+    Ok(Some(Manifest { digest: known.digest.clone(), media_type, bytes }))
+}
+
+/// A layer in the form of this digest, if it has that form: what came with the image always, our own compression if it was asked for.
+fn with_digest(
+    layers: &Layers<'_>,
+    layer: &Layer,
+    diff_id: &DiffId,
+    digest: &Digest,
+    is_wanted: bool,
+) -> Result<Option<PackedLayer>, ExportError> {
+    if digest == diff_id.digest() {
+        return if is_wanted { uncompressed(layers, layer, diff_id).map(Some) } else { Ok(None) };
+    }
+    let fits =
+        |blob: &&LayerBlob| blob.digest == *digest && (is_wanted || blob.origin == BlobOrigin::Received);
+    match layer.blobs().iter().find(fits) {
+        Some(blob) => stored(layers, blob),
+        None => Ok(None),
+    }
+}
+
+fn pack_layers(
+    layers: &Layers<'_>,
+    image: &LocalImage,
+    found: &[Layer],
+    compression: Compression,
+) -> Result<Vec<PackedLayer>, ExportError> {
+    let mut packed = Vec::with_capacity(found.len());
+    for (layer, diff_id) in found.iter().zip(&image.config.rootfs.diff_ids) {
+        if layer.diff_id().is_some_and(|own| own != diff_id) {
+            return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
+        }
+        packed.push(pack_layer(layers, image, layer, diff_id, compression)?);
+    }
+    Ok(packed)
+}
+
+fn pack_layer(
+    layers: &Layers<'_>,
+    image: &LocalImage,
+    layer: &Layer,
+    diff_id: &DiffId,
+    compression: Compression,
+) -> Result<PackedLayer, ExportError> {
+    let own = BlobOrigin::Encoded { level: compress::level(compression), version: compress::VERSION };
+    let received = layer.blobs().iter().filter(|blob| blob.origin == BlobOrigin::Received);
+    let encoded = layer.blobs().iter().filter(|blob| blob.origin == own && blob.compression == compression);
+    for blob in received.chain(encoded) {
+        if let Some(packed) = stored(layers, blob)? {
+            return Ok(packed);
+        }
+    }
+    if compression == Compression::None {
+        return uncompressed(layers, layer, diff_id);
+    }
+    let blob = compressed(layers, image, layer, diff_id, compression, own)?;
+    let missing = || store::Error::MissingBlob(blob.digest.clone());
+    Ok(stored(layers, &blob)?.ok_or_else(missing)?)
+}
+
+/// A blob that is in the store.
+fn stored(layers: &Layers<'_>, blob: &LayerBlob) -> Result<Option<PackedLayer>, ExportError> {
+    let Some(size) = layers.lease().store().blob_size(&blob.digest)? else { return Ok(None) };
+    let file = File { size, content: Content::Blob(blob.digest.clone()) };
+    Ok(Some(PackedLayer { digest: blob.digest.clone(), compression: blob.compression, file }))
+}
+
+fn uncompressed(layers: &Layers<'_>, layer: &Layer, diff_id: &DiffId) -> Result<PackedLayer, ExportError> {
+    let size = tar::bytes(layers, layer)?;
+    let file = File { size, content: Content::Tar(layer.id().clone()) };
+    Ok(PackedLayer { digest: diff_id.digest().clone(), compression: Compression::None, file })
+}
+
+/// Compresses a layer and keeps the result with it.
+fn compressed(
+    layers: &Layers<'_>,
+    image: &LocalImage,
+    layer: &Layer,
+    diff_id: &DiffId,
+    compression: Compression,
+    origin: BlobOrigin,
+) -> Result<LayerBlob, ExportError> {
+    tracing::debug!(layer = %layer.id(), %compression, "compressing a layer");
+    let mut writer = layers.lease().blob_writer(None)?;
+    let read = layers.read_tar(layer.id(), |tar| {
+        compress::compress(tar, compression, &mut writer)
+            .map_err(|source| Error::Read { layer: layer.id().clone(), source })
+    })?;
+    if read.diff_id != *diff_id {
+        return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
+    }
+    let blob = LayerBlob { digest: writer.finish()?.digest, compression, origin };
+    let draft = layers.lease().layer_draft()?;
+    draft.add_blob(&blob)?;
+    layers.lease().extend_layer(draft, layer.id())?;
+    Ok(blob)
+}
+
+/// Writes a manifest, and lets the store remember it.
+fn manifest(
+    layers: &Layers<'_>,
+    image: &LocalImage,
+    packed: &[PackedLayer],
+    config_bytes: usize,
+) -> Result<Manifest, ExportError> {
+    let bytes = documents::manifest(&image.id, config_bytes, packed);
+    let digest = layers.lease().put_blob(&bytes)?.digest;
+    let compression = packed.first().map_or(Compression::Gzip, |layer| layer.compression);
+    let digests = packed.iter().map(|layer| layer.digest.clone()).collect();
+    let known = KnownManifest { digest: digest.clone(), compression, layers: digests };
+    let image = Image { id: image.id.clone(), layers: image.layers.clone(), manifests: vec![known] };
+    layers.lease().commit_image(&image, &[])?;
+    Ok(Manifest { digest, media_type: documents::MANIFEST.to_owned(), bytes })
+}
+
+impl Package {
+    /// The blobs.
+    pub(super) fn blobs(&self) -> BTreeMap<Digest, File> {
+        let documents = [
+            (self.manifest.digest.clone(), File::of(self.manifest.bytes.clone())),
+            (self.image.id.digest().clone(), File::of(self.config_bytes.clone())),
+        ];
+        let layers = self.layers.iter().map(|layer| (layer.digest.clone(), layer.file.clone()));
+        documents.into_iter().chain(layers).collect()
+    }
+
+    pub(super) fn exported(&self) -> Exported {
+        Exported { id: self.image.id.clone(), manifest: self.manifest.digest.clone() }
+    }
+}
+
+impl File {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self { size: bytes.len() as u64, content: Content::Bytes(bytes) }
+    }
+
+    /// Writes exactly [`File::size`] bytes.
+    pub(super) fn copy(&self, layers: &Layers<'_>, to: &mut dyn Write) -> Result<(), ExportError> {
+        match &self.content {
+            Content::Bytes(bytes) => to.write_all(bytes).map_err(ExportError::Write),
+            Content::Blob(digest) => copy_blob(layers, digest, self.size, to),
+            Content::Tar(id) => copy_tar(layers, id, self.size, to),
+        }
+    }
+}
+
+fn copy_blob(layers: &Layers<'_>, digest: &Digest, size: u64, to: &mut dyn Write) -> Result<(), ExportError> {
+    let file = layers.lease().store().open_blob(digest)?;
+    let file = file.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?;
+    let file = Cancellable::new(file, layers.cancelled());
+    match stream::copy(VerifyingReader::new(file, digest.clone(), Some(size)), to) {
+        Ok(_) => Ok(()),
+        Err(_) if layers.is_cancelled() => Err(Error::Cancelled.into()),
+        Err(CopyError::Read(source)) => Err(ExportError::Blob { digest: digest.clone(), source }),
+        Err(CopyError::Write(source)) => Err(ExportError::Write(source)),
+    }
+}
+
+fn copy_tar(layers: &Layers<'_>, id: &LayerId, size: u64, to: &mut dyn Write) -> Result<(), ExportError> {
+    let read = layers.read_tar(id, |tar| match stream::copy(tar.take(size), to) {
+        Ok(copied) => Ok(copied),
+        Err(CopyError::Read(source)) => Err(Error::Read { layer: id.clone(), source }.into()),
+        Err(CopyError::Write(source)) => Err(ExportError::Write(source)),
+    })?;
+    // A header with the size is written already.
+    let (expected, got) = (size, read.tar_bytes);
+    if got == expected { Ok(()) } else { Err(ExportError::TarSize { layer: id.clone(), expected, got }) }
+}

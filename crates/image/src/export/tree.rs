@@ -1,0 +1,90 @@
+//! The files of an image as a plain directory: owners, modes, times, xattrs, hard links and devices as they are in it.
+//!
+//! Everything is written into a directory of its own first. If the target is new, that directory becomes the target; if there is one already, the
+//! files move into it one by one, each replacing what had its name, and what else is there stays. No link that is there is followed.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use layer::Entry;
+use layer::pack::{Form, PackError};
+use layer::unpack::TreeWriter;
+use oci::LayerId;
+use sys::RootfsPath;
+use sys::directory::{self, open_dir_below};
+use sys::root::Dir;
+
+use super::flat::Flat;
+use super::output::{TemporaryDir, create_parents, parent_of};
+use super::{ExportError, Layers};
+use crate::Error;
+
+/// Writes the files of a list of layers into a directory, which need not exist. Owners and devices need root.
+///
+/// # Errors
+/// [`ExportError`]. A new directory is then not there; of one that was there, files may have been replaced, but none is half-written.
+pub fn rootfs_tree(layers: &Layers<'_>, ids: &[LayerId], target: &Path) -> Result<(), ExportError> {
+    let flat = Flat::of(layers, ids)?;
+    match fs::metadata(target) {
+        Ok(found) if found.is_dir() => {
+            let temporary = TemporaryDir::within(target)?;
+            write(layers, &flat, temporary.path())?;
+            merge(&flat, temporary.path(), target)
+        }
+        Ok(_) => Err(ExportError::InTheWay { path: target.to_path_buf(), expected: "a directory" }),
+        Err(_) => {
+            create_parents(target)?;
+            let temporary = TemporaryDir::within(parent_of(target))?;
+            write(layers, &flat, temporary.path())?;
+            fs::rename(temporary.path(), target).map_err(Error::at("write", target))?;
+            Ok(())
+        }
+    }
+}
+
+fn write(layers: &Layers<'_>, flat: &Flat, into: &Path) -> Result<(), ExportError> {
+    let dir = Dir::open(into).map_err(Error::at("open", into))?;
+    match flat.pack(Form::Tree(&dir), layers.cancelled()) {
+        Ok(_) => Ok(()),
+        Err(PackError::Cancelled) => Err(Error::Cancelled.into()),
+        Err(PackError::Tree(error)) => Err(error.into()),
+        Err(error) => Err(ExportError::Pack(error)),
+    }
+}
+
+/// Moves everything from one directory into another.
+fn merge(flat: &Flat, from: &Path, target: &Path) -> Result<(), ExportError> {
+    let open = |path: &Path| Dir::open(path).map_err(Error::at("open", path));
+    let (from, to) = (open(from)?, open(target)?);
+    // The directory that is there is the user's, and so are its own attributes.
+    let below: Vec<Entry> = flat.list.iter().filter(|entry| !entry.path.is_root()).cloned().collect();
+    let mut parents: Option<(RootfsPath, Dir, Dir)> = None;
+    for entry in &below {
+        let at = target.join(entry.path.as_relative());
+        let failed = |error| Error::at("write", &at)(error);
+        let parent = entry.path.parent().unwrap_or_default();
+        if parents.as_ref().is_none_or(|(open, ..)| *open != parent) {
+            let pair = (open_dir_below(&from, &parent), open_dir_below(&to, &parent));
+            parents = Some((parent, pair.0.map_err(failed)?, pair.1.map_err(failed)?));
+        }
+        if let Some((_, from, to)) = &parents {
+            place(entry, from, to).map_err(failed)?;
+        }
+    }
+    Ok(TreeWriter::new(&to).finish(&below)?)
+}
+
+fn place(entry: &Entry, from: &Dir, to: &Dir) -> std::io::Result<()> {
+    let name = OsStr::from_bytes(entry.path.file_name().unwrap_or_default());
+    if !entry.is_directory() {
+        return from.rename(name, to, name);
+    }
+    match to.status_of(name) {
+        Ok(found) if found.kind == directory::Kind::Directory => Ok(()),
+        Ok(_) => to.remove_file(name).and_then(|()| to.create_dir(name)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => to.create_dir(name),
+        Err(error) => Err(error),
+    }
+}
