@@ -1,8 +1,10 @@
 //! The directories behind `RUN --mount=type=cache`.
 //!
-//!     cache-mounts/<escaped id>/id                 the id, as it was given
-//!                               0, 1, …            directories; `0` is the one that is shared or locked
-//!                               0.lock, 1.lock, …  held by whoever uses the directory of that number
+//! ```text
+//! cache-mounts/<escaped id>/id                 the id, as it was given
+//!                           0, 1, …            directories; `0` is the one that is shared or locked
+//!                           0.lock, 1.lock, …  held by whoever uses the directory of that number
+//! ```
 //!
 //! The lock is on a file beside the directory, not on the directory itself: a process in the container can open the latter, and lock it.
 //! Locks are taken under a shared `locks/gc` and the sweep removes a directory only if it gets its lock, so a directory that is in

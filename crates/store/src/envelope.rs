@@ -1,10 +1,12 @@
 //! A checksummed file: what it needs, and bytes whose meaning is somebody else's.
 //!
-//!     rbuild <kind> 1
-//!     <sha256 over the file's name and everything below this line>
-//!     <one Object per line>
-//!     <empty line>
-//!     <payload>
+//! ```text
+//! rbuild <kind> 1
+//! <sha256 over the file's name and everything below this line>
+//! <one Object per line>
+//! <empty line>
+//! <payload>
+//! ```
 //!
 //! Such files are written without a sync. One that a power cut or a bad disk has changed does not open, and counts as absent: all
 //! of them can be made again.

@@ -1,20 +1,22 @@
 //! Layers: a directory per layer, its forms inside it, each form with its own proof of durability.
 //!
-//!     layers/<id>/meta            content digest, number of entries, size: written once, with the entry list
-//!                 entries         the sorted entry list; what is in it is the business of crate `layer`
-//!                 fs/             the change set as an overlay's lower directory
-//!                 tar             the change set as an uncompressed tar
-//!                 blob.<…>        empty; its name says which blob is a compressed form
-//!                 diff-id         the digest of the tar, once somebody has computed it
-//!                 unsynced.<part>.<boot id>, synced.<part>      empty
-//!
-//! The `unsynced` marker goes only when the `synced` one and the layer's own name are durable, so where both are, the next commit syncs
-//! once more.
+//! ```text
+//! layers/<id>/meta            content digest, number of entries, size: written once, with the entry list
+//!             entries         the sorted entry list; what is in it is the business of crate `layer`
+//!             fs/             the change set as an overlay's lower directory
+//!             tar             the change set as an uncompressed tar
+//!             blob.<…>        empty; its name says which blob is a compressed form
+//!             diff-id         the digest of the tar, once somebody has computed it
+//!             unsynced.<part>.<boot id>, synced.<part>      empty
+//! ```
 //!
 //! A *part* is `base` (meta and entries), `fs` or `tar`. It counts only with a marker beside it: `unsynced` with the running kernel's
 //! boot id, since then the page cache holds what was written, or `synced`, which is made after a sync has covered the part.
 //! Markers are names without contents, so they cannot be torn. A part with neither is what a power cut left of it, and is
 //! replaced by whoever publishes it again. The marker is there before the part becomes visible.
+//!
+//! The `unsynced` marker goes only when the `synced` one and the layer's own name are durable, so where both are, the next commit syncs
+//! once more.
 //!
 //! A layer is made in the private area of a lease ([`LayerDraft`]) and appears by one rename, or, if somebody else was first, its
 //! missing forms are moved into the layer that is there.
@@ -184,7 +186,7 @@ impl Layer {
         self.has_fs || self.has_tar
     }
 
-    /// Forgets a compressed form.
+    /// The file whose name says that it has a compressed form.
     pub(crate) fn blob_marker(&self, blob: &LayerBlob) -> PathBuf {
         self.dir.join(blob.file_name())
     }

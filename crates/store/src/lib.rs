@@ -2,17 +2,19 @@
 //!
 //! Plain files with git's discipline, no database:
 //!
-//!     <root>/format               the version; written last when a store is made
-//!            blobs/               immutable bytes by digest                              [`BlobWriter`]
-//!            layers/              one directory each, holding a layer's forms            [`Layer`]
-//!            images/              one file each: layers and known manifests              [`Image`]
-//!            tags/                one file each, replaced atomically                     [`Tag`]
-//!            records/             cache records, checksummed                             [`Record`]
-//!            cache-mounts/        what RUN --mount=type=cache keeps                      [`CacheMount`]
-//!            logs/ builds/ contexts/   step logs, build reports, stat caches
-//!            locks/               `gc`, `tags`, `images`, and one per running step       [`StepLock`]
-//!            leases/ tmp/         who is alive, and where it writes                      [`Lease`]
-//!            damaged/             what a repair moved out of the way
+//! ```text
+//! <root>/format               the version; written last when a store is made
+//!        blobs/               immutable bytes by digest                              BlobWriter
+//!        layers/              one directory each, holding a layer's forms            Layer
+//!        images/              one file each: layers and known manifests              Image
+//!        tags/                one file each, replaced atomically                     Tag
+//!        records/             cache records, checksummed                             Record
+//!        cache-mounts/        what RUN --mount=type=cache keeps                      CacheMount
+//!        logs/ builds/ contexts/   step logs, build reports, stat caches
+//!        locks/               `gc`, one per directory that is synced, one per step       StepLock
+//!        leases/ tmp/         who is alive, and where it writes                      Lease
+//!        damaged/             what a repair moved out of the way
+//! ```
 //!
 //! **Reading needs a [`Store`], writing a [`Lease`].** A lease pins what it looked up, so that nothing is collected under a running build, and
 //! owns a private area in which everything is made before one rename makes it visible: a file is complete or absent.
@@ -21,6 +23,7 @@
 //!
 //! * A tag names an image that is there, an image names layers and blobs that are there, and all of it is synced (`commit`). Removal goes the
 //!   other way round (`prune`).
+//! * What one process sees of another's images, tags and blobs is durable, or is made so before it is relied on (`names`).
 //! * A layer or blob that is not synced yet says so, by names that hold the kernel's boot id (`layer`, `blob`). In the same boot the
 //!   page cache is the truth and it may be used; in another it counts as absent.
 //! * Everything else (records, reports, stat caches) is written unsynced and checked when read. Losing it costs time, never a wrong image.
