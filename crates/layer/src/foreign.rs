@@ -97,9 +97,24 @@ pub fn read(
     whiteouts: Whiteouts,
     limits: &Limits,
 ) -> Result<Foreign, ForeignError> {
+    read_into(packed, &RootfsPath::root(), lower, whiteouts, limits)
+}
+
+/// As [`read`], with everything in the tar placed below `directory` of `lower`: what unpacking it there would change.
+///
+/// # Errors
+/// [`ForeignError`].
+pub fn read_into(
+    packed: impl Read,
+    directory: &RootfsPath,
+    lower: &Merged,
+    whiteouts: Whiteouts,
+    limits: &Limits,
+) -> Result<Foreign, ForeignError> {
     let unpacked = compress::unpacked(packed, limits).map_err(TarError::Read)?;
     let mut tar = HashingReader { inner: unpacked, hasher: Hasher::sha256(), bytes: 0 };
-    let mut layer = LayerBuilder { lower, whiteouts, entries: BTreeMap::new(), lookups: BTreeMap::new() };
+    let mut layer =
+        LayerBuilder { directory, lower, whiteouts, entries: BTreeMap::new(), lookups: BTreeMap::new() };
     read_members(&mut tar, &mut layer, limits)?;
     // Whatever follows the end-of-archive blocks belongs to the DiffID as well.
     io::copy(&mut tar, &mut io::sink()).map_err(TarError::Read)?;
@@ -282,6 +297,8 @@ const MAX_LINKS: u32 = 40;
 
 /// The layer as read so far, over what is below.
 struct LayerBuilder<'l> {
+    /// Where the tar's root is.
+    directory: &'l RootfsPath,
     lower: &'l Merged,
     whiteouts: Whiteouts,
     entries: BTreeMap<RootfsPath, Entry>,
@@ -381,39 +398,60 @@ impl LayerBuilder<'_> {
         }
     }
 
-    /// Resolves all but the last component, making the directories that are missing.
+    /// Resolves all but the last component of a path below [`Self::directory`], making the directories that are missing. That directory is the
+    /// root of every link on the way.
     fn resolve_parent(&mut self, path: &RootfsPath, mtime: Time) -> Result<RootfsPath, ForeignError> {
-        let Some(parent) = path.parent() else { return Ok(RootfsPath::root()) };
+        let top = self.directory.clone();
+        // The way to the top holds no link any more.
+        for above in top.ancestors().filter(|above| !above.is_root()) {
+            self.enter(above, mtime, path)?;
+        }
+        let Some(parent) = path.parent() else { return Ok(top) };
+        if !top.is_root() {
+            self.enter(top.clone(), mtime, path)?;
+        }
         let mut todo: Vec<Vec<u8>> = parent.components().rev().map(<[u8]>::to_vec).collect();
-        let mut at = RootfsPath::root();
+        let mut at = top.clone();
         let mut links = 0;
         while let Some(name) = todo.pop() {
             if name == b".." {
-                at = at.parent().unwrap_or_default();
+                at = if at == top { at } else { at.parent().unwrap_or_default() };
                 continue;
             }
             let next = at.join_name(&name)?;
-            match self.seen(&next).map(|entry| entry.kind) {
-                Some(Kind::Directory { .. }) => at = next,
-                None => {
-                    self.insert(Entry::directory(next.clone(), mtime));
-                    at = next;
-                }
-                Some(Kind::Symlink { target }) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(ForeignError::TooManyLinks(path.clone()));
-                    }
-                    if target.starts_with(b"/") {
-                        at = RootfsPath::root();
-                    }
-                    let parts = target.split(|&b| b == b'/').filter(|c| !matches!(*c, b"" | b"."));
-                    todo.extend(parts.rev().map(<[u8]>::to_vec));
-                }
-                Some(_) => return Err(ForeignError::NotADirectory { path: path.clone(), above: next }),
+            let Some(target) = self.enter(next.clone(), mtime, path)? else {
+                at = next;
+                continue;
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(ForeignError::TooManyLinks(path.clone()));
             }
+            if target.starts_with(b"/") {
+                at = top.clone();
+            }
+            let parts = target.split(|&b| b == b'/').filter(|c| !matches!(*c, b"" | b"."));
+            todo.extend(parts.rev().map(<[u8]>::to_vec));
         }
         Ok(at.join_name(path.file_name().unwrap_or_default())?)
+    }
+
+    /// Goes into a directory, which is made if nothing is there; a link's target if it is one.
+    fn enter(
+        &mut self,
+        at: RootfsPath,
+        mtime: Time,
+        path: &RootfsPath,
+    ) -> Result<Option<Box<[u8]>>, ForeignError> {
+        match self.seen(&at).map(|entry| entry.kind) {
+            Some(Kind::Directory { .. }) => Ok(None),
+            Some(Kind::Symlink { target }) => Ok(Some(target)),
+            Some(_) => Err(ForeignError::NotADirectory { path: path.clone(), above: at }),
+            None => {
+                self.insert(Entry::directory(at, mtime));
+                Ok(None)
+            }
+        }
     }
 
     /// What shows at a path: of this layer, else of those below. A directory from below becomes an implied entry of this layer.

@@ -6,7 +6,7 @@
 //!
 //! Rules (spec of the reference builder's copy): a directory source gives its contents; a file goes into the destination if that is, or is
 //! written as, a directory; an existing destination directory keeps its attributes, directories below it get the source's; a file replaces
-//! a file or link, never a directory; links are followed in the destination's own path and nowhere else.
+//! a file or link, never a directory; links are followed in the destination as written and nowhere below it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -375,31 +375,33 @@ impl<'c> Placing<'c> {
 
     /// Makes sure that every directory above a path is part of the layer: as it is below, or new.
     fn make_parents(&mut self, path: &RootfsPath) -> Result<(), StepError> {
-        for parent in path.ancestors().filter(|parent| !parent.is_root()) {
-            if let Some(placed) = self.entries.get(&parent) {
-                if placed.entry.is_directory() {
-                    continue;
-                }
-                return Err(layer::merged::ResolveError::NotADirectory(parent).into());
-            }
-            let entry = match self.merged.lookup(&parent) {
-                Some(found) if found.entry.is_directory() => {
-                    Entry { implied: true, kind: Kind::Directory { opaque: false }, ..found.entry.clone() }
-                }
-                Some(_) => return Err(layer::merged::ResolveError::NotADirectory(parent).into()),
-                None => self.new_parent(parent.clone()),
-            };
-            self.entries.insert(parent, Placed { entry, content: FileContent::None, same_file: None });
+        let missing = path.ancestors().filter(|parent| !parent.is_root());
+        missing.into_iter().try_for_each(|parent| self.make_directory(parent))
+    }
+
+    /// Makes sure that a directory, whose parents are there, is part of the layer.
+    fn make_directory(&mut self, path: RootfsPath) -> Result<(), StepError> {
+        let not_a_directory = |path| Err(layer::merged::ResolveError::NotADirectory(path).into());
+        if let Some(placed) = self.entries.get(&path) {
+            return if placed.entry.is_directory() { Ok(()) } else { not_a_directory(path) };
         }
+        let entry = match self.merged.lookup(&path) {
+            Some(found) if found.entry.is_directory() => {
+                Entry { implied: true, kind: Kind::Directory { opaque: false }, ..found.entry.clone() }
+            }
+            Some(_) => return not_a_directory(path),
+            None => self.new_directory(path.clone()),
+        };
+        self.entries.insert(path, Placed { entry, content: FileContent::None, same_file: None });
         Ok(())
     }
 
-    /// A directory nobody asked for by name: 0755, or the octal `--chmod`, owned as `--chown` says.
-    fn new_parent(&self, path: RootfsPath) -> Entry {
+    /// A directory that no source brings: 0755, or the octal `--chmod` as mkdir(2) under umask 022 takes it, owned as `--chown` says.
+    fn new_directory(&self, path: RootfsPath) -> Entry {
         let mut entry = Entry::directory(path, self.time);
         self.set_owner(&mut entry);
         if let Some(Mode::Octal(mode)) = self.mode {
-            entry.mode = *mode;
+            entry.mode = mode & 0o777 & !0o022;
         }
         entry
     }

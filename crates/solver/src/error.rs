@@ -117,6 +117,9 @@ pub enum StepError {
     /// Layers of the store.
     #[error(transparent)]
     Image(#[from] image::Error),
+    /// The layers below a RUN could not be made ready.
+    #[error(transparent)]
+    Rootfs(#[from] image::RootfsError),
     /// The store itself.
     #[error(transparent)]
     Store(#[from] store::Error),

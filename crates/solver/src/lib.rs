@@ -26,11 +26,10 @@ mod inputs;
 mod owner;
 mod run;
 mod select;
-mod skeleton;
 mod workdir;
 
 pub use error::{RunFailure, SolveError, StepError};
 pub use event::{Event, Origin, Outcome, Reuse, Stream, Verdict};
 pub use filesystem::Filesystem;
 pub use schedule::{Solved, StepReport, solve};
-pub use services::{CacheMode, Cancel, Secret, Services};
+pub use services::{CacheMode, Cancel, Hook, Now, Secret, Services};

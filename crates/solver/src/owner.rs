@@ -47,7 +47,12 @@ pub(crate) fn of_user(
     services: &Services<'_>,
 ) -> Result<Ids, StepError> {
     let Some(user) = user else { return Ok(Ids::default()) };
-    resolve(&user.as_str().parse()?, true, layers, merged, services)
+    let mut user: User = user.as_str().parse()?;
+    // As with `--chown`, and unlike for a process: a number alone is the group, too.
+    if let (Some(NameOrId::Id(id)), None) = (&user.user, &user.group) {
+        user.group = Some(NameOrId::Id(*id));
+    }
+    resolve(&user, true, layers, merged, services)
 }
 
 fn resolve(

@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use image::{MountPoint, Rootfs};
 use layer::merged::Merged;
 use layer::seal::seal;
-use layer::unpack::TreeWriter;
-use oci::LayerId;
 use plan::{Access, BindMount, Mount, NetworkMode, Presence, Run, Sharing, StepId};
 use sandbox::{
     BindSource, Content, Durability, Ending, Layers, Limits, MissingCwd, MountKind, Network, NewPrivileges,
@@ -23,7 +22,6 @@ use sys::root::Dir;
 
 use crate::filesystem::Filesystem;
 use crate::services::Cancel;
-use crate::skeleton::{self, Target};
 use crate::{Event, RunFailure, Services, StepError, Stream};
 
 /// What a process may take to end by itself when the build is cancelled.
@@ -43,7 +41,8 @@ pub(crate) struct RunContext<'r> {
     /// Where its log goes.
     pub(crate) log: (LogId, File),
     /// The layer list that each source of a mount shows: of steps, or of context files that were copied into a layer.
-    pub(crate) mounted: &'r (dyn Fn(&plan::Source, &Mount) -> Result<(Filesystem, RootfsPath), StepError> + Sync),
+    pub(crate) mounted:
+        &'r (dyn Fn(&plan::Source, &Mount) -> Result<(Filesystem, RootfsPath), StepError> + Sync),
 }
 
 /// A RUN's outcome.
@@ -55,30 +54,24 @@ pub(crate) struct Ran {
 /// Runs the process, and seals and publishes its layer.
 pub(crate) fn execute(run: &Run, below: &Filesystem, context: &RunContext<'_>) -> Result<Ran, StepError> {
     let services = context.services;
-    let layers = below.ids();
-    let merged = services.layers.merged(&layers)?;
-    let draft = services.lease.layer_draft()?;
-    let upper = draft.make_fs()?;
-    let upper_dir = open(&upper)?;
-    // The merged root takes its attributes from the topmost layer, which is the upper directory.
-    TreeWriter::new(&upper_dir).finish(&[merged.root_entry()]).map_err(layer::pack::PackError::Tree)?;
-
     let mut prepared = Prepared::default();
     prepared.add_standard(run, services);
     for mount in &run.mounts {
         prepared.add(mount, context)?;
     }
-    let skeleton = skeleton::make(&prepared.targets, &merged, services)?;
-    let lower = lower_directories(&layers, &skeleton, services)?;
-    let upper =
-        Upper { directory: upper, work: services.lease.scratch_dir()?, durability: Durability::Volatile };
+    let rootfs = Rootfs::new(services.layers, &below.ids(), &prepared.targets)?;
+    let draft = services.lease.layer_draft()?;
+    let directory = draft.make_fs()?;
+    let upper_dir = rootfs.prepare_top(&directory)?;
+    let upper = Upper { directory, work: services.lease.scratch_dir()?, durability: Durability::Volatile };
+    let root = Layers { lower: rootfs.lower.clone(), upper: Some(upper) };
     let env = std::mem::take(&mut prepared.env);
-    let spec = spec(run, Layers { lower, upper: Some(upper) }, std::mem::take(&mut prepared.mounts), env)?;
+    let spec = spec(run, root, std::mem::take(&mut prepared.mounts), env)?;
     let exit = run_process(run, &spec, context)?;
     // Cache directories are free for the next step as soon as the process is gone.
     drop(prepared);
 
-    let layer = seal_layer(&upper_dir, &merged, draft, context)?;
+    let layer = seal_layer(&upper_dir, &rootfs.merged, draft, context)?;
     Ok(Ran { layer, peak_memory_bytes: exit.peak_memory_bytes })
 }
 
@@ -91,30 +84,6 @@ fn seal_layer(
     let cancelled = || context.cancel.is_cancelled();
     let packed = seal(upper, merged, context.services.jobs.min(4), &cancelled)?;
     Ok(context.services.layers.publish(draft, &packed)?)
-}
-
-/// The directories to mount below the upper one, topmost first.
-pub(crate) fn lower_directories(
-    layers: &[LayerId],
-    skeleton: &skeleton::Skeleton,
-    services: &Services<'_>,
-) -> Result<Vec<PathBuf>, StepError> {
-    let mut lower: Vec<PathBuf> = skeleton.top.iter().cloned().collect();
-    lower.extend(trees(layers, services)?);
-    lower.push(skeleton.bottom.clone());
-    Ok(lower)
-}
-
-/// The trees of a layer list, topmost first. A layer that stands in it twice is mounted once: overlayfs refuses repetition, and only the
-/// upper of the two shows.
-fn trees(layers: &[LayerId], services: &Services<'_>) -> Result<Vec<PathBuf>, StepError> {
-    let mut trees: Vec<PathBuf> = Vec::with_capacity(layers.len());
-    for tree in services.layers.trees(layers)?.into_iter().rev() {
-        if !trees.contains(&tree) {
-            trees.push(tree);
-        }
-    }
-    Ok(trees)
 }
 
 fn spec(
@@ -153,7 +122,7 @@ fn spec(
 #[derive(Default)]
 struct Prepared {
     mounts: Vec<sandbox::Mount>,
-    targets: Vec<(RootfsPath, Target)>,
+    targets: Vec<(RootfsPath, MountPoint)>,
     env: Vec<(OsString, OsString)>,
     caches: Vec<store::CacheMount>,
 }
@@ -179,7 +148,7 @@ impl Prepared {
         match mount {
             Mount::Tmpfs(tmpfs) => {
                 let kind = MountKind::Tmpfs { size_bytes: tmpfs.size_bytes, mode: 0o1777 };
-                self.push(tmpfs.target.as_str(), Target::Directory, kind)
+                self.push(tmpfs.target.as_str(), MountPoint::Directory, kind)
             }
             Mount::Secret(secret) => self.add_secret(secret, context.services),
             Mount::Cache(cache) => self.add_cache(cache, mount, context),
@@ -187,7 +156,7 @@ impl Prepared {
         }
     }
 
-    fn push(&mut self, target: &str, shape: Target, kind: MountKind) -> Result<(), StepError> {
+    fn push(&mut self, target: &str, shape: MountPoint, kind: MountKind) -> Result<(), StepError> {
         let target = RootfsPath::parse(target)?;
         self.targets.push((target.clone(), shape));
         self.mounts.push(sandbox::Mount { target, kind });
@@ -208,7 +177,7 @@ impl Prepared {
         let Some(target) = &secret.target else { return Ok(()) };
         let content = Content(value.0.clone());
         let kind = MountKind::File { content, mode: secret.mode, uid: secret.uid, gid: secret.gid };
-        self.push(target.as_str(), Target::File, kind)
+        self.push(target.as_str(), MountPoint::File, kind)
     }
 
     fn add_cache(
@@ -243,7 +212,7 @@ impl Prepared {
         };
         let kind = MountKind::Bind { source: BindSource::Path(source), access: access(cache.access) };
         self.caches.push(claimed);
-        self.push(cache.target.as_str(), Target::Directory, kind)
+        self.push(cache.target.as_str(), MountPoint::Directory, kind)
     }
 
     fn add_bind(
@@ -254,39 +223,38 @@ impl Prepared {
     ) -> Result<(), StepError> {
         let services = context.services;
         let (filesystem, path) = (context.mounted)(&bind.from, mount)?;
-        let merged = services.layers.merged(&filesystem.ids())?;
+        let rootfs = Rootfs::plain(services.layers, &filesystem.ids())?;
         let path = match &bind.from {
             // Only what was selected of a context is in its layer.
             plan::Source::Context(_) => path,
             plan::Source::Step(_) => RootfsPath::parse(bind.path.as_str())?,
         };
-        let (path, shape) = mounted_path(&path, &merged)?;
-        let bottom = services.lease.scratch_dir()?;
-        let mut lower = trees(&filesystem.ids(), services)?;
-        lower.push(bottom);
+        let (path, shape) = mounted_path(&path, &rootfs.merged)?;
         let upper = match bind.access {
             Access::ReadOnly => None,
             // Writes are allowed and thrown away.
-            Access::ReadWrite => Some(self.throw_away_upper(&merged, services)?),
+            Access::ReadWrite => {
+                let directory = services.lease.scratch_dir()?;
+                rootfs.prepare_top(&directory)?;
+                Some(Upper {
+                    directory,
+                    work: services.lease.scratch_dir()?,
+                    durability: Durability::Volatile,
+                })
+            }
         };
+        let lower = rootfs.lower;
         let kind = MountKind::Layers { layers: Layers { lower, upper }, path };
         self.push(bind.target.as_str(), shape, kind)
-    }
-
-    fn throw_away_upper(&self, merged: &Merged, services: &Services<'_>) -> Result<Upper, StepError> {
-        let directory = services.lease.scratch_dir()?;
-        let dir = open(&directory)?;
-        TreeWriter::new(&dir).finish(&[merged.root_entry()]).map_err(layer::pack::PackError::Tree)?;
-        Ok(Upper { directory, work: services.lease.scratch_dir()?, durability: Durability::Volatile })
     }
 }
 
 /// What a bind mount shows: of a context file, the one file in its layer.
-fn mounted_path(path: &RootfsPath, merged: &Merged) -> Result<(RootfsPath, Target), StepError> {
+fn mounted_path(path: &RootfsPath, merged: &Merged) -> Result<(RootfsPath, MountPoint), StepError> {
     let resolved = merged.resolve(path, layer::merged::Follow::Last)?;
     let shape = match resolved.found {
-        Some(found) if !found.entry.is_directory() => Target::File,
-        _ => Target::Directory,
+        Some(found) if !found.entry.is_directory() => MountPoint::File,
+        _ => MountPoint::Directory,
     };
     Ok((resolved.path, shape))
 }
@@ -308,10 +276,6 @@ fn hosts(run: &Run) -> String {
         text.push_str(&format!("{}\t{}\n", host.address, host.name));
     }
     text
-}
-
-fn open(path: &Path) -> Result<Dir, StepError> {
-    Dir::open(path).map_err(|source| StepError::Prepare { path: path.to_owned(), source })
 }
 
 /// Starts the process, passes its output on, and waits for its end.

@@ -1,0 +1,197 @@
+//! `rbuild build`: from a Dockerfile to an image, in the five calls of the architecture.
+
+mod errors;
+mod images;
+mod output;
+mod report;
+mod request;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use context::{Context, Ignore};
+use dockerfile::Source;
+use image::{Assembled, Layers};
+use oci::{History, Reference};
+use plan::{ContextName, Plan};
+use solver::{Services, Solved};
+
+use crate::build::images::Resolver;
+use crate::build::output::Output;
+use crate::build::request::Asked;
+use crate::cli::{BuildArgs, Global, Progress};
+use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::progress;
+use crate::session::{Session, now, store_failure};
+
+/// Builds.
+pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
+    let began = Instant::now();
+    let asked = Asked::read(args, environment)?;
+    let dockerfile = Dockerfile::read(args)?;
+    let session = Session::open(global)?;
+    let cancel = Arc::clone(&session.cancel);
+    let cancelled = move || cancel.is_cancelled();
+    let layers = Layers::new(&session.lease, &cancelled);
+    let plan = lower(&dockerfile, &asked, &layers, args, environment)?;
+    tracing::debug!(%plan, "plan");
+    let solved = solve(&plan, &dockerfile, &asked, &session, &layers, args, environment)?;
+    let assembled = assemble(&plan, &solved, &asked, &layers)?;
+    output::write(&asked, &assembled, &plan, &layers)?;
+    report::keep(&dockerfile, &plan, &solved, &session)?;
+    summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed(), args);
+    output::write_files(args, &assembled, &asked)?;
+    close(session)
+}
+
+/// What could not be given back is said, but does not unmake what was built.
+fn close(session: Session) -> Result<(), Failure> {
+    session.lease.close().map_err(|error| store_failure(&error))
+}
+
+/// A Dockerfile, parsed.
+pub(crate) struct Dockerfile {
+    /// The canonical path: what the build's records go under.
+    pub(crate) path: PathBuf,
+    pub(crate) source: Arc<Source>,
+    file: dockerfile::File,
+}
+
+impl Dockerfile {
+    /// Reads `--file`, else `Dockerfile` or `dockerfile` of the context.
+    fn read(args: &BuildArgs) -> Result<Self, Failure> {
+        let candidates = match &args.file {
+            Some(file) => vec![file.clone()],
+            None => ["Dockerfile", "dockerfile"].map(|name| args.context.join(name)).to_vec(),
+        };
+        let found = candidates.iter().find(|path| path.exists()).unwrap_or(&candidates[0]);
+        let bytes = std::fs::read(found).map_err(|error| no_dockerfile(found, args, &error))?;
+        let name =
+            found.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy().into_owned());
+        let source = Arc::new(Source::new(name, &bytes));
+        let parsed = dockerfile::parse(&source);
+        if parsed.has_errors() {
+            let diagnostics =
+                parsed.findings.iter().map(|finding| errors::of_finding(finding, &source)).collect();
+            return Err(Failure { exit: Exit::Build, diagnostics });
+        }
+        let path = std::fs::canonicalize(found).unwrap_or_else(|_| found.clone());
+        Ok(Self { path, source, file: parsed.file })
+    }
+}
+
+fn no_dockerfile(path: &Path, args: &BuildArgs, error: &std::io::Error) -> Failure {
+    let title = format!("cannot read the Dockerfile `{}`", path.display());
+    let mut diagnostic = Diagnostic::error("no-dockerfile", title).note(error.to_string());
+    diagnostic.help = Some(match &args.file {
+        Some(_) => "`--file` is relative to the directory you are in, not to the context".to_owned(),
+        None => format!("name it with `--file`, or give another context than `{}`", args.context.display()),
+    });
+    Failure::new(Exit::Usage, diagnostic)
+}
+
+fn lower(
+    dockerfile: &Dockerfile,
+    asked: &Asked,
+    layers: &Layers<'_>,
+    args: &BuildArgs,
+    environment: &Environment,
+) -> Result<Plan, Failure> {
+    let mut resolver = Resolver::new(layers, args.pull, environment);
+    plan::lower(&dockerfile.file, &asked.request, &mut resolver)
+        .map_err(|found| errors::of_plan(&found, &dockerfile.source))
+}
+
+fn open_contexts(
+    dockerfile: &Dockerfile,
+    asked: &Asked,
+    args: &BuildArgs,
+    session: &Session,
+) -> Result<BTreeMap<ContextName, Context>, Failure> {
+    let mut contexts = BTreeMap::new();
+    let main = (ContextName::Main, args.context.clone(), Some(dockerfile.path.as_path()));
+    let named =
+        asked.directories.iter().map(|(name, path)| (ContextName::Named(name.clone()), path.clone(), None));
+    for (name, path, dockerfile) in std::iter::once(main).chain(named) {
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        let failed = |error: &dyn std::error::Error| {
+            Failure::new(Exit::Usage, Diagnostic::from_error("context", error))
+        };
+        let ignore = Ignore::find(&path, dockerfile).map_err(|error| failed(&error))?;
+        let cache = session.store().context_path(&path.to_string_lossy());
+        let context = Context::open(&path, ignore, Some(&cache)).map_err(|error| failed(&error))?;
+        contexts.insert(name, context);
+    }
+    Ok(contexts)
+}
+
+fn solve(
+    plan: &Plan,
+    dockerfile: &Dockerfile,
+    asked: &Asked,
+    session: &Session,
+    layers: &Layers<'_>,
+    args: &BuildArgs,
+    environment: &Environment,
+) -> Result<Solved, Failure> {
+    let contexts = open_contexts(dockerfile, asked, args, session)?;
+    let salt = session.store().salt().map_err(|error| store_failure(&error))?;
+    let scope = dockerfile.path.to_string_lossy().into_owned();
+    let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
+    let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+    let sandboxes = || crate::commands::sandbox::open(session);
+    let progress = if args.quiet { Progress::Quiet } else { args.progress };
+    let renderer = progress::renderer(progress, plan, environment);
+    let services = Services {
+        lease: &session.lease,
+        layers,
+        cache: &cache,
+        contexts: &contexts,
+        sandboxes: &sandboxes,
+        secrets: &asked.secrets,
+        resolv_conf: &resolv_conf,
+        cache_mode: &asked.cache_mode,
+        jobs: asked.jobs,
+        cancel: &session.cancel,
+        clock: &now,
+        events: &|event| renderer.event(event),
+    };
+    let solved = solver::solve(plan, &services);
+    renderer.finish();
+    for context in contexts.values() {
+        // Losing it costs time, nothing else.
+        if let Err(error) = context.save() {
+            tracing::warn!(%error, "the stat cache of a context was not kept");
+        }
+    }
+    solved.map_err(|error| errors::of_solve(&error, plan, &dockerfile.source))
+}
+
+/// Puts config, history and layers together.
+fn assemble(plan: &Plan, solved: &Solved, asked: &Asked, layers: &Layers<'_>) -> Result<Assembled, Failure> {
+    let mut config = plan.output.config.clone();
+    let base_created = config.history.iter().rev().find_map(|entry| entry.created.clone());
+    // An instruction without a layer takes the time of the layer before it, so that the same build gives the same image.
+    let mut latest = base_created;
+    for entry in &plan.output.history {
+        if let Some(created) = entry.step.and_then(|step| solved.created[step.index()].clone()) {
+            latest = Some(created);
+        }
+        config.history.push(History {
+            created: latest.clone(),
+            created_by: entry.created_by.clone(),
+            comment: entry.comment.clone(),
+            empty_layer: entry.is_empty_layer(),
+            ..History::default()
+        });
+    }
+    let contents = image::Contents { layers: solved.filesystem.ids(), config };
+    let tags: &[Reference] = if asked.outputs.contains(&Output::Image) { &asked.tags } else { &[] };
+    let options = image::AssembleOptions { created: latest, tags };
+    image::assemble(layers, &contents, &options).map_err(|error| errors::of_image(&error))
+}

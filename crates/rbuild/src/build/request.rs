@@ -1,0 +1,190 @@
+//! What the command line asks for, understood.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use oci::{Platform, Reference};
+use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
+use solver::{CacheMode, Secret};
+
+use crate::build::output::Output;
+use crate::cli::{BuildArgs, BuildNetwork};
+use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+
+/// Steps that work at once unless `--jobs` says otherwise, for each processor. Most steps wait for the network or the disk most of the time.
+const JOBS_PER_PROCESSOR: usize = 8;
+
+/// Everything but paths of the Dockerfile and the context.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) tags: Vec<Reference>,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    /// Named contexts that are directories.
+    pub(crate) directories: BTreeMap<String, PathBuf>,
+    pub(crate) cache_mode: CacheMode,
+    pub(crate) jobs: usize,
+}
+
+impl Asked {
+    pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
+        let (named_contexts, directories) = named_contexts(args)?;
+        let request = Request {
+            target: args.target.clone(),
+            build_args: args.build_args.iter().map(|text| build_arg(text, environment)).collect(),
+            platform: None,
+            build_platform: Platform::host(),
+            named_contexts,
+            labels: args
+                .labels
+                .iter()
+                .map(|text| split(text, '='))
+                .map(|(k, v)| (k, v.unwrap_or_default()))
+                .collect(),
+            network: match args.network {
+                BuildNetwork::Default => NetworkMode::Default,
+                BuildNetwork::None => NetworkMode::None,
+                BuildNetwork::Host => NetworkMode::Host,
+            },
+            extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
+        };
+        let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            request,
+            tags: args.tags.iter().map(|text| tag(text)).collect::<Result<_, _>>()?,
+            outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
+            secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
+            directories,
+            cache_mode: cache_mode(args),
+            jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
+        })
+    }
+}
+
+fn usage(title: String, help: &str) -> Failure {
+    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+}
+
+/// Splits at the first separator.
+fn split(text: &str, separator: char) -> (String, Option<String>) {
+    match text.split_once(separator) {
+        Some((before, after)) => (before.to_owned(), Some(after.to_owned())),
+        None => (text.to_owned(), None),
+    }
+}
+
+fn build_arg(text: &str, environment: &Environment) -> BuildArg {
+    let (name, value) = split(text, '=');
+    let value = value.or_else(|| environment.variable(&name).map(ToOwned::to_owned));
+    BuildArg { name, value }
+}
+
+fn tag(text: &str) -> Result<Reference, Failure> {
+    let wrong = |error: &dyn std::error::Error| {
+        usage(
+            format!("`{text}` cannot name an image: {error}"),
+            "a name looks like `app`, `app:1.2` or `registry.example.com/team/app:1.2`",
+        )
+    };
+    let reference = Reference::parse(text).map_err(|error| wrong(&error))?;
+    if reference.digest().is_some() {
+        return Err(usage(
+            format!("`{text}` cannot name an image: a digest follows from the content"),
+            "leave out the part from `@`",
+        ));
+    }
+    Ok(reference)
+}
+
+fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
+    let separator = if text.contains('=') { '=' } else { ':' };
+    let (name, address) = split(text, separator);
+    let address = address.unwrap_or_default();
+    let address: Result<IpAddr, _> = address.trim_start_matches('[').trim_end_matches(']').parse();
+    match address {
+        Ok(address) if !name.is_empty() => Ok(ExtraHost { name, address }),
+        _ => Err(usage(
+            format!("`--add-host {text}` names no address"),
+            "write it as NAME:ADDRESS, such as `db:10.0.0.2`",
+        )),
+    }
+}
+
+fn cache_mode(args: &BuildArgs) -> CacheMode {
+    if args.no_cache {
+        return CacheMode::Off;
+    }
+    let stages: BTreeSet<String> = args.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect();
+    if stages.is_empty() { CacheMode::On } else { CacheMode::OffFor(stages) }
+}
+
+fn named_contexts(args: &BuildArgs) -> Result<(Vec<NamedContext>, BTreeMap<String, PathBuf>), Failure> {
+    let mut contexts = Vec::new();
+    let mut directories = BTreeMap::new();
+    for text in &args.build_contexts {
+        let (name, Some(value)) = split(text, '=') else {
+            return Err(usage(
+                format!("`--build-context {text}` has no source"),
+                "write it as NAME=DIRECTORY or NAME=docker-image://IMAGE",
+            ));
+        };
+        let kind = match value.strip_prefix("docker-image://") {
+            Some(image) => ContextKind::Image(tag_or_digest(image)?),
+            None if value.contains("://") => {
+                return Err(usage(
+                    format!("`--build-context {text}` has a source of an unknown kind"),
+                    "a source is a directory, or an image written as docker-image://NAME",
+                ));
+            }
+            None => {
+                directories.insert(name.clone(), PathBuf::from(&value));
+                ContextKind::Directory
+            }
+        };
+        contexts.push(NamedContext { name, kind });
+    }
+    Ok((contexts, directories))
+}
+
+fn tag_or_digest(text: &str) -> Result<Reference, Failure> {
+    Reference::parse(text)
+        .map_err(|error| usage(format!("`{text}` is no image name: {error}"), "a name looks like `app:1.2`"))
+}
+
+/// `id=ID[,src=FILE|,env=VARIABLE][,type=file|env]`; without either, the variable ID if there is one, else the file ID.
+fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Failure> {
+    const HELP: &str = "write it as id=ID,src=FILE or id=ID,env=VARIABLE";
+    let (mut id, mut file, mut variable) = (None, None, None);
+    for field in text.split(',') {
+        let (key, value) = split(field, '=');
+        match (key.as_str(), value) {
+            ("id", Some(value)) => id = Some(value),
+            ("src" | "source", Some(value)) => file = Some(value),
+            ("env", Some(value)) => variable = Some(value),
+            ("type", Some(value)) if value == "file" || value == "env" => {}
+            _ => return Err(usage(format!("`--secret {text}` has an unknown field `{field}`"), HELP)),
+        }
+    }
+    let id = id.ok_or_else(|| usage(format!("`--secret {text}` has no id"), HELP))?;
+    let from_environment = |name: &str| environment.variable(name).map(|value| value.as_bytes().to_vec());
+    let value = match (file, variable) {
+        (Some(file), _) => std::fs::read(&file).map_err(|error| {
+            usage(format!("secret `{id}`: cannot read `{file}`: {error}"), "check the path behind `src=`")
+        })?,
+        (None, Some(name)) => from_environment(&name).ok_or_else(|| {
+            usage(format!("secret `{id}`: the variable `{name}` is not set"), "export it before the build")
+        })?,
+        (None, None) => match from_environment(&id) {
+            Some(value) => value,
+            None => std::fs::read(&id).map_err(|_| {
+                usage(format!("secret `{id}`: there is neither a variable nor a file of that name"), HELP)
+            })?,
+        },
+    };
+    Ok((id, Secret(value)))
+}

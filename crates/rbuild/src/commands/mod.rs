@@ -1,0 +1,4 @@
+//! Commands other than `build`.
+
+pub(crate) mod sandbox;
+pub(crate) mod transfer;

@@ -1,0 +1,54 @@
+//! The environment, read once.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+/// What the program takes from outside its arguments.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    /// All variables that are text.
+    pub(crate) variables: BTreeMap<String, String>,
+    /// Whether standard error is a terminal.
+    pub(crate) stderr_is_terminal: bool,
+    /// Whether standard output is a terminal.
+    pub(crate) stdout_is_terminal: bool,
+    /// Whether standard input is a terminal.
+    pub(crate) stdin_is_terminal: bool,
+}
+
+impl Environment {
+    pub(crate) fn read() -> Self {
+        let text =
+            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self {
+            variables: std::env::vars_os().filter_map(text).collect(),
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+            stdout_is_terminal: std::io::stdout().is_terminal(),
+            stdin_is_terminal: std::io::stdin().is_terminal(),
+        }
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// Whether standard error gets colours (<https://no-color.org>).
+    pub(crate) fn has_colour(&self) -> bool {
+        let is_off = self.variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        self.stderr_is_terminal && !is_off && self.variable("TERM") != Some("dumb")
+    }
+
+    /// Where Docker keeps its config.json.
+    pub(crate) fn docker_config(&self) -> Option<PathBuf> {
+        let directory = self.variable("DOCKER_CONFIG").map(PathBuf::from);
+        let directory = directory.or_else(|| Some(PathBuf::from(self.variable("HOME")?).join(".docker")));
+        directory.map(|directory| directory.join("config.json"))
+    }
+
+    /// Where to look for `docker-credential-NAME`.
+    pub(crate) fn program_directories(&self) -> Vec<PathBuf> {
+        self.variable("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
+    }
+}

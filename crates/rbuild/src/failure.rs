@@ -1,0 +1,54 @@
+//! How a command fails: diagnostics for a person, an exit code for a program.
+
+use std::process::ExitCode;
+
+use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
+
+/// Exit codes of every command but `run`, which gives its process' own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// The Dockerfile or one of its steps failed.
+    Build = 1,
+    /// The command line.
+    Usage = 2,
+    /// The network or a registry.
+    Network = 3,
+    /// The machine or the store.
+    Machine = 4,
+    /// `run`: rbuild itself failed.
+    RunFailed = 125,
+    /// `run`: the command cannot be executed.
+    NotRunnable = 126,
+    /// `run`: there is no such command.
+    NotFound = 127,
+    /// Ctrl-C.
+    Cancelled = 130,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// In the order in which they are to be read; empty for a cancellation.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, diagnostic: Diagnostic) -> Self {
+        Self { exit, diagnostics: vec![diagnostic] }
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self { exit: Exit::Cancelled, diagnostics: Vec::new() }
+    }
+
+    /// Prints the diagnostics.
+    pub(crate) fn report(&self, environment: &Environment) -> ExitCode {
+        for diagnostic in &self.diagnostics {
+            eprintln!("{}", diagnostic.render(environment.has_colour()));
+        }
+        ExitCode::from(self.exit as u8)
+    }
+}

@@ -1,0 +1,52 @@
+//! rbuild: turns Dockerfiles into OCI images and runs them.
+//!
+//! This crate wires the libraries for a person: arguments ([`cli`]), words and colours ([`diagnostic`], [`progress`]), exit codes
+//! ([`failure`]). It adds no behaviour of its own: whatever a command does, a library function does.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that talks to people")]
+
+mod build;
+mod cli;
+mod diagnostic;
+mod environment;
+mod failure;
+mod listing;
+mod progress;
+mod session;
+mod signals;
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    sandbox::helper_main();
+    let environment = Environment::read();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::report_usage(&error),
+    };
+    if cli.global.debug {
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
+    }
+    match run(&cli, &environment) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(&environment),
+    }
+}
+
+/// Runs one command; gives the exit code of a process that it ran, else 0.
+fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Build(args) => build::build(args, global, environment).map(|()| 0),
+        _ => Ok(0),
+    }
+}
