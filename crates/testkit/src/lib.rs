@@ -7,6 +7,9 @@ pub mod golden;
 pub mod manifest;
 pub mod observed;
 pub mod registry;
+pub mod requirements;
 pub mod rootfs;
 
 pub mod tree;
+
+pub use requirements::{Need, can_run, skip};
