@@ -203,7 +203,10 @@ impl Shared {
     /// Which of the files about to be read the stat cache may keep.
     pub(crate) fn trust<'a>(&self, nodes: impl Iterator<Item = &'a Node>) -> Trust {
         match self.stat_cache_path.as_deref().and_then(Path::parent) {
-            Some(directory) => Trust::now(&self.root, self.device, directory, nodes),
+            Some(directory) => {
+                let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+                Trust::now(&self.root, self.device, directory, nodes)
+            }
             None => Trust::Nothing,
         }
     }

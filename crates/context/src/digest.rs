@@ -19,6 +19,9 @@ use sha2::{Digest as _, Sha256};
 use crate::node::{Kind, Node};
 use crate::selection::Match;
 
+/// How much is encoded before it is hashed: hashing single entries costs a call for every other block.
+const BATCH_BYTES: usize = 32 * 1024;
+
 /// The digest of everything in a selection that can affect the result of copying it.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SelectionDigest(pub [u8; 32]);
@@ -50,18 +53,23 @@ impl SelectionDigest {
     pub(crate) fn of(matches: &[Match], counted: Attributes) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(b"context selection 1\n");
-        let mut encoded = Vec::with_capacity(512);
+        let mut encoded = Vec::with_capacity(2 * BATCH_BYTES);
         let mut links = HardLinks::default();
         for found in matches {
-            hasher.update([u8::from(found.is_directory)]);
+            encoded.push(u8::from(found.is_directory));
             for node in found.nodes() {
-                encoded.clear();
                 put_bytes(&mut encoded, found.destination_bytes(node));
                 encode(&mut encoded, node, counted);
                 put_number(&mut encoded, links.first_of(node));
-                hasher.update(&encoded);
+                if encoded.len() > BATCH_BYTES {
+                    hasher.update(&encoded);
+                    encoded.clear();
+                }
             }
+            // Where one match ends: no name begins with a NUL.
+            put_bytes(&mut encoded, b"\0");
         }
+        hasher.update(&encoded);
         Self(hasher.finalize().into())
     }
 }
@@ -112,8 +120,13 @@ pub(crate) fn type_letter(kind: Kind<'_>) -> u8 {
     }
 }
 
-fn put_number(into: &mut Vec<u8>, value: u64) {
-    into.extend_from_slice(&value.to_le_bytes());
+/// Seven bits a byte, the lowest first: most numbers here are small, and what is not written is not hashed.
+fn put_number(into: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7F {
+        into.push((value & 0x7F) as u8 | 0x80);
+        value >>= 7;
+    }
+    into.push(value as u8);
 }
 
 fn put_bytes(into: &mut Vec<u8>, bytes: &[u8]) {
