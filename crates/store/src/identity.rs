@@ -1,11 +1,13 @@
 //! What makes this store and its users distinguishable: the salt, and the names of leases.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use sys::lock::LockMode;
+
+use crate::layout::SALT_FILE;
+use crate::object::random_name;
 use crate::{Error, Lease, Store, files, lease};
-
-/// File with the store's salt.
-const SALT: &str = "salt";
 
 impl Store {
     /// 32 random bytes that belong to this store and never leave it: digests keyed with them tell nothing to whoever has only those.
@@ -13,18 +15,21 @@ impl Store {
     /// # Errors
     /// What the file system says.
     pub fn salt(&self) -> Result<[u8; 32], Error> {
-        let path = self.root().join(SALT);
+        let path = self.root().join(SALT_FILE);
+        if let Some(salt) = read_salt(&path)? {
+            return Ok(salt);
+        }
+        // One process makes it; the others find it when they get the lock.
+        let _lock = self.lock(SALT_FILE, LockMode::Exclusive)?;
         if let Some(salt) = read_salt(&path)? {
             return Ok(salt);
         }
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(Error::Random)?;
-        let temporary = self.root().join(format!("{SALT}.{}", crate::object::random_name()?));
-        files::write_new(&temporary, &salt)?;
-        // Whoever comes second takes the first one's.
-        files::rename_if_absent(&temporary, &path)?;
-        files::remove_file(&temporary)?;
-        Ok(read_salt(&path)?.unwrap_or(salt))
+        let temporary = self.root().join(format!("{SALT_FILE}.{}", random_name()?));
+        files::replace_synced(&path, &temporary, &salt)?;
+        files::sync_dir(self.root())?;
+        Ok(salt)
     }
 
     /// The names of all leases whose process lives, by [`Lease::name`].
@@ -42,14 +47,10 @@ impl Store {
     }
 }
 
-/// A torn salt is no salt.
-fn read_salt(path: &std::path::Path) -> Result<Option<[u8; 32]>, Error> {
+/// A salt of another length is damaged; a new one costs cache misses, nothing else.
+fn read_salt(path: &Path) -> Result<Option<[u8; 32]>, Error> {
     let bytes = files::read_if_exists(path)?;
-    let salt = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    match salt {
-        None => files::remove_file(path).map(|_| None),
-        salt => Ok(salt),
-    }
+    Ok(bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()))
 }
 
 impl Lease {
@@ -71,7 +72,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let salt = store.salt().unwrap();
         assert_eq!(Store::open(dir.path()).unwrap().salt().unwrap(), salt);
-        std::fs::write(dir.path().join(SALT), "torn").unwrap();
+        std::fs::write(dir.path().join(SALT_FILE), "torn").unwrap();
         assert_ne!(store.salt().unwrap(), salt);
     }
 

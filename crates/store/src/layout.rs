@@ -17,6 +17,9 @@ const FORMAT: &str = "1";
 /// The file that makes a directory a store. It is written last.
 const FORMAT_FILE: &str = "format";
 
+/// The file with the store's salt. Not there until somebody asks for it.
+pub(crate) const SALT_FILE: &str = "salt";
+
 /// Every directory of a store, parents first.
 const DIRECTORIES: [&str; 15] = [
     "blobs",
@@ -215,7 +218,8 @@ fn initialise(root: &Path) -> Result<(), Error> {
 
 /// Whether a name may lie in the root of a store in the making. `lost+found` is where a store has a file system of its own.
 fn is_ours(name: &str) -> bool {
-    DIRECTORIES.contains(&name) || name.starts_with(FORMAT_FILE) || name == "lost+found"
+    let is_file = [FORMAT_FILE, SALT_FILE].iter().any(|file| name.starts_with(file));
+    is_file || DIRECTORIES.contains(&name) || name == "lost+found"
 }
 
 #[cfg(test)]

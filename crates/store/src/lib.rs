@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! <root>/format               the version; written last when a store is made
+//!        salt                 what keeps keyed digests of this store its own
 //!        blobs/               immutable bytes by digest                              BlobWriter
 //!        layers/              one directory each, holding a layer's forms            Layer
 //!        images/              one file each: layers and known manifests              Image

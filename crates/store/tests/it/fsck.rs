@@ -17,6 +17,7 @@ fn check(damage: impl Fn(&Fixture), worst: Severity, expected: Expect) {
     let needs = vec![Object::Layer(layer_id("a"))];
     lease.put_record(&key("step"), &Record { needs, payload: Vec::new() }).unwrap();
     lease.close().unwrap();
+    let salt = fixture.store.salt().unwrap();
     assert_clean(&fixture.store);
     damage(&fixture);
 
@@ -27,6 +28,8 @@ fn check(damage: impl Fn(&Fixture), worst: Severity, expected: Expect) {
     let repaired = fsck(&fixture.store, FsckMode::Repair);
     assert_eq!(findings(&fixture.store, &repaired), findings(&fixture.store, &report));
     assert_clean(&fixture.store);
+
+    assert_eq!(fixture.store.salt().unwrap(), salt);
 
     // Whatever was lost can be made again under its name.
     let lease = fixture.store.lease().unwrap();
