@@ -10,13 +10,20 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+mod apt;
+mod ci;
 mod command;
 mod fixtures;
 mod peers;
+mod quickstart;
+mod test;
 
 const USAGE: &str = "\
 cargo xtask COMMAND
 
+  quickstart               build rbuild, make a base image, build and run an image, build it again
+  test                     install what the tests need, run all of them, say what was skipped
+  ci                       formatting, lints, documentation and licences, with every warning an error
   fixtures                 make the base images of the tests below target/fixtures
   peers                    set up the reference builders (Debian sid in a private root) and say what is there
   peers --record [CASE]…   record what BuildKit makes of fixtures/differential (all of it, or the named cases)
@@ -36,6 +43,9 @@ fn main() -> ExitCode {
 fn dispatch(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["quickstart"] => quickstart::run(),
+        ["test"] => test::run(),
+        ["ci"] => ci::run(),
         ["fixtures"] => fixtures::run(),
         ["peers"] => peers::report(),
         ["peers", "--record", cases @ ..] => peers::record(cases),

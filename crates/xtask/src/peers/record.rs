@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use testkit::differential::{Case, known_files};
+use testkit::differential::{BUSYBOX, Case, known_files};
 use testkit::observed::{KnownFiles, Observed};
 
 use super::buildkit::{self, Outcome};
 use super::engine::{self, Engine};
 use super::root;
-use crate::fixtures;
+use crate::{command, fixtures};
 
 /// Records the named cases, or every case and the versions.
 pub(super) fn run(root: &Path, names: &[&str]) -> Result<()> {
@@ -93,7 +94,16 @@ fn write_expected(directory: &Path, files: &BTreeMap<&'static str, String>) -> R
 }
 
 fn write_versions(root: &Path) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(&root::versions(root)?)?;
+    let mut versions = root::versions(root)?;
+    versions.insert("busybox of the base images".to_owned(), busybox_version()?);
+    let mut text = serde_json::to_string_pretty(&versions)?;
     text.push('\n');
     Ok(fs::write(fixtures::corpus().join("versions.json"), text)?)
+}
+
+/// The first line of busybox's own help: it is what runs in the RUN steps, and it is this machine's, not the peers'.
+fn busybox_version() -> Result<String> {
+    let help = command::read(Command::new(BUSYBOX).arg("--help"))?;
+    let line = help.lines().next().context("busybox says nothing")?;
+    Ok(line.trim_end_matches(" multi-call binary.").to_owned())
 }

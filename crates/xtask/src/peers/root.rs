@@ -12,7 +12,6 @@ use crate::command;
 /// The builders, and what they need at run time.
 const PACKAGES: &[&str] = &[
     "buildah",
-    "busybox-static",
     "containerd",
     "crun",
     "docker-buildx",
