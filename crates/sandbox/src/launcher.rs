@@ -6,7 +6,7 @@
 //! has to move the mounts in place.
 //!
 //! ```text
-//! pantry/            tmpfs, attached over `/` of the private namespace, where no path leads to but the working directory
+//! pantry/            tmpfs, over `/sys` of the private namespace, which neither we nor the program loader need
 //!   root/            where a sandbox attaches its root before it moves there
 //!   scratch/         where it attaches what it takes a part of
 //!   dev/{null,…}     the device nodes of the machine
@@ -14,7 +14,7 @@
 //!   sys/             a read-only sysfs with its masks
 //! ```
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -196,8 +196,9 @@ fn stock_pantry() -> Result<Root, Unprepared> {
     process::unshare(Namespace::Mount).during("make a mount namespace")?;
     mount::isolate_namespace().during("make a private mount namespace")?;
     let pantry = tmpfs("0700", inert()).during("mount a tmpfs")?;
-    let slash = mount::open_path(Path::new("/")).during("open the root directory")?;
-    mount::attach(pantry.as_fd(), slash.as_fd()).during("attach a tmpfs")?;
+    // Not over `/`: every layer of mounts there costs each sandbox a grace period of the kernel when it leaves the old root.
+    let place = mount::open_path(Path::new("/sys")).during("open /sys")?;
+    mount::attach(pantry.as_fd(), place.as_fd()).during("attach a tmpfs")?;
     process::enter_directory(pantry.as_fd()).during("enter a tmpfs")?;
     let pantry = Root::from_dir(Dir::from(pantry));
     for name in ["root", "scratch", "dev", "empty", "sys"] {
@@ -240,16 +241,17 @@ fn stock_sys(pantry: &Root) -> io::Result<()> {
 pub(crate) fn mask_sys(sys: OwnedFd, empty: BorrowedFd<'_>) -> io::Result<()> {
     let sys = Root::from_dir(Dir::from(sys));
     let mut masked: Vec<String> = MASKED_IN_SYS.iter().map(|&path| path.to_owned()).collect();
-    for entry in fs::read_dir("/sys/devices/system/cpu").into_iter().flatten() {
-        let name = entry?.file_name();
-        masked.push(format!("devices/system/cpu/{}/thermal_throttle", name.display()));
+    const CPUS: &str = "devices/system/cpu";
+    if resolve_if_there(&sys, CPUS)?.is_some() {
+        let cpus = sys.open_dir(&RootfsPath::parse(CPUS).map_err(io::Error::other)?)?;
+        sys::directory::for_each_entry(&cpus, |cpu| {
+            masked.push(format!("{CPUS}/{}/thermal_throttle", cpu.name.to_string_lossy()));
+            Ok::<_, io::Error>(())
+        })?;
     }
     for path in masked {
-        match resolve(&sys, &path) {
-            Ok(target) => mount::attach(mount::clone_tree(empty, Depth::One)?.as_fd(), target.as_fd())?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-            Err(error) => return Err(error),
+        if let Some(target) = resolve_if_there(&sys, &path)? {
+            mount::attach(mount::clone_tree(empty, Depth::One)?.as_fd(), target.as_fd())?;
         }
     }
     Ok(())
@@ -257,6 +259,16 @@ pub(crate) fn mask_sys(sys: OwnedFd, empty: BorrowedFd<'_>) -> io::Result<()> {
 
 fn resolve(root: &Root, path: &str) -> io::Result<OwnedFd> {
     root.resolve(&RootfsPath::parse(path).map_err(io::Error::other)?)
+}
+
+/// `None` where there is no such thing.
+pub(crate) fn resolve_if_there(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
+    match resolve(root, path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 fn overlay(pantry: &Root, options: &OverlayOptions) -> Result<OwnedFd, SandboxError> {

@@ -16,7 +16,7 @@ use super::message::{At, Failure, errno};
 use super::targets::{Targets, is_directory};
 use super::{CgroupView, Instructions, MountInstruction, Received, Shown, StdioInstruction};
 use crate::Stage;
-use crate::launcher::{inert, mask_sys};
+use crate::launcher::{inert, mask_sys, resolve_if_there};
 
 /// The device nodes of every sandbox.
 pub(crate) const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
@@ -87,26 +87,19 @@ fn pantry(name: &str) -> io::Result<OwnedFd> {
     mount::open_path(Path::new(name))
 }
 
-fn resolve(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
-    match root.resolve(&RootfsPath::parse(path).map_err(io::Error::other)?) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        other => other.map(Some),
-    }
-}
-
 fn set_up_proc(at: &Dir) -> io::Result<()> {
     let proc = Filesystem::new(c"proc")?.mount(inert())?;
     mount::attach(proc.as_fd(), at.as_fd())?;
     let proc = Root::from_dir(Dir::from(proc));
     for path in READ_ONLY_IN_PROC {
-        let Some(original) = resolve(&proc, path)? else { continue };
+        let Some(original) = resolve_if_there(&proc, path)? else { continue };
         let copy = mount::clone_tree(original.as_fd(), Depth::One)?;
         mount::restrict(copy.as_fd(), Attributes::MOUNT_ATTR_RDONLY, Depth::One)?;
         mount::attach(copy.as_fd(), original.as_fd())?;
     }
     let (null, empty) = (pantry("dev/null")?, pantry("empty")?);
     for path in MASKED_IN_PROC {
-        let Some(original) = resolve(&proc, path)? else { continue };
+        let Some(original) = resolve_if_there(&proc, path)? else { continue };
         let mask = if is_directory(original.as_fd())? { &empty } else { &null };
         mount::attach(mount::clone_tree(mask.as_fd(), Depth::One)?.as_fd(), original.as_fd())?;
     }
@@ -124,7 +117,7 @@ fn set_up_sys(at: &Dir, instructions: &Instructions) -> io::Result<()> {
 }
 
 fn set_up_cgroup_view(sys: &Root, instructions: &Instructions, received: &Received) -> io::Result<()> {
-    let Some(place) = resolve(sys, "fs/cgroup")? else { return Ok(()) };
+    let Some(place) = resolve_if_there(sys, "fs/cgroup")? else { return Ok(()) };
     let read_only = inert() | Attributes::MOUNT_ATTR_RDONLY;
     match &instructions.cgroup_view {
         CgroupView::Nothing => Ok(()),
@@ -193,7 +186,7 @@ fn open_terminal(dev: &Dir, size: WindowSize) -> io::Result<Pair> {
     let console = dev.create_file(OsStr::new("console"))?;
     let number = sys::terminal::number(&pair.controller)?.to_string();
     let pts = Root::from_dir(pts);
-    let node = resolve(&pts, &number)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let node = resolve_if_there(&pts, &number)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     mount::attach(mount::clone_tree(node.as_fd(), Depth::One)?.as_fd(), console.as_fd())?;
     Ok(pair)
 }

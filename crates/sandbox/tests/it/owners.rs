@@ -65,6 +65,34 @@ fn a_hundred_processes_leave_nothing() {
     assert!(!owners_now().contains(&"repeat".parse().unwrap()));
 }
 
+#[test]
+fn many_threads_start_at_once() {
+    let Some(world) = World::new() else { return };
+    std::thread::scope(|scope| {
+        for number in 0..24 {
+            let world = &world;
+            scope.spawn(move || {
+                let output = world.output(&format!("echo {number} > /tmp/x; cat /tmp/x"));
+                assert_eq!(output, format!("{number}\n"));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_and_does_not_disturb_the_next() {
+    let Some(world) = World::new() else { return };
+    for _ in 0..20 {
+        let mut spec = world.spec("");
+        spec.args = vec!["nosuch".into()];
+        assert_eq!(world.try_run(&spec).unwrap_err().exit_code(), 127);
+    }
+    world.sandboxes.settle();
+    let children = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!children.contains(world.scratch.path().to_str().unwrap()));
+    assert_eq!(world.output("echo fine"), "fine\n");
+}
+
 /// The driver puts its scratch directories beside the root it is given.
 fn symlink_to_base(at: &Path) {
     std::os::unix::fs::symlink(base(), at).unwrap();
