@@ -26,11 +26,22 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn select(top: &Path, cache: &Path) -> Result<String, Box<dyn Error>> {
     let context = Context::open(top, Ignore::find(top, None)?, Some(cache))?;
     let excludes = Ignore::none();
+    let begun = cpu_time()?;
     let selection =
         context.select(&Source { pattern: b".", excludes: &excludes, parents: Parents::Dropped })?;
+    let scanned = cpu_time()?;
     let digest = selection.digest(Attributes::ALL)?;
+    let digested = cpu_time()?;
     context.save()?;
-    Ok(format!("{} files {:.12}", selection.len(), digest.to_string()))
+    let phase = |from: Duration, to: Duration| millis(to.saturating_sub(from));
+    Ok(format!(
+        "{} files {:.12} (scan {:.1}, digest {:.1}, save {:.1} ms)",
+        selection.len(),
+        digest.to_string(),
+        phase(begun, scanned),
+        phase(scanned, digested),
+        phase(digested, cpu_time()?),
+    ))
 }
 
 fn floor(dir: &Dir) -> std::io::Result<usize> {
