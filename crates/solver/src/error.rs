@@ -76,6 +76,14 @@ pub enum StepError {
         /// "a file", "a symbolic link".
         what: &'static str,
     },
+    /// Several files should get one name.
+    #[error("{count} sources are to be copied to `{target}`, which is not a directory")]
+    ManyOntoOne {
+        /// Where they should go.
+        target: RootfsPath,
+        /// How many there are.
+        count: usize,
+    },
     /// A file should be copied onto a directory.
     #[error("cannot copy file `{from}` onto `{target}`, which is a directory")]
     OntoDirectory {

@@ -57,6 +57,7 @@ pub fn can_run(test: &str, needs: &[Need]) -> bool {
 ///
 /// # Panics
 /// If the file that `RBUILD_SKIPPED` names cannot be written.
+#[expect(clippy::print_stderr, reason = "this is how a person who runs the tests learns of it")]
 pub fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}");
     eprintln!("{line}");

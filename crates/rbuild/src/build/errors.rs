@@ -98,6 +98,7 @@ fn of_step(error: &StepError, step: &Step, source: &Arc<Source>) -> Failure {
         | StepError::Path(_)
         | StepError::OntoNonDirectory { .. }
         | StepError::OntoDirectory { .. }
+        | StepError::ManyOntoOne { .. }
         | StepError::Archive { .. }
         | StepError::Seal(_)
         | StepError::Pack(_)
