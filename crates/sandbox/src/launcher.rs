@@ -24,8 +24,9 @@ use std::thread::JoinHandle;
 
 use sys::descriptor_socket::DescriptorSocket;
 use sys::mount::{self, Attributes, Depth, Filesystem};
-use sys::process::{self, Child, Namespace, Program};
+use sys::process::{self, Child, Program};
 use sys::root::Dir;
+use sys::this_process::{self, Namespace};
 use sys::{Root, RootfsPath};
 
 use crate::SandboxError;
@@ -193,13 +194,13 @@ fn start(
 
 /// Gives the calling thread its own mount namespace with the pantry as working directory.
 fn stock_pantry() -> Result<Root, Unprepared> {
-    process::unshare(Namespace::Mount).during("make a mount namespace")?;
+    this_process::unshare(Namespace::Mount).during("make a mount namespace")?;
     mount::isolate_namespace().during("make a private mount namespace")?;
     let pantry = tmpfs("0700", inert()).during("mount a tmpfs")?;
     // Not over `/`: every layer of mounts there costs each sandbox a grace period of the kernel when it leaves the old root.
     let place = mount::open_path(Path::new("/sys")).during("open /sys")?;
     mount::attach(pantry.as_fd(), place.as_fd()).during("attach a tmpfs")?;
-    process::enter_directory(pantry.as_fd()).during("enter a tmpfs")?;
+    this_process::enter_directory(pantry.as_fd()).during("enter a tmpfs")?;
     let pantry = Root::from_dir(Dir::from(pantry));
     for name in ["root", "scratch", "dev", "empty", "sys"] {
         pantry.dir().create_dir(name.as_ref()).during("fill a tmpfs")?;

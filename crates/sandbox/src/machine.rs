@@ -67,7 +67,7 @@ impl Machine {
             && cgroup2.is_some()
             && sys::device_filter::load(&DEVICE_RULES.program()).is_ok();
         Ok(Self {
-            kernel: sys::process::kernel_release(),
+            kernel: sys::this_process::kernel_release(),
             lowerdir_append: lowerdir_append && has(Feature::LowerdirAppend),
             seccomp: has(Feature::Seccomp) && sys::seccomp::is_available(),
             cgroup2,

@@ -150,6 +150,19 @@ fn prepare_stdio(stdio: Stdio, bag: &mut Bag) -> Result<(StdioInstruction, Optio
         Stdio::Terminal(size) => {
             Ok((StdioInstruction::Terminal { rows: size.rows, columns: size.columns }, None))
         }
+        Stdio::Piped => {
+            let (stdin_theirs, stdin) = io::pipe().map_err(failed)?;
+            let (stdout, stdout_theirs) = io::pipe().map_err(failed)?;
+            let (stderr, stderr_theirs) = io::pipe().map_err(failed)?;
+            let instruction = StdioInstruction::Piped {
+                stdin: bag.put(stdin_theirs.into()),
+                stdout: bag.put(stdout_theirs.into()),
+                stderr: bag.put(stderr_theirs.into()),
+            };
+            let stdin = OwnedFd::from(stdin).into();
+            let [stdout, stderr] = [OwnedFd::from(stdout), OwnedFd::from(stderr)].map(Into::into);
+            Ok((instruction, Some(Output::Piped { stdin, stdout, stderr })))
+        }
         // The helper was started with our own descriptors.
         Stdio::Inherited => Ok((StdioInstruction::Inherited, Some(Output::Inherited))),
     }

@@ -26,6 +26,15 @@ pub enum Output {
         /// What it writes to descriptor 2.
         stderr: File,
     },
+    /// The ends of three pipes.
+    Piped {
+        /// What it reads from descriptor 0; it reads the end of its input once this is dropped.
+        stdin: File,
+        /// As above.
+        stdout: File,
+        /// As above.
+        stderr: File,
+    },
     /// The controlling end of its terminal: reading gives its output (`EIO` when all have closed the other end), writing is its input.
     Terminal(File),
     /// There is nothing to read: the process has our own descriptors.

@@ -194,6 +194,8 @@ impl Limits {
 pub enum Stdio {
     /// Input is `/dev/null`, output and errors are a pipe each, read by the caller.
     Captured,
+    /// All three are pipes: the caller writes the input and reads output and errors.
+    Piped,
     /// A new terminal of this size, whose other end the caller has.
     Terminal(WindowSize),
     /// The caller's own three descriptors.

@@ -18,6 +18,7 @@ pub mod process;
 pub mod root;
 pub mod seccomp;
 pub mod terminal;
+pub mod this_process;
 pub mod xattr;
 
 pub use path::{PathError, RootfsPath};

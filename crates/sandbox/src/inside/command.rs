@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use sys::descriptor_socket::DescriptorSocket;
-use sys::process::{self, Ending};
+use sys::process::{Ending, SIGCHLD};
+use sys::this_process;
 
 use super::message::{At, Failure, errno};
 use super::{Instructions, Never, Report, StdioInstruction, encode};
@@ -37,8 +38,8 @@ pub(super) fn supervise(
     home: &[u8],
 ) -> Result<u8, (DescriptorSocket, Failure)> {
     // From here on nothing gets lost: what arrives before the child exists is passed on afterwards.
-    let forked = process::block_all_signals().and_then(|()| {
-        process::fork(|| {
+    let forked = this_process::block_all_signals().and_then(|()| {
+        this_process::fork(|| {
             let Err(failure) = lead_session(instructions)
                 .at(Stage::Session)
                 .and_then(|()| become_command(&socket, instructions, home));
@@ -63,25 +64,25 @@ pub(super) fn supervise(
 /// Gives the command a process group of its own, the foreground one of its terminal, so that keys which send signals do not send them to
 /// the init as well, which would pass them on a second time.
 fn lead_session(instructions: &Instructions) -> io::Result<()> {
-    process::new_process_group()?;
+    this_process::new_process_group()?;
     if matches!(instructions.stdio, StdioInstruction::Terminal { .. }) {
         sys::terminal::take_foreground(io::stdin())?;
     }
-    process::reset_signals()
+    this_process::reset_signals()
 }
 
 fn look_after(child: u32) -> io::Result<Ending> {
     loop {
-        let signal = process::next_signal()?;
-        if signal == process::SIGCHLD {
-            while let Some((pid, ending)) = process::reap_any()? {
+        let signal = this_process::next_signal()?;
+        if signal == SIGCHLD {
+            while let Some((pid, ending)) = this_process::reap_any()? {
                 if pid == child {
                     return Ok(ending);
                 }
             }
         } else {
             // Not yet reaped, so the number is still the child's own.
-            process::signal_child(child, signal)?;
+            this_process::signal_child(child, signal)?;
         }
     }
 }
@@ -114,7 +115,7 @@ fn execute_candidates(
     let mut hint = None;
     for program in candidates(&command, path) {
         let name = CString::new(program.clone()).map_err(io::Error::from).at(Stage::LastRites)?;
-        let error = process::execute(&name, arguments, variables);
+        let error = this_process::execute(&name, arguments, variables);
         let not_runnable = || Failure::NotRunnable { program: show(&program), errno: errno(&error) };
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {

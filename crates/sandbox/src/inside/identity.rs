@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sys::capability::{self, Capabilities};
 use sys::seccomp::Instruction;
-use sys::{Root, RootfsPath, process};
+use sys::{Root, RootfsPath, this_process};
 
 use super::message::{At, Failure, errno};
 use super::{Instructions, StdioInstruction};
@@ -62,11 +62,12 @@ fn read_accounts(root: &Root, path: &str) -> io::Result<Vec<u8>> {
 pub(super) fn give_stdio(stdio: &StdioInstruction, uid: u32) -> io::Result<()> {
     let numbers = match stdio {
         StdioInstruction::Captured { .. } => 1..=2,
+        StdioInstruction::Piped { .. } => 0..=2,
         StdioInstruction::Terminal { .. } => 0..=0,
         StdioInstruction::Inherited => return Ok(()),
     };
     for number in numbers {
-        process::give_standard(number, uid)?;
+        this_process::give_standard(number, uid)?;
     }
     Ok(())
 }
@@ -84,7 +85,7 @@ pub(super) fn enter_cwd(instructions: &Instructions) -> Result<(), Failure> {
             other => other?,
         };
         // A descriptor that leads out of the root would show here (CVE-2024-21626).
-        match process::enter_directory(directory.as_fd())?.as_bytes().first() {
+        match this_process::enter_directory(directory.as_fd())?.as_bytes().first() {
             Some(b'/') => Ok(()),
             _ => Err(io::Error::from(io::ErrorKind::NotFound)),
         }
@@ -108,18 +109,18 @@ fn create_directories(root: &Root, path: &RootfsPath) -> io::Result<()> {
 pub(super) fn assume(instructions: &Instructions, credentials: &Credentials) -> Result<(), Failure> {
     let capabilities = capabilities();
     // Kernels without keyrings have nothing to leak.
-    process::new_session_keyring().or_else(ignore_missing).at(Stage::Credentials)?;
+    this_process::new_session_keyring().or_else(ignore_missing).at(Stage::Credentials)?;
     capability::bound(capabilities).at(Stage::Credentials)?;
-    process::set_groups(credentials.gid, &credentials.groups).at(Stage::Credentials)?;
+    this_process::set_groups(credentials.gid, &credentials.groups).at(Stage::Credentials)?;
     if instructions.no_new_privileges {
-        process::forbid_new_privileges().at(Stage::Credentials)?;
+        this_process::forbid_new_privileges().at(Stage::Credentials)?;
     }
     // Without `no_new_privs`, installing a filter needs CAP_SYS_ADMIN, which the next steps give up.
     if !instructions.filter.is_empty() {
         let filter: Vec<Instruction> = instructions.filter.iter().map(instruction).collect();
         sys::seccomp::install(&filter).at(Stage::Seccomp)?;
     }
-    process::set_user(credentials.uid).at(Stage::Credentials)?;
+    this_process::set_user(credentials.uid).at(Stage::Credentials)?;
     // Another user than root has lost all by now, as execve would take them.
     let kept = if credentials.uid == 0 { capabilities } else { Capabilities::empty() };
     capability::set(kept).at(Stage::Credentials)

@@ -76,6 +76,7 @@ impl std::fmt::Debug for Shown {
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum StdioInstruction {
     Captured { stdout: Handle, stderr: Handle },
+    Piped { stdin: Handle, stdout: Handle, stderr: Handle },
     Terminal { rows: u16, columns: u16 },
     Inherited,
 }

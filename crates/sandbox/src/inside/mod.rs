@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use sys::descriptor_socket::DescriptorSocket;
-use sys::process::{self, Namespace};
+use sys::this_process::{self, Namespace};
 
 use crate::Stage;
 pub(crate) use filesystems::DEVICES;
@@ -40,7 +40,7 @@ pub fn helper_main() {
     if std::env::args_os().next().as_deref() != Some(OsStr::from_bytes(HELPER_NAME.to_bytes())) {
         return;
     }
-    let code = match process::take_handed().map(DescriptorSocket::from) {
+    let code = match this_process::take_handed().map(DescriptorSocket::from) {
         // Started by hand, by somebody who guessed the name.
         Err(_) => NOT_STARTED,
         Ok(socket) => {
@@ -86,12 +86,12 @@ fn set_up(socket: &DescriptorSocket) -> Result<(Instructions, Vec<u8>), Failure>
     let (instructions, received) = listen(socket).at(Stage::Instructions)?;
     join_cgroups(&instructions, &received).at(Stage::Cgroups)?;
     if instructions.own_network {
-        process::unshare(Namespace::Network)
-            .and_then(|()| process::bring_up_loopback())
+        this_process::unshare(Namespace::Network)
+            .and_then(|()| this_process::bring_up_loopback())
             .at(Stage::Network)?;
     }
-    process::set_hostname(&instructions.hostname).at(Stage::Hostname)?;
-    process::set_umask(0);
+    this_process::set_hostname(&instructions.hostname).at(Stage::Hostname)?;
+    this_process::set_umask(0);
     let terminal = filesystems::set_up(&instructions, &received)?;
     if let Some(terminal) = &terminal {
         let text = encode(&Report::Terminal).at(Stage::Terminal)?;
@@ -99,7 +99,7 @@ fn set_up(socket: &DescriptorSocket) -> Result<(Instructions, Vec<u8>), Failure>
     }
     start_session(&instructions, &received, terminal.map(|pair| pair.terminal)).at(Stage::Session)?;
     if let Some(limit) = instructions.open_files {
-        process::set_open_files(limit).at(Stage::Limits)?;
+        this_process::set_open_files(limit).at(Stage::Limits)?;
     }
     let credentials = identity::resolve(&instructions.user)?;
     identity::give_stdio(&instructions.stdio, credentials.uid).at(Stage::Credentials)?;
@@ -132,33 +132,38 @@ fn join_cgroups(instructions: &Instructions, received: &Received) -> io::Result<
         io::Write::write_all(&mut File::from(received.get(*join)?.try_clone_to_owned()?), b"0")?;
     }
     // After joining, so that the groups become the roots of what the sandbox sees.
-    process::unshare(Namespace::Cgroup)
+    this_process::unshare(Namespace::Cgroup)
 }
 
 /// A session of its own, standard descriptors, ordinary signals and umask.
 fn start_session(instructions: &Instructions, received: &Received, terminal: Option<File>) -> io::Result<()> {
-    process::new_session()?;
+    this_process::new_session()?;
     match &instructions.stdio {
         StdioInstruction::Captured { stdout, stderr } => {
-            process::set_standard(0, File::open("/dev/null")?.as_fd())?;
-            process::set_standard(1, received.get(*stdout)?)?;
-            process::set_standard(2, received.get(*stderr)?)?;
+            this_process::set_standard(0, File::open("/dev/null")?.as_fd())?;
+            this_process::set_standard(1, received.get(*stdout)?)?;
+            this_process::set_standard(2, received.get(*stderr)?)?;
+        }
+        StdioInstruction::Piped { stdin, stdout, stderr } => {
+            this_process::set_standard(0, received.get(*stdin)?)?;
+            this_process::set_standard(1, received.get(*stdout)?)?;
+            this_process::set_standard(2, received.get(*stderr)?)?;
         }
         StdioInstruction::Terminal { .. } => {
             let terminal = terminal.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
             sys::terminal::make_controlling(&terminal)?;
-            (0..=2).try_for_each(|number| process::set_standard(number, terminal.as_fd()))?;
+            (0..=2).try_for_each(|number| this_process::set_standard(number, terminal.as_fd()))?;
         }
         StdioInstruction::Inherited => {}
     }
-    process::set_umask(0o022);
-    process::reset_signals()
+    this_process::set_umask(0o022);
+    this_process::reset_signals()
 }
 
 /// The last that happens with our own program: from here on, the death of our starter is ours.
 fn last_rites(socket: &DescriptorSocket) -> io::Result<()> {
-    process::close_on_exec_from_3()?;
-    process::die_with_parent()?;
+    this_process::close_on_exec_from_3()?;
+    this_process::die_with_parent()?;
     // A starter that died before that call cannot have killed us.
     if socket.is_closed()? {
         return Err(io::Error::from(io::ErrorKind::BrokenPipe));

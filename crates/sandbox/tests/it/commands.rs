@@ -23,6 +23,21 @@ fn a_command_gives_its_output_and_code() {
 }
 
 #[test]
+fn piped_input_is_read_to_its_end() {
+    let Some(world) = World::new() else { return };
+    let mut spec = world.spec("cat; echo end >&2");
+    spec.stdio = Stdio::Piped;
+    let (process, output) = world.sandboxes.start(&spec).unwrap();
+    let Output::Piped { mut stdin, mut stdout, mut stderr } = output else { panic!() };
+    stdin.write_all(b"typed").unwrap();
+    drop(stdin);
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    stderr.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), process.wait().unwrap().code()), ("typedend\n", 0));
+}
+
+#[test]
 fn a_process_that_dies_by_a_signal_says_which() {
     let Some(world) = World::new() else { return };
     let (process, _output) = world.sandboxes.start(&world.spec("exec sleep 1000")).unwrap();

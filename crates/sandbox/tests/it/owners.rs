@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use sandbox::{Ending, Machine, Owner, SandboxError};
 
-use crate::world::{World, base, owner};
+use testkit::requirements::skip;
+
+use crate::world::{World, base, owner, test_name};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_sandbox-driver");
 
@@ -15,7 +17,7 @@ const DRIVER: &str = env!("CARGO_BIN_EXE_sandbox-driver");
 fn a_process_over_its_memory_limit_is_killed_and_says_so() {
     let Some(world) = World::new() else { return };
     if !world.sandboxes.machine().can_limit("memory") {
-        eprintln!("skipped: no memory controller");
+        skip(&test_name(), "no memory controller");
         return;
     }
     let mut spec = world.spec("head -c 200m /dev/zero | tail -c 200m > /dev/null; exit 3");
@@ -36,7 +38,7 @@ fn a_process_over_its_memory_limit_is_killed_and_says_so() {
 fn a_fork_bomb_meets_its_limit() {
     let Some(world) = World::new() else { return };
     if !world.sandboxes.machine().can_limit("pids") {
-        eprintln!("skipped: no pids controller");
+        skip(&test_name(), "no pids controller");
         return;
     }
     let mut spec = world.spec("for n in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo all");
@@ -137,7 +139,7 @@ fn sweeping_kills_what_survived_its_owner() {
     let Some(world) = World::new() else { return };
     let machine = Machine::probe(&[]).unwrap();
     let Some(cgroup) = machine.cgroup2.clone() else {
-        eprintln!("skipped: no cgroup 2");
+        skip(&test_name(), "no cgroup 2");
         return;
     };
     let owner = owner();

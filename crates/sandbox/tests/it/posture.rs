@@ -3,7 +3,9 @@
 use expect_test::{Expect, expect};
 use sandbox::{Feature, Network, NewPrivileges};
 
-use crate::world::World;
+use testkit::requirements::{Need, can_run};
+
+use crate::world::{World, test_name};
 
 #[track_caller]
 fn check_user(world: &World, user: &str, expected: Expect) {
@@ -182,18 +184,18 @@ const CALLS: &str = "socket-unix 41 1 1 0, socket-inet 41 2 1 0, socket-alg 41 3
 #[cfg(target_arch = "x86_64")]
 fn system_calls_by_number_end_as_docker_ends_them() {
     let Some(world) = World::new() else { return };
-    if !std::path::Path::new("/usr/bin/perl").exists() {
-        eprintln!("skipped: needs perl");
+    if !can_run(&test_name(), &[Need::Program("perl")]) {
         return;
     }
     let mut spec = world.spec("");
     spec.root.lower = vec!["/".into()];
+    spec.env = vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())];
     let program = format!(
         "for (split /,\\s*/, '{CALLS}') {{ my ($name, $number, @rest) = split; $! = 0; \
            my $result = syscall(int $number, map {{ int }} @rest); \
            printf \"%s %s\\n\", $name, $result == -1 ? $! + 0 : 'ok' }}"
     );
-    spec.args = ["/usr/bin/perl", "-e", &program].map(Into::into).to_vec();
+    spec.args = ["perl", "-e", &program].map(Into::into).to_vec();
     expect![[r#"
         socket-unix ok
         socket-inet ok

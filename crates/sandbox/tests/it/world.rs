@@ -13,6 +13,7 @@ use sandbox::{
 };
 use sys::RootfsPath;
 use tempfile::TempDir;
+use testkit::requirements::{Need, can_run, skip};
 
 /// The read-only bottom of every test's root. It is kept between runs, below the target directory.
 static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -51,13 +52,13 @@ impl World {
     }
 
     pub(crate) fn without(disabled: &[Feature]) -> Option<Self> {
-        if testkit::rootfs::busybox().is_none() {
-            eprintln!("skipped: needs busybox-static");
+        let test = test_name();
+        if !can_run(&test, &[Need::Root, Need::Busybox]) {
             return None;
         }
         match Machine::probe(disabled) {
             Err(SandboxError::NeedsRoot) => {
-                eprintln!("skipped: needs root");
+                skip(&test, "needs CAP_SYS_ADMIN");
                 None
             }
             other => Some(Self {
@@ -131,6 +132,11 @@ impl World {
         let ran = self.run(spec);
         ran.stdout + &ran.stderr
     }
+}
+
+/// The test that this thread runs.
+pub(crate) fn test_name() -> String {
+    std::thread::current().name().unwrap_or("sandbox").to_owned()
 }
 
 pub(crate) fn base() -> &'static Path {
