@@ -31,8 +31,9 @@
 //!
 //! # Where the time goes
 //!
-//! A start and the wait for `true` take 4 to 5 ms on a busy two-core machine: 0.6 ms for each of the two programs executed, 1 ms for the dynamic
-//! loader of our own copy, 0.4 ms for the kernel to check the filter, the rest in 400 short calls and in waiting to be scheduled. Three
+//! A start and the wait for `true` take 4 to 5 ms at best on two cores that others use too (median 5 to 8 with a load of five, 12 with eight):
+//! 0.6 ms for each of the two programs executed, 1 ms for the dynamic loader of our own copy, 0.4 ms for the kernel to check the filter, the
+//! rest in 400 short calls and in waiting to be scheduled. Three
 //! things were worth more than all of that and are avoided: joining a cgroup by writing to it (module `cgroup`), unmounting before the end is reported
 //! (module `reaper`), and mounts stacked over the old root (module `launcher`).
 //!
