@@ -6,6 +6,9 @@ use sys::RootfsPath;
 /// What a layout begins with.
 pub(crate) const INDEX_FILE: &str = "index.json";
 
+/// What says that a directory is a layout, and of which version.
+pub(crate) const LAYOUT_FILE: &str = "oci-layout";
+
 /// containerd's annotation with an image's full name.
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
 

@@ -248,7 +248,7 @@ impl Origin for Remote<'_> {
         }
         let blob = self.client.blob(self.reference, &layer.place).map_err(io::Error::other)?;
         (self.progress)(Progress::Began { layer: digest.clone(), bytes: layer.place.size() });
-        Ok(Box::new(Reported { blob, layer: digest, progress: self.progress }))
+        Ok(Box::new(Reported { blob, layer: digest, has_ended: false, progress: self.progress }))
     }
 }
 
@@ -256,6 +256,7 @@ impl Origin for Remote<'_> {
 struct Reported<'p, R> {
     blob: R,
     layer: &'p Digest,
+    has_ended: bool,
     progress: &'p (dyn Fn(Progress) + Sync),
 }
 
@@ -263,10 +264,11 @@ impl<R: Read> Read for Reported<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.blob.read(buffer)?;
         let layer = self.layer.clone();
-        (self.progress)(match read {
-            0 => Progress::Ended { layer },
-            read => Progress::Received { layer, bytes: read as u64 },
-        });
+        if read > 0 {
+            (self.progress)(Progress::Received { layer, bytes: read as u64 });
+        } else if !std::mem::replace(&mut self.has_ended, true) {
+            (self.progress)(Progress::Ended { layer });
+        }
         Ok(read)
     }
 }

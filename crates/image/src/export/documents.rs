@@ -10,7 +10,7 @@ use sys::RootfsPath;
 
 use super::package::{File, Package, PackedLayer};
 use super::{ExportError, Format};
-use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, REF_NAME, blob_path};
+use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME, blob_path};
 
 /// The OCI image manifest's media type.
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -54,7 +54,7 @@ pub(super) fn of_layout(
     manifests.extend(own);
     index["manifests"] = Value::Array(manifests);
     let layout = json!({ "imageLayoutVersion": "1.0.0" });
-    Ok(vec![("oci-layout", layout.to_string().into_bytes()), (INDEX_FILE, index.to_string().into_bytes())])
+    Ok(vec![(LAYOUT_FILE, layout.to_string().into_bytes()), (INDEX_FILE, index.to_string().into_bytes())])
 }
 
 fn replaces(new: &Value, old: &Value) -> bool {

@@ -91,14 +91,16 @@ fn package(layers: &Layers<'_>, named: &Named, compression: Compression) -> Resu
     Ok(Package { image, names, manifest, config_bytes, layers: packed })
 }
 
-/// The first known manifest of which every layer is there as it says.
+/// The first known manifest of which every layer is there as it says; those of the compression asked for go first.
 fn as_it_came(
     layers: &Layers<'_>,
     image: &LocalImage,
     found: &[Layer],
     compression: Compression,
 ) -> Result<Option<(Manifest, Vec<PackedLayer>)>, ExportError> {
-    for known in &image.manifests {
+    let mut manifests: Vec<&KnownManifest> = image.manifests.iter().collect();
+    manifests.sort_by_key(|known| known.compression != compression);
+    for known in manifests {
         let Some(manifest) = read_manifest(layers, known)? else { continue };
         let mut packed = Vec::with_capacity(found.len());
         for ((layer, diff_id), digest) in found.iter().zip(&image.config.rootfs.diff_ids).zip(&known.layers) {

@@ -11,11 +11,14 @@ use oci::{
 
 use super::bundle::Bundle;
 use super::{Described, DocumentName, LoadError, reference};
-use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, REF_NAME, blob_path};
+use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME, blob_path};
 use crate::receive::{self, DescriptorError};
 
 /// Where a layout begins.
 pub(super) const INDEX: DocumentName = DocumentName(INDEX_FILE);
+
+/// What says that a directory is a layout.
+const LAYOUT: DocumentName = DocumentName(LAYOUT_FILE);
 
 /// BuildKit's annotation of entries that are about other entries.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
@@ -25,6 +28,8 @@ const MAX_DEPTH: u32 = 4;
 
 /// Reads the documents of every image of a layout.
 pub(super) fn describe(bundle: &Bundle, platform: &Platform) -> Result<Vec<Described>, LoadError> {
+    // A layout must say that it is one; without this an archive that is cut short after the index would pass for whole.
+    bundle.read_document(&LAYOUT.path()?, None)?;
     let (index, _): (ImageIndex, _) = bundle.read_json(&INDEX.path()?, None)?;
     let mut images: Vec<Described> = Vec::new();
     for (name, entries) in by_name(index.manifests()) {
