@@ -15,6 +15,7 @@ mod listing;
 mod progress;
 mod session;
 mod signals;
+mod terminal;
 
 mod commands;
 
@@ -47,6 +48,10 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Build(args) => build::build(args, global, environment).map(|()| 0),
+        Command::Run(args) => commands::run::run(args, global, environment),
+        Command::Import(args) => commands::transfer::import(args, global, environment).map(|()| 0),
+        Command::Load(args) => commands::transfer::load(args, global, environment).map(|()| 0),
+        Command::Save(args) => commands::transfer::save(args, global, environment).map(|()| 0),
         _ => Ok(0),
     }
 }

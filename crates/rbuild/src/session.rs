@@ -10,6 +10,7 @@ use sys::root::Time;
 use crate::cli::Global;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
+use crate::signals::Relay;
 
 /// An open store, this process' lease on it, and the flag that Ctrl-C raises.
 #[derive(Debug)]
@@ -27,6 +28,26 @@ impl Session {
         Ok(Self { lease, cancel })
     }
 
+    /// The same for a command that starts a process, which gets the signals once it runs.
+    pub(crate) fn open_with_relay(global: &Global) -> Result<(Self, Relay), Failure> {
+        let lease =
+            Store::open(&global.root).and_then(|store| store.lease()).map_err(|e| store_failure(&e))?;
+        let cancel = Arc::new(Cancel::default());
+        let relay = Relay::start(&cancel)?;
+        Ok((Self { lease, cancel }, relay))
+    }
+
+    /// Gives the lease back and says what could not be given back; what was done stays done.
+    pub(crate) fn close(self) -> Result<(), Failure> {
+        self.lease.close().map_err(|error| store_failure(&error))
+    }
+
+    /// What library calls ask whether to go on.
+    pub(crate) fn cancelled(&self) -> impl Fn() -> bool + Sync + 'static {
+        let cancel = Arc::clone(&self.cancel);
+        move || cancel.is_cancelled()
+    }
+
     pub(crate) fn store(&self) -> &Store {
         self.lease.store()
     }
@@ -41,9 +62,28 @@ pub(crate) fn now() -> Now {
 
 /// A failure of the store or the machine, with the way out that the error itself knows.
 pub(crate) fn store_failure(error: &store::Error) -> Failure {
-    let mut diagnostic = Diagnostic::from_error("store", error);
+    let mut diagnostic = Diagnostic::from_error(store_code(error), error);
     diagnostic.help = error.remedy().map(|remedy| remedy_text(remedy).to_owned());
     Failure::new(Exit::Machine, diagnostic)
+}
+
+/// What scripts look for.
+fn store_code(error: &store::Error) -> &'static str {
+    match error {
+        store::Error::NoSpace { .. } => "no-space",
+        store::Error::NotAStore { .. } => "not-a-store",
+        store::Error::UnknownFormat { .. } => "unknown-store-format",
+        store::Error::Damaged { .. }
+        | store::Error::LayerConflict { .. }
+        | store::Error::MissingLayer(_)
+        | store::Error::MissingBlob(_)
+        | store::Error::MissingImage(_)
+        | store::Error::MissingLog(_) => "damaged-store",
+        store::Error::Io { .. }
+        | store::Error::Blob(_)
+        | store::Error::NoEntries(_)
+        | store::Error::Random(_) => "store",
+    }
 }
 
 fn remedy_text(remedy: store::Remedy) -> &'static str {

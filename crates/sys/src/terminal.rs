@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
+use rustix::termios::{OptionalActions, Termios, Winsize};
 
 /// Size of a terminal in character cells.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +33,36 @@ pub fn window_size(terminal: impl AsFd) -> io::Result<WindowSize> {
 pub fn set_window_size(terminal: impl AsFd, size: WindowSize) -> io::Result<()> {
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+}
+
+/// A terminal whose line discipline is off: what is typed arrives as it is, at once, without an echo and without sending signals.
+/// Dropping it gives the terminal back as it was.
+#[derive(Debug)]
+pub struct RawMode {
+    terminal: OwnedFd,
+    before: Termios,
+}
+
+impl RawMode {
+    /// Switches `terminal` over.
+    ///
+    /// # Errors
+    /// `ENOTTY` if `terminal` is none.
+    pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
+        let terminal = terminal.as_fd().try_clone_to_owned()?;
+        let before = rustix::termios::tcgetattr(&terminal)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(&terminal, OptionalActions::Drain, &raw)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // A terminal that cannot be set any more is gone, and needs nothing.
+        rustix::termios::tcsetattr(&self.terminal, OptionalActions::Drain, &self.before).unwrap_or(());
+    }
 }
 
 /// A pseudo-terminal.

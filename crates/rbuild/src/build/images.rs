@@ -5,7 +5,7 @@ use image::Layers;
 use oci::{Platform, Reference};
 use plan::{BaseImage, ImageError, ImageErrorCause, Images};
 
-use crate::commands::transfer;
+use crate::commands::pull;
 use crate::environment::Environment;
 
 /// Looks images up for one build.
@@ -38,7 +38,7 @@ impl Images for Resolver<'_> {
         if let Some(here) = here.as_ref().filter(|_| !self.pull) {
             return Ok(here.clone());
         }
-        let pulled = transfer::pull_image(self.layers, reference, platform, self.environment);
+        let pulled = pull::pull_image(self.layers, reference, platform, self.environment);
         match (pulled, here) {
             (Ok(()), _) => self.local(reference, platform)?.ok_or_else(|| not_found(reference, Vec::new())),
             // An image that only exists here cannot be pulled; that is no reason not to build on it.
@@ -61,7 +61,7 @@ fn not_found(reference: &Reference, notes: Vec<String>) -> ImageError {
     }
 }
 
-fn pull_error(reference: &Reference, error: &transfer::PullError) -> ImageError {
+fn pull_error(reference: &Reference, error: &pull::PullError) -> ImageError {
     let mut notes = vec![format!(
         "no image of that name is in the store; tried to pull it from {}",
         reference.registry()

@@ -1,4 +1,11 @@
 //! Commands other than `build`.
+//!
+//! Each reads its arguments, opens a [`Session`](crate::session::Session), calls one library operation and prints what it gives.
 
+mod failures;
+pub(crate) mod names;
 pub(crate) mod sandbox;
+
+pub(crate) mod pull;
+pub(crate) mod run;
 pub(crate) mod transfer;

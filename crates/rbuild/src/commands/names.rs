@@ -1,0 +1,24 @@
+//! Image names as a person gives them.
+
+use oci::Reference;
+
+use crate::diagnostic::Diagnostic;
+use crate::failure::{Exit, Failure};
+
+/// A name to be given to an image, which therefore cannot have a digest.
+pub(crate) fn new_name(text: &str) -> Result<Reference, Failure> {
+    let refused = |why: &str, help: &str| {
+        let title = format!("`{text}` cannot name an image: {why}");
+        Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+    };
+    let reference = Reference::parse(text).map_err(|error| {
+        refused(
+            &error.to_string(),
+            "a name looks like `app`, `app:1.2` or `registry.example.com/team/app:1.2`",
+        )
+    })?;
+    match reference.digest() {
+        None => Ok(reference),
+        Some(_) => Err(refused("a digest follows from the content", "leave out the part from `@`")),
+    }
+}

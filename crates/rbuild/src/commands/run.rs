@@ -1,0 +1,113 @@
+//! `rbuild run`: one process from an image, in the foreground, with nothing left of it afterwards.
+//!
+//! What the process writes goes to a directory in this process' own area of the store, which goes away with it. Its output comes through
+//! pipes or a terminal of its own and never to our own descriptors: through those it could reach files that it was not given.
+
+mod request;
+mod streams;
+mod surroundings;
+
+use image::{Layers, LocalImage};
+use oci::{Platform, Reference};
+use sandbox::{SandboxError, Sandboxes, Spec, Upper};
+
+use crate::cli::{Global, RunArgs};
+use crate::commands::run::request::Request;
+use crate::commands::run::surroundings::Surroundings;
+use crate::commands::{failures, pull};
+use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::session::{Session, store_failure};
+use crate::signals::Relay;
+
+/// Runs a process and gives its exit code.
+pub(crate) fn run(args: &RunArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
+    run_to_end(args, global, environment).map_err(|failure| match failure.exit {
+        Exit::Cancelled | Exit::NotRunnable | Exit::NotFound => failure,
+        // All other codes could be the process' own.
+        _ => Failure { exit: Exit::RunFailed, ..failure },
+    })
+}
+
+fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
+    let request = Request::read(args, environment)?;
+    let (session, relay) = Session::open_with_relay(global)?;
+    let cancelled = session.cancelled();
+    let layers = Layers::new(&session.lease, &cancelled);
+    let image = find_or_pull(&layers, &args.image, environment)?;
+    let spec = spec(&request, &image, &layers)?;
+    let sandboxes = super::sandbox::open(&session).map_err(|error| of_sandbox(&error))?;
+    let code = follow(&sandboxes, &spec, &request, &relay)?;
+    // Nothing may be mounted from the store's area when it is removed.
+    sandboxes.settle();
+    drop((sandboxes, layers));
+    session.close()?;
+    Ok(code)
+}
+
+/// The image that is here, else the registry's.
+fn find_or_pull(layers: &Layers<'_>, name: &str, environment: &Environment) -> Result<LocalImage, Failure> {
+    let error = match image::find(layers, name) {
+        Ok(image) => return Ok(warned_of_platform(image)),
+        Err(error @ image::FindError::NotFound { .. }) => error,
+        Err(error) => return Err(failures::of_find(&error)),
+    };
+    // What looks like an id cannot be asked for anywhere.
+    let Ok(reference) = Reference::parse(name) else { return Err(failures::of_find(&error)) };
+    eprintln!("`{}` is not here yet: pulling it", reference.familiar());
+    pull::pull_image(layers, &reference, &Platform::host(), environment)
+        .map_err(|error| Failure::new(Exit::Network, Diagnostic::from_error("pull", &error)))?;
+    image::find(layers, name).map(warned_of_platform).map_err(|error| failures::of_find(&error))
+}
+
+fn warned_of_platform(image: LocalImage) -> LocalImage {
+    let (own, host) = (image.config.platform(), Platform::host());
+    if own.fit(&host).is_none() {
+        eprintln!("warning: the image is for {own}, and this machine is {host}");
+    }
+    image
+}
+
+/// Everything that the sandbox has to know.
+fn spec(request: &Request, image: &LocalImage, layers: &Layers<'_>) -> Result<Spec, Failure> {
+    let surroundings = Surroundings::of(request)?;
+    let targets = surroundings.mount_points(request);
+    let rootfs = image::Rootfs::new(layers, &image.layers, &targets).map_err(|error| match &error {
+        image::RootfsError::Image(error) => failures::of_image(error),
+        _ => Failure::new(Exit::RunFailed, Diagnostic::from_error("rootfs", &error)),
+    })?;
+    let directory = layers.lease().scratch_dir().map_err(|error| store_failure(&error))?;
+    rootfs
+        .prepare_top(&directory)
+        .map_err(|error| Failure::new(Exit::RunFailed, Diagnostic::from_error("rootfs", &error)))?;
+    let work = layers.lease().scratch_dir().map_err(|error| store_failure(&error))?;
+    let upper = Upper { directory, work, durability: sandbox::Durability::Volatile };
+    let root = sandbox::Layers { lower: rootfs.lower, upper: Some(upper) };
+    request.spec(&image.config.execution, root, surroundings)
+}
+
+/// Starts the process and stays until it ends.
+fn follow(sandboxes: &Sandboxes, spec: &Spec, request: &Request, relay: &Relay) -> Result<u8, Failure> {
+    let (process, output) = sandboxes.start(spec).map_err(|error| of_sandbox(&error))?;
+    relay.pass_on_to(process.signaller(), streams::terminal_size);
+    let exit = streams::carry(process, output, request.input)?;
+    Ok(exit.code())
+}
+
+fn of_sandbox(error: &SandboxError) -> Failure {
+    let exit = match error.exit_code() {
+        127 => Exit::NotFound,
+        126 => Exit::NotRunnable,
+        _ => Exit::RunFailed,
+    };
+    let mut diagnostic = Diagnostic::from_error("sandbox", error);
+    diagnostic.help = match error {
+        SandboxError::NeedsRoot => Some("run rbuild as root".to_owned()),
+        SandboxError::MissingInterpreter { .. } => {
+            Some("the image lacks the shell or C library that the program was made for".to_owned())
+        }
+        _ => None,
+    };
+    Failure::new(exit, diagnostic)
+}
