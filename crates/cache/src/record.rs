@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use store::{Lease, LogId, Object, Record, RecordKey};
 
 use crate::cause::{Cause, Change, How, PartVerdict, compare};
-use crate::key::{Keys, Parts};
+use crate::key::{Keys, Parts, content_of};
 
 /// A secret of the store that keys the digests of part values, so that a short value cannot be found by trying.
 #[derive(Clone)]
@@ -108,6 +108,24 @@ impl<'l> Cache<'l> {
         self.lease.put_record(key, &Record { needs, payload: to_json(record) })
     }
 
+    /// The layers that stand for a filesystem of this content, all of them pinned; `None` if none was recorded or any is gone.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn representative(&self, content: &Digest) -> Result<Option<Vec<RecordedLayer>>, store::Error> {
+        Ok(self.find(&representative_key(content))?.map(|record| record.layers))
+    }
+
+    /// Lets these layers stand for every filesystem of their content that steps make from now on.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn set_representative(&self, layers: &[RecordedLayer]) -> Result<(), store::Error> {
+        let content = content_of(layers.iter().map(|layer| &layer.content));
+        let record = StepRecord { layers: layers.to_vec(), millis: 0, log: None, parts: Vec::new() };
+        self.put_under(&representative_key(&content), &record)
+    }
+
     /// A step's parts as records keep them.
     #[must_use]
     pub fn keyed(&self, parts: &Parts) -> Vec<(String, String)> {
@@ -172,6 +190,13 @@ impl<'l> Cache<'l> {
         hasher.update_field(digest.as_bytes());
         hasher.finish().hex()
     }
+}
+
+fn representative_key(content: &Digest) -> RecordKey {
+    let mut hasher = Hasher::sha256();
+    hasher.update_field("representative");
+    hasher.update_field(content.as_bytes());
+    RecordKey::new(hasher.finish())
 }
 
 /// What an earlier run of a step was made of.

@@ -296,7 +296,8 @@ impl<'c> Placing<'c> {
             || copy.parents == Parents::Kept
             || sources.iter().any(|source| source.is_directory);
         // Several files under one name: the last would win without a word.
-        if !is_directory && (sources.len() > 1 || copy.destination.form == DestinationForm::ExistingDirectory) {
+        if !is_directory && (sources.len() > 1 || copy.destination.form == DestinationForm::ExistingDirectory)
+        {
             return Err(StepError::ManyOntoOne { target: followed.path, count: sources.len() });
         }
         // A link to a file, or to nothing, is replaced by the file, not written through.

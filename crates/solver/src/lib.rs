@@ -6,7 +6,7 @@
 //! run again with the same outcome.
 //!
 //! A step's result is a *layer list* ([`Filesystem`]), never a directory. Reusing a result takes the whole recorded list, the layers below
-//! it included: they are the ones it was made on.
+//! it included: they are the ones it was made on; [`adoption`] keeps the results of one build in step with each other.
 //!
 //! What a step does is in [`run`], [`copy`] and [`workdir`]; what it says while it does so is an [`Event`]. Nothing here prints, reads the
 //! environment or asks for the time: [`Services`] carries all of it.
@@ -18,6 +18,7 @@ mod event;
 mod filesystem;
 mod services;
 
+mod adoption;
 mod lookup;
 mod schedule;
 

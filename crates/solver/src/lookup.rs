@@ -5,6 +5,7 @@ use oci::{ContentDigest, ImageId, LayerId};
 use plan::{Op, Plan, StepId};
 use store::RecordKey;
 
+use crate::adoption::disagreeing;
 use crate::error::SolveError;
 use crate::event::Reuse;
 use crate::filesystem::Filesystem;
@@ -47,19 +48,28 @@ pub(crate) fn look_up(plan: &Plan, services: &Services<'_>) -> Result<Lookup, So
     let by_definition = trusts_definition(plan, services);
     let mut wanted = vec![plan.output.step];
     let mut seen = vec![false; plan.steps.len()];
-    while let Some(id) = wanted.pop() {
-        if std::mem::replace(&mut seen[id.index()], true) {
-            continue;
+    loop {
+        while let Some(id) = wanted.pop() {
+            if std::mem::replace(&mut seen[id.index()], true) {
+                continue;
+            }
+            let key = by_definition[id.index()].then_some(&prepared[id.index()].definition);
+            let outcome = find(id, plan, services, key).map_err(|error| at(id, error))?;
+            if matches!(outcome, Found::Open) {
+                wanted.extend(inputs(plan, id));
+            }
+            found[id.index()] = outcome;
         }
-        let key = by_definition[id.index()].then_some(&prepared[id.index()].definition);
-        let outcome = find(id, plan, services, key).map_err(|error| at(id, error))?;
-        if matches!(outcome, Found::Open) {
-            let op = &plan.step(id).op;
-            wanted.extend(op.parent().into_iter().chain(op.reads()));
-        }
-        found[id.index()] = outcome;
+        let Some(id) = disagreeing(plan, &found) else { break };
+        found[id.index()] = Found::Open;
+        wanted.extend(inputs(plan, id));
     }
     Ok(Lookup { prepared, found })
+}
+
+fn inputs(plan: &Plan, id: StepId) -> impl Iterator<Item = StepId> {
+    let op = &plan.step(id).op;
+    op.parent().into_iter().chain(op.reads())
 }
 
 /// Whether a step's record may be found by definition: not if it must run, and not if anything it is made from must, since a definition

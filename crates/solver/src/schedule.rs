@@ -14,6 +14,7 @@ use sandbox::Sandboxes;
 use store::{Layer, LogId, RecordKey, StepLock};
 use sys::RootfsPath;
 
+use crate::adoption;
 use crate::copy::{self, CopyContext, Wanted};
 use crate::error::SolveError;
 use crate::event::{Event, Origin, Outcome, Reuse, Stream, Verdict};
@@ -63,6 +64,7 @@ pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError>
         services,
         steps: lookup.found.iter().map(|_| OnceLock::new()).collect(),
         wanted: wanted_forms(plan),
+        consumers: adoption::consumers(plan, &lookup.found),
         tokens: Tokens::new(services.jobs),
         cancel: internal,
         sandboxes: OnceLock::new(),
@@ -104,6 +106,8 @@ struct Solver<'s> {
     /// Written once each.
     steps: Vec<OnceLock<Done>>,
     wanted: Vec<Wanted>,
+    /// How many steps use each one's result, by step index.
+    consumers: Vec<usize>,
     tokens: Tokens,
     cancel: Arc<Cancel>,
     sandboxes: OnceLock<Sandboxes>,
@@ -217,7 +221,7 @@ impl Solver<'_> {
         let prepared = &self.lookup.prepared[step.id.index()];
         let keys = prepared.keys(step, self.plan, self.services, &|id| self.filesystem(id))?;
         let is_allowed = self.services.cache_mode.allows(step);
-        if is_allowed && let Some(record) = self.services.cache.find(&keys.content)? {
+        if is_allowed && let Some(record) = self.find(step, &keys)? {
             return self.reuse(step, &keys, record, Reuse::Content, began);
         }
         let files = prepared.files();
@@ -225,7 +229,8 @@ impl Solver<'_> {
         let cause = if is_allowed { cause } else { Cause::CacheOff };
         let (cause, origin) = self.trace_to_origin(step, cause);
         let lock = if is_allowed { self.lock(step, &keys)? } else { None };
-        if is_allowed && let Some(record) = self.find_after_wait(step, &keys)? {
+        // It may have been made while we waited for its lock.
+        if is_allowed && let Some(record) = self.find(step, &keys)? {
             return self.reuse(step, &keys, record, Reuse::OtherBuild, began);
         }
         let _token = self.tokens.take();
@@ -244,23 +249,16 @@ impl Solver<'_> {
         Ok(Done { filesystem, report })
     }
 
-    /// By content, once more, since the step may have been made while we waited for its lock. A linked copy is never found by definition.
-    fn find_after_wait(&self, step: &Step, keys: &Keys) -> Result<Option<StepRecord>, StepError> {
-        let is_linked = matches!(&step.op, Op::Copy(copy) if copy.linkage == Linkage::Independent);
-        Ok(match self.services.cache.find(&keys.content)? {
-            Some(record) => Some(record),
-            None if is_linked => None,
-            None if self.inputs_are_as_defined(step) => self.services.cache.find(&keys.definition)?,
-            None => None,
-        })
-    }
-
-    /// Whether no input came from a run that the cache was off for; else a definition key would name an older outcome.
-    fn inputs_are_as_defined(&self, step: &Step) -> bool {
-        self.plan.chain(step.id).iter().all(|id| self.services.cache_mode.allows(self.plan.step(*id)))
-            && step.op.reads().iter().all(|id| {
-                self.plan.chain(*id).iter().all(|id| self.services.cache_mode.allows(self.plan.step(*id)))
-            })
+    /// By content, if the result agrees with the rest of this build. A linked copy brings no layers but its own.
+    fn find(&self, step: &Step, keys: &Keys) -> Result<Option<StepRecord>, StepError> {
+        let Some(record) = self.services.cache.find(&keys.content)? else { return Ok(None) };
+        let now = |id: StepId| match &self.lookup.found[id.index()] {
+            Found::NotNeeded => None,
+            _ => self.steps[id.index()].get().map(|done| &done.filesystem),
+        };
+        let agrees =
+            is_linked(step) || adoption::agrees(self.plan, step.id, &record.layers, &self.consumers, now);
+        Ok(agrees.then_some(record))
     }
 
     fn reuse(
@@ -275,24 +273,18 @@ impl Solver<'_> {
         let verdict = Verdict::Reused { by, saved };
         let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
         let report = StepReport { outcome, parts: self.same_parts(step), log: None };
-        let filesystem = match &step.op {
+        if is_linked(step) {
             // The layers below a linked copy are not those of its record.
-            Op::Copy(copy) if copy.linkage == Linkage::Independent => {
-                let own = record.layers.last().cloned();
-                let mut below = self.filesystem(copy.parent);
-                below.layers.extend(own);
-                below
-            }
-            _ => {
-                // From now on the definition leads here, too.
-                let prepared = &self.lookup.prepared[step.id.index()];
-                let parts = self.services.cache.keyed(&prepared.parts);
-                let record = StepRecord { parts, ..record.clone() };
-                self.services.cache.put(step, keys, &record, &prepared.files())?;
-                Filesystem { layers: record.layers }
-            }
-        };
-        Ok(Done { filesystem, report })
+            let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
+            made.layers.extend(record.layers.last().cloned());
+            let filesystem = adoption::settle(made, self.services.cache, self.services.cache_mode)?;
+            return Ok(Done { filesystem, report });
+        }
+        // From now on the definition leads here, too.
+        let prepared = &self.lookup.prepared[step.id.index()];
+        let record = StepRecord { parts: self.services.cache.keyed(&prepared.parts), ..record };
+        self.services.cache.put(step, keys, &record, &prepared.files())?;
+        Ok(Done { filesystem: Filesystem { layers: record.layers }, report })
     }
 
     /// If the first cause is another step's outcome, that step's own cause and origin.
@@ -339,10 +331,10 @@ impl Solver<'_> {
             content: layer.facts().content.clone(),
             created: (self.services.clock)().text,
         };
-        let filesystem = below.with(own.clone());
-        let is_linked = matches!(&step.op, Op::Copy(copy) if copy.linkage == Linkage::Independent);
+        let filesystem = adoption::settle(below.with(own), self.services.cache, self.services.cache_mode)?;
+        let recorded = if is_linked(step) { filesystem.layers.len() - 1 } else { 0 };
         let record = StepRecord {
-            layers: if is_linked { vec![own] } else { filesystem.layers.clone() },
+            layers: filesystem.layers[recorded..].to_vec(),
             millis: u64::try_from(report.outcome.took.as_millis()).unwrap_or(u64::MAX),
             log: report.log.as_ref().map(ToString::to_string),
             parts: self.services.cache.keyed(&self.lookup.prepared[step.id.index()].parts),
@@ -360,7 +352,7 @@ impl Solver<'_> {
                 workdir::execute(op, &below, self.services, time).map(Made::layer)
             }
             Op::Copy(op) => {
-                let below = if op.linkage == Linkage::Independent { Filesystem::default() } else { below };
+                let below = if is_linked(step) { Filesystem::default() } else { below };
                 let source = op.from.step().map(|id| self.filesystem(id));
                 let cancelled = || self.cancel.is_cancelled();
                 let place = cache::key::source_name(&op.from, &self.plan.steps);
@@ -469,6 +461,10 @@ impl Solver<'_> {
         self.services.cache.put_under(&key, &record)?;
         Ok((Filesystem { layers: record.layers }, path))
     }
+}
+
+fn is_linked(step: &Step) -> bool {
+    matches!(&step.op, Op::Copy(copy) if copy.linkage == Linkage::Independent)
 }
 
 /// What executing a step gave.
