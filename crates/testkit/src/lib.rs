@@ -4,6 +4,7 @@
 
 pub mod differential;
 pub mod golden;
+pub mod leftovers;
 pub mod manifest;
 pub mod observed;
 pub mod registry;
