@@ -254,3 +254,87 @@ fn make_directory(path: &Path) -> Result<()> {
     }
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corpus() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/differential")
+    }
+
+    #[test]
+    fn every_case_names_its_section_and_has_its_recording() {
+        let cases = Case::all(&corpus()).unwrap();
+        assert!(cases.len() >= 60, "{} cases", cases.len());
+        for case in cases {
+            let readme = fs::read_to_string(case.directory.join("README")).unwrap();
+            let section = readme.strip_prefix('A').and_then(|text| text.chars().next());
+            assert!(section.is_some_and(|digit| digit.is_ascii_digit()), "{}: {readme}", case.name);
+            let expected = names(&case.directory.join("expected")).unwrap();
+            let wanted: &[&str] = if case.arguments.fails {
+                &["error.txt"]
+            } else {
+                &["config.json", "history.json", "tree.txt"]
+            };
+            assert_eq!(expected, wanted, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn every_manifest_of_the_corpus_is_understood() {
+        for case in Case::all(&corpus()).unwrap() {
+            for file in names(&case.directory).unwrap().iter().filter(|name| name.ends_with(".manifest")) {
+                let text = fs::read_to_string(case.directory.join(file)).unwrap();
+                assert!(Manifest::parse(&text).is_ok(), "{}/{file}: {:?}", case.name, Manifest::parse(&text));
+            }
+        }
+    }
+
+    #[test]
+    fn a_case_is_laid_out_with_everything_its_build_needs() {
+        let directory = tempfile::tempdir().unwrap();
+        let case = directory.path().join("case");
+        for (path, text) in [
+            ("Dockerfile", "FROM base"),
+            ("Dockerfile.dockerignore", "x"),
+            (
+                "args.json",
+                r#"{"file": "sub/Dockerfile", "contexts": {"n": "other", "i": "docker-image://base"}, "secrets": {"s": "v"}}"#,
+            ),
+            ("context/a", "a"),
+            ("context.manifest", "file b content=b"),
+            ("other.manifest", "file c"),
+            ("images/parent/Dockerfile", "FROM scratch"),
+        ] {
+            fs::create_dir_all(case.join(path).parent().unwrap()).unwrap();
+            fs::write(case.join(path), text).unwrap();
+        }
+        let work = directory.path().join("work");
+        fs::create_dir(&work).unwrap();
+        let cases = Case::all(directory.path()).unwrap();
+        let prepared = cases[0].prepare(&work).unwrap();
+        assert_eq!(names(&prepared.context).unwrap(), ["a", "b", "sub"]);
+        assert_eq!(prepared.dockerfile, work.join("context/sub/Dockerfile"));
+        assert_eq!(names(&work.join("context/sub")).unwrap(), ["Dockerfile", "Dockerfile.dockerignore"]);
+        assert_eq!(prepared.contexts["i"], "docker-image://base");
+        assert_eq!(names(Path::new(&prepared.contexts["n"])).unwrap(), ["c"]);
+        assert_eq!(fs::read_to_string(&prepared.secrets["s"]).unwrap(), "v");
+        assert_eq!(prepared.images[0].0, "parent");
+    }
+
+    #[test]
+    fn bases_are_the_same_bytes_each_time() {
+        if !Path::new(BUSYBOX).is_file() {
+            eprintln!("skipped: this machine has no {BUSYBOX}");
+            return;
+        }
+        let bytes = || {
+            let directory = tempfile::tempdir().unwrap();
+            let bases = make_bases(&corpus(), directory.path()).unwrap();
+            bases.iter().map(|(name, tar)| (name.clone(), fs::read(tar).unwrap())).collect::<Vec<_>>()
+        };
+        assert!(bytes() == bytes());
+        assert_eq!(bytes().len(), 4);
+    }
+}

@@ -273,8 +273,16 @@ mod tests {
             "tar t.tar\n  file ../up content=1\n  file /abs content=2\n  file x mode=2755 xattr.user.k=v\n";
         Manifest::parse(text).unwrap().materialise(root.path()).unwrap();
         let mut archive = tar::Archive::new(std::fs::File::open(root.path().join("t.tar")).unwrap());
-        let names: Vec<Vec<u8>> =
-            archive.entries().unwrap().map(|entry| entry.unwrap().path_bytes().into_owned()).collect();
-        assert_eq!(names, [b"../up".to_vec(), b"/abs".to_vec(), b"x".to_vec()]);
+        let mut members = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let extensions = entry.pax_extensions().unwrap().into_iter().flatten();
+            let keys: Vec<String> =
+                extensions.map(|extension| extension.unwrap().key().unwrap().to_owned()).collect();
+            members.push((entry.path_bytes().into_owned(), entry.header().mode().unwrap(), keys));
+        }
+        assert_eq!(members[0], (b"../up".to_vec(), 0o644, vec![]));
+        assert_eq!(members[1], (b"/abs".to_vec(), 0o644, vec![]));
+        assert_eq!(members[2], (b"x".to_vec(), 0o2755, vec!["SCHILY.xattr.user.k".to_owned()]));
     }
 }
