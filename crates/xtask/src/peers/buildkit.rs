@@ -88,14 +88,17 @@ fn inside(engine: &Engine, path: &Path) -> Result<String> {
     Ok(format!("/exchange/{}", below.display()))
 }
 
-/// The message behind the last `ERROR:`, without the words every message begins with and without what changes from
-/// run to run: names of snapshots and of temporary mounts.
+/// The words a message begins with, depending on where in the daemon it was noticed, which is not always the same.
+const PREFIXES: &[&str] = &["failed to build: ", "failed to solve: ", "failed to run Build function: "];
+
+/// The message behind the last `ERROR:`, without [`PREFIXES`] and without what changes from run to run: names of
+/// snapshots and temporary mounts, and which of two equally near names is suggested.
 fn message(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let last = text.rsplit_once("ERROR: ").map_or(&*text, |(_, message)| message);
-    let prefixes = ["failed to build: ", "failed to solve: "];
     let message =
-        prefixes.iter().fold(last.trim(), |message, prefix| message.strip_prefix(prefix).unwrap_or(message));
+        PREFIXES.iter().fold(last.trim(), |message, prefix| message.strip_prefix(prefix).unwrap_or(message));
+    let message = message.split_once(" (did you mean").map_or(message, |(message, _)| message);
     let steady: Vec<&str> = message.split(' ').map(without_volatile_parts).collect();
     steady.join(" ") + "\n"
 }

@@ -20,7 +20,6 @@ const PACKAGES: &[&str] = &[
     "iptables",
     "podman",
     "runc",
-    "umoci",
     "xz-utils",
 ];
 
