@@ -164,6 +164,13 @@ pub(crate) struct BuildArgs {
     pub(crate) context: PathBuf,
 }
 
+impl BuildArgs {
+    /// Whether nothing but the image's id and errors is to be written.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet || self.progress == Progress::Quiet
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
     /// The Dockerfile whose last build is meant [default: the last build of all]

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Renderer, Snippet};
 use dockerfile::{Source, Span};
+
+use crate::terminal::visible;
+
+/// Lines of a place that are shown; of a longer one only the first line.
+const SHOWN_LINES: u32 = 12;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,8 +21,8 @@ pub(crate) enum Severity {
 #[derive(Clone, Debug)]
 pub(crate) struct Diagnostic {
     pub(crate) severity: Severity,
-    /// Stable and greppable: `run-failed`.
-    pub(crate) code: String,
+    /// Stable and greppable: `run-failed`. Lint rules have BuildKit's names.
+    pub(crate) code: &'static str,
     /// One line, names in backticks.
     pub(crate) title: String,
     /// The file that the labels point into.
@@ -30,10 +35,10 @@ pub(crate) struct Diagnostic {
 
 impl Diagnostic {
     /// An error without a place in a file.
-    pub(crate) fn error(code: &str, title: impl Into<String>) -> Self {
+    pub(crate) fn error(code: &'static str, title: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
-            code: code.to_owned(),
+            code,
             title: title.into(),
             source: None,
             labels: Vec::new(),
@@ -43,13 +48,10 @@ impl Diagnostic {
     }
 
     /// An error told by a library error: its own message, and those of its sources as notes.
-    pub(crate) fn from_error(code: &str, error: &dyn std::error::Error) -> Self {
+    pub(crate) fn from_error(code: &'static str, error: &dyn std::error::Error) -> Self {
         let mut diagnostic = Self::error(code, error.to_string());
-        let mut source = error.source();
-        while let Some(error) = source {
-            diagnostic.notes.push(error.to_string());
-            source = error.source();
-        }
+        let causes = std::iter::successors(error.source(), |error| error.source());
+        diagnostic.notes.extend(causes.map(ToString::to_string));
         diagnostic
     }
 
@@ -72,36 +74,104 @@ impl Diagnostic {
         self
     }
 
-    /// As text, the way rustc does it.
+    /// As text, the way rustc does it. Whatever came from outside has no control characters in it.
     pub(crate) fn render(&self, colour: bool) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = level
-            .primary_title(self.title.as_str())
-            .id(self.code.as_str())
-            .elements(std::iter::empty::<annotate_snippets::Element<'_>>());
-        if let (Some(source), false) = (&self.source, self.labels.is_empty()) {
-            let mut snippet = Snippet::source(source.text()).path(source.name());
-            for (number, (span, text)) in self.labels.iter().enumerate() {
-                let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-                let annotation = kind.span(span.range());
-                snippet = snippet.annotation(if text.is_empty() {
-                    annotation
-                } else {
-                    annotation.label(text.as_str())
-                });
-            }
-            group = group.element(snippet);
+        let title = visible(&self.title);
+        let notes: Vec<_> = self.notes.iter().map(|note| visible(note)).collect();
+        let help = self.help.as_deref().map(visible);
+        let mut group =
+            level.primary_title(title.as_ref()).id(self.code).elements(std::iter::empty::<Element<'_>>());
+        group = self.with_excerpt(group);
+        for note in &notes {
+            group = group.element(Level::NOTE.message(note.as_ref()));
         }
-        for note in &self.notes {
-            group = group.element(Level::NOTE.message(note.as_str()));
-        }
-        if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(help.as_str()));
+        if let Some(help) = &help {
+            group = group.element(Level::HELP.message(help.as_ref()));
         }
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         renderer.render(&[group])
+    }
+
+    fn with_excerpt<'d>(&'d self, group: Group<'d>) -> Group<'d> {
+        let Some(source) = self.source.as_ref().filter(|_| !self.labels.is_empty()) else { return group };
+        let mut snippet = Snippet::source(source.text()).path(visible(source.name()));
+        for (number, (span, text)) in self.labels.iter().enumerate() {
+            let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+            let annotation = kind.span(shown_part(source, *span).range());
+            let text = visible(text);
+            snippet = snippet.annotation(if text.is_empty() { annotation } else { annotation.label(text) });
+        }
+        group.element(snippet)
+    }
+}
+
+/// The part of a place that is drawn: all of it if it is short, else its first line. Line ends at its end are left out.
+fn shown_part(source: &Source, span: Span) -> Span {
+    let text = source.slice(span);
+    let lines = source.position(span.end).line.saturating_sub(source.position(span.start).line);
+    let text = if lines < SHOWN_LINES { text } else { text.lines().next().unwrap_or_default() };
+    let length = u32::try_from(text.trim_end().len()).unwrap_or(u32::MAX);
+    Span::new(span.start, span.start.saturating_add(length))
+}
+
+/// The candidate that is nearest to `written`, if one is near enough to be meant: at most one edit for each three characters.
+pub(crate) fn nearest<'c>(written: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let lower = written.to_lowercase();
+    let limit = (written.chars().count() / 3).max(1);
+    let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
+    let near = candidates.into_iter().filter(|candidate| *candidate != written && !candidate.is_empty());
+    near.map(|candidate| (distance(candidate), candidate)).filter(|(d, _)| *d <= limit).min().map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn source(text: &str) -> Arc<Source> {
+        Arc::new(Source::new("Dockerfile", text.as_bytes()))
+    }
+
+    #[test]
+    fn a_place_of_many_lines_shows_its_first() {
+        let text = format!("FROM a\nRUN <<E\n{}E\n", "echo\n".repeat(300));
+        let end = u32::try_from(text.len()).unwrap();
+        let shown = Diagnostic::error("x", "y").at(&source(&text), Span::new(7, end), "here").render(false);
+        expect![[r#"
+            error[x]: y
+             --> Dockerfile:2:1
+              |
+            2 | RUN <<E
+              | ^^^^^^^ here"#]]
+        .assert_eq(&shown);
+    }
+
+    #[test]
+    fn nothing_from_outside_reaches_the_terminal_raw() {
+        let evil = "\u{1b}]0;evil\u{7}\u{9b}2J";
+        let source = source(&format!("FROM {evil}\n"));
+        let diagnostic =
+            Diagnostic::error("x", evil).at(&source, Span::new(0, 4), evil).note(evil).help(evil);
+        let shown = diagnostic.render(false);
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+    }
+
+    #[test]
+    fn colours_come_only_when_they_are_asked_for() {
+        let diagnostic = Diagnostic::error("x", "y").note("z");
+        assert!(!diagnostic.render(false).contains('\u{1b}'));
+        assert!(diagnostic.render(true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn only_near_names_are_offered() {
+        let names = ["package.json", "src", "Makefile"];
+        assert_eq!(nearest("pakage.json", names), Some("package.json"));
+        assert_eq!(nearest("makefile", names), Some("Makefile"));
+        assert_eq!(nearest("lib", names), None);
     }
 }

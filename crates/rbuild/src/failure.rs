@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Network = 3,
     /// The machine or the store.
     Machine = 4,
+    /// rbuild itself is wrong.
+    Bug = 70,
     /// `run`: rbuild itself failed.
     RunFailed = 125,
     /// `run`: the command cannot be executed.
@@ -44,10 +46,13 @@ impl Failure {
         Self { exit: Exit::Cancelled, diagnostics: Vec::new() }
     }
 
-    /// Prints the diagnostics.
+    /// Prints the diagnostics, a blank line between two.
     pub(crate) fn report(&self, environment: &Environment) -> ExitCode {
-        for diagnostic in &self.diagnostics {
-            eprintln!("{}", diagnostic.render(environment.has_colour()));
+        let shown = self.diagnostics.iter().map(|diagnostic| diagnostic.render(environment.has_colour()));
+        let shown: Vec<String> = shown.collect();
+        match self.exit {
+            Exit::Cancelled => eprintln!("cancelled"),
+            _ => eprintln!("{}", shown.join("\n\n")),
         }
         ExitCode::from(self.exit as u8)
     }

@@ -42,7 +42,7 @@ pub enum StepError {
     #[error(transparent)]
     Exclude(#[from] context::IgnoreError),
     /// A source in a stage or image that is not there.
-    #[error("`{path}` is not in {place}")]
+    #[error("`{path}` is not in `{place}`")]
     MissingInStep {
         /// As written.
         path: String,

@@ -298,7 +298,8 @@ fn run_process(run: &Run, spec: &Spec, context: &RunContext<'_>) -> Result<sandb
     if context.cancel.is_cancelled() {
         return Err(StepError::Cancelled);
     }
-    let state = log.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut state = log.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    state.end_line();
     state.error.map_or(Ok(()), |error| Err(StepError::Log(error)))?;
     if exit.ending == Ending::Exited(0) {
         return Ok(exit);
@@ -343,6 +344,20 @@ struct LogState {
     error: Option<std::io::Error>,
 }
 
+impl LogState {
+    /// Moves the line so far, if there is one, to the others.
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.open_line);
+        if line.is_empty() {
+            return;
+        }
+        self.last_lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+        if self.last_lines.len() > LAST_LINES {
+            self.last_lines.pop_front();
+        }
+    }
+}
+
 impl Log<'_> {
     fn copy(&self, mut from: File, stream: Stream, context: &RunContext<'_>) {
         let mut buffer = vec![0; 64 << 10];
@@ -379,11 +394,7 @@ impl Log<'_> {
                 state.open_line.extend_from_slice(part);
             }
             if part.ends_with(b"\n") {
-                let line = std::mem::take(&mut state.open_line);
-                state.last_lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
-                if state.last_lines.len() > LAST_LINES {
-                    state.last_lines.pop_front();
-                }
+                state.end_line();
             }
         }
     }

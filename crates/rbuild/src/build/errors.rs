@@ -1,11 +1,19 @@
 //! Library errors of a build as diagnostics: one exhaustive match for each kind of error.
+//!
+//! Each diagnostic has a stable code, the place in the Dockerfile where there is one, the causes as notes, and the way out as help. What a
+//! RUN may fail with is in [`run`], what a COPY may fail with in [`files`].
 
+mod files;
+mod run;
+
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 
-use dockerfile::{Finding, Source};
+use dockerfile::{Finding, Source, Span};
+use image::RootfsError;
 use plan::{ErrorKind, ImageErrorCause, Plan, PlanError, Step};
-use sandbox::SandboxError;
-use solver::{RunFailure, SolveError, StepError};
+use solver::{SolveError, StepError};
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::{Exit, Failure};
@@ -28,8 +36,9 @@ pub(crate) fn of_finding(finding: &Finding, source: &Arc<Source>) -> Diagnostic 
 
 /// What lowering found.
 pub(crate) fn of_plan(found: &[PlanError], source: &Arc<Source>) -> Failure {
-    let exit = found.iter().map(|finding| plan_exit(&finding.kind)).next().unwrap_or(Exit::Build);
-    Failure { exit, diagnostics: found.iter().map(|finding| of_plan_finding(finding, source)).collect() }
+    let exit = found.iter().map(|finding| plan_exit(&finding.kind)).max_by_key(|exit| *exit as u8);
+    let diagnostics = found.iter().map(|finding| of_plan_error(finding, source)).collect();
+    Failure { exit: exit.unwrap_or(Exit::Build), diagnostics }
 }
 
 fn plan_exit(kind: &ErrorKind) -> Exit {
@@ -44,18 +53,40 @@ fn plan_exit(kind: &ErrorKind) -> Exit {
     }
 }
 
-fn of_plan_finding(finding: &PlanError, source: &Arc<Source>) -> Diagnostic {
-    let mut diagnostic = Diagnostic::from_error("plan", &finding.kind);
-    if !matches!(finding.kind, ErrorKind::UnknownTarget(_)) {
+fn of_plan_error(finding: &PlanError, source: &Arc<Source>) -> Diagnostic {
+    let mut diagnostic = Diagnostic::from_error(finding.kind.code(), &finding.kind);
+    if let ErrorKind::Image { source: error, .. } = &finding.kind {
+        // What was tried says more than that it was in vain.
+        if !error.notes.is_empty() {
+            diagnostic.notes.clone_from(&error.notes);
+        }
+        diagnostic.help.clone_from(&error.help);
+    }
+    // The target stands on the command line.
+    let has_place = !matches!(finding.kind, ErrorKind::UnknownTarget(_));
+    with_finding(diagnostic, finding, source, has_place)
+}
+
+/// What lowering has to say that stops nothing.
+pub(crate) fn of_warning(warning: &plan::Warning, source: &Arc<Source>) -> Diagnostic {
+    let mut diagnostic = Diagnostic::from_error(warning.kind.code(), &warning.kind);
+    diagnostic.severity = Severity::Warning;
+    // A build argument stands on the command line.
+    let has_place = !matches!(warning.kind, plan::WarningKind::UnusedBuildArg(_));
+    with_finding(diagnostic, warning, source, has_place)
+}
+
+fn with_finding<K>(
+    mut diagnostic: Diagnostic,
+    finding: &plan::Finding<K>,
+    source: &Arc<Source>,
+    has_place: bool,
+) -> Diagnostic {
+    if has_place {
         diagnostic = diagnostic.at(source, finding.span, "");
     }
     for (span, text) in &finding.labels {
         diagnostic = diagnostic.at(source, *span, text.clone());
-    }
-    if let ErrorKind::Image { source: error, .. } = &finding.kind {
-        diagnostic.code = "no-image".to_owned();
-        diagnostic.notes.clone_from(&error.notes);
-        diagnostic.help.clone_from(&error.help);
     }
     diagnostic.notes.extend(finding.notes.iter().cloned());
     if finding.help.is_some() {
@@ -64,128 +95,184 @@ fn of_plan_finding(finding: &PlanError, source: &Arc<Source>) -> Diagnostic {
     diagnostic
 }
 
+/// What is wrong with an ignore file.
+pub(crate) fn of_ignore(error: &context::IgnoreError) -> Failure {
+    use context::IgnoreError;
+    let diagnostic = Diagnostic::from_error("bad-dockerignore", error);
+    match error {
+        IgnoreError::Pattern { .. }
+        | IgnoreError::LoneBang { .. }
+        | IgnoreError::TooLarge { .. }
+        | IgnoreError::NotAFile { .. } => Failure::new(Exit::Build, diagnostic),
+        IgnoreError::Read { .. } => Failure::new(Exit::Machine, diagnostic),
+    }
+}
+
+/// Why the directory that the command line names is no context.
+pub(crate) fn of_context(error: &context::ContextError) -> Failure {
+    Failure::new(Exit::Usage, Diagnostic::from_error("no-context", error))
+}
+
 /// Why a build stopped.
 pub(crate) fn of_solve(error: &SolveError, plan: &Plan, source: &Arc<Source>) -> Failure {
     match error {
         SolveError::Cancelled => Failure::cancelled(),
-        SolveError::Step { step, error } => of_step(error, plan.step(*step), source),
+        SolveError::Step { step, error } => Place { step: plan.step(*step), source }.of_step(error),
     }
 }
 
-fn of_step(error: &StepError, step: &Step, source: &Arc<Source>) -> Failure {
-    let at_step = |diagnostic: Diagnostic| diagnostic.at(source, step.span, where_in_stage(step));
-    let build = |code: &str| Failure::new(Exit::Build, at_step(Diagnostic::from_error(code, error)));
-    match error {
-        StepError::Run(failure) => Failure::new(Exit::Build, at_step(of_run(failure))),
-        StepError::Sandbox(error) => of_sandbox(error, &at_step),
-        StepError::Context(error) => Failure::new(Exit::Build, at_step(of_context(error))),
-        StepError::MissingInStep { path, candidates, .. } => {
-            let mut failure = build("missing-source");
-            let names: Vec<String> = candidates.iter().map(ToString::to_string).collect();
-            failure.diagnostics[0].help = nearest(path, &names).map(|name| format!("did you mean `{name}`?"));
-            failure
+/// Where a step stands, for errors that happened there.
+#[derive(Clone, Copy)]
+struct Place<'p> {
+    step: &'p Step,
+    source: &'p Arc<Source>,
+}
+
+impl Place<'_> {
+    fn of_step(&self, error: &StepError) -> Failure {
+        if is_disk_full(error) {
+            return self.fails(Exit::Machine, no_space(error));
         }
-        StepError::User(_) => build("unknown-user"),
-        StepError::SecretMissing(id) => {
-            let mut failure = build("missing-secret");
-            failure.diagnostics[0].help =
-                Some(format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`"));
-            failure
+        match error {
+            StepError::Run(failure) => self.fails(Exit::Build, run::of_failure(failure)),
+            StepError::Sandbox(error) => self.of_sandbox(error),
+            StepError::User(error) => self.fails(Exit::Build, run::of_user(error)),
+            StepError::SecretMissing(id) => self.fails(Exit::Build, run::of_missing_secret(id)),
+            StepError::Context(error) => self.of_context(error),
+            StepError::Exclude(error) => {
+                self.fails(Exit::Build, Diagnostic::from_error("bad-exclude", error))
+            }
+            StepError::MissingInStep { path, candidates, .. } => {
+                self.fails_at(path, Exit::Build, files::of_missing_in_step(error, path, candidates))
+            }
+            StepError::Pattern { pattern, .. } => {
+                self.fails_at(pattern, Exit::Build, Diagnostic::from_error("bad-pattern", error))
+            }
+            StepError::Resolve(_)
+            | StepError::Path(_)
+            | StepError::Rootfs(RootfsError::Resolve(_) | RootfsError::Path(_)) => {
+                self.fails(Exit::Build, Diagnostic::from_error("bad-path", error))
+            }
+            StepError::OntoNonDirectory { .. }
+            | StepError::OntoDirectory { .. }
+            | StepError::ManyOntoOne { .. } => self.fails(Exit::Build, files::of_conflict(error)),
+            StepError::Archive { path, .. } => self.fails_at(path, Exit::Build, files::of_archive(error)),
+            StepError::NoContext(name) => self.fails(Exit::Build, files::of_unknown_context(name)),
+            StepError::Accounts(_) => self.fails(Exit::Build, Diagnostic::from_error("bad-accounts", error)),
+            StepError::Seal(seal) => self.of_seal(seal),
+            StepError::Pack(_)
+            | StepError::Unpack(_)
+            | StepError::Prepare { .. }
+            | StepError::Log(_)
+            | StepError::Rootfs(RootfsError::Tree(_)) => {
+                self.fails(Exit::Machine, Diagnostic::from_error("machine", error))
+            }
+            StepError::Image(error) | StepError::Rootfs(RootfsError::Image(error)) => self.of_image(error),
+            StepError::Store(error) => store_failure(error),
+            StepError::Cancelled => Failure::cancelled(),
         }
-        StepError::Exclude(_)
-        | StepError::Pattern { .. }
-        | StepError::Resolve(_)
-        | StepError::Path(_)
-        | StepError::OntoNonDirectory { .. }
-        | StepError::OntoDirectory { .. }
-        | StepError::ManyOntoOne { .. }
-        | StepError::Archive { .. }
-        | StepError::Seal(_)
-        | StepError::Pack(_)
-        | StepError::Accounts(_)
-        | StepError::NoContext(_) => build("step-failed"),
-        StepError::Unpack(_) | StepError::Prepare { .. } | StepError::Log(_) => {
-            Failure::new(Exit::Machine, at_step(Diagnostic::from_error("machine", error)))
-        }
-        StepError::Image(error) | StepError::Rootfs(image::RootfsError::Image(error)) => of_image(error),
-        StepError::Rootfs(_) => build("step-failed"),
-        StepError::Store(error) => store_failure(error),
-        StepError::Cancelled => Failure::cancelled(),
     }
-}
 
-/// `in stage `app`, step 4 of 6`
-fn where_in_stage(step: &Step) -> String {
-    let Some(place) = &step.place else { return String::new() };
-    let stage = place.stage.name.clone().unwrap_or_else(|| place.stage.index.to_string());
-    format!("in stage `{stage}`, step {} of {}", place.number, place.of)
-}
-
-fn of_run(failure: &RunFailure) -> Diagnostic {
-    let code = if failure.out_of_memory { "out-of-memory" } else { "run-failed" };
-    let mut diagnostic = Diagnostic::error(code, failure.to_string());
-    if !failure.last_lines.is_empty() {
-        diagnostic = diagnostic.note(format!("last lines:\n{}", failure.last_lines.join("\n")));
-    }
-    diagnostic = diagnostic.note(format!("all it wrote is in {}", failure.log.display()));
-    if failure.out_of_memory {
-        diagnostic =
-            diagnostic.help("give the machine more memory, or the step less to do at once (`--jobs 1`)");
-    }
-    diagnostic
-}
-
-fn of_sandbox(error: &SandboxError, at_step: &dyn Fn(Diagnostic) -> Diagnostic) -> Failure {
-    let diagnostic = Diagnostic::from_error("sandbox", error);
-    match error {
-        SandboxError::NeedsRoot => Failure::new(Exit::Machine, diagnostic.help("run rbuild as root")),
-        SandboxError::CommandNotFound { .. }
-        | SandboxError::MissingInterpreter { .. }
-        | SandboxError::NotRunnable { .. }
-        | SandboxError::User(_)
-        | SandboxError::Cwd { .. }
-        | SandboxError::LayersPath { .. }
-        | SandboxError::TargetKind { .. } => Failure::new(Exit::Build, at_step(diagnostic)),
-        _ => Failure::new(Exit::Machine, at_step(diagnostic)),
-    }
-}
-
-fn of_context(error: &context::ContextError) -> Diagnostic {
-    use context::{ContextError, Missing};
-    let diagnostic = Diagnostic::from_error("missing-source", error);
-    match error {
-        ContextError::Missing { name, why: Missing::Absent { candidates } } => {
-            let names: Vec<String> =
-                candidates.iter().map(|path| String::from_utf8_lossy(path.as_bytes()).into_owned()).collect();
-            match nearest(name, &names) {
-                Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-                None => diagnostic,
+    fn of_seal(&self, error: &layer::seal::SealError) -> Failure {
+        use layer::seal::SealError;
+        match error {
+            SealError::ReservedName(_) => {
+                let diagnostic = Diagnostic::from_error("reserved-name", error);
+                self.fails(Exit::Build, diagnostic.help("remove or rename the file at the end of the step"))
+            }
+            SealError::Path(_) => self.fails(Exit::Build, Diagnostic::from_error("bad-path", error)),
+            SealError::Read { .. } | SealError::Pack(_) => {
+                self.fails(Exit::Machine, Diagnostic::from_error("machine", error))
             }
         }
-        ContextError::Missing { name, why: Missing::Excluded(_) } => {
-            diagnostic.help(format!("take that line out, or bring the file back with a later line `!{name}`"))
-        }
-        _ => diagnostic,
     }
-}
 
-/// The candidate that is most like what was written, if any is.
-fn nearest<'c>(written: &str, candidates: &'c [String]) -> Option<&'c String> {
-    let written = written.trim_matches('/');
-    let likeness = |candidate: &&String| strsim::jaro_winkler(written, candidate.trim_matches('/'));
-    let best = candidates.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(&best) > 0.8).then_some(best)
+    fn of_image(&self, error: &image::Error) -> Failure {
+        match error {
+            image::Error::TooManyLayers { .. } => {
+                let diagnostic = Diagnostic::from_error("too-many-layers", error);
+                self.fails(
+                    Exit::Build,
+                    diagnostic.help("join RUN instructions, or start from an image with fewer layers"),
+                )
+            }
+            error => of_image(error),
+        }
+    }
+
+    /// Points at the whole instruction.
+    fn fails(&self, exit: Exit, diagnostic: Diagnostic) -> Failure {
+        Failure::new(exit, diagnostic.at(self.source, self.step.span, self.in_stage()))
+    }
+
+    /// Points at one word of the instruction, if it stands there exactly once.
+    fn fails_at(&self, word: &str, exit: Exit, diagnostic: Diagnostic) -> Failure {
+        let span = self.span_of(word).unwrap_or(self.step.span);
+        Failure::new(exit, diagnostic.at(self.source, span, self.in_stage()))
+    }
+
+    fn span_of(&self, word: &str) -> Option<Span> {
+        let text = self.source.slice(self.step.span);
+        let is_end = |c: Option<char>| {
+            c.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '/' | '[' | ']'))
+        };
+        let found = text.match_indices(word).filter(|(at, _)| {
+            is_end(text[..*at].chars().next_back()) && is_end(text[at + word.len()..].chars().next())
+        });
+        let mut starts = found.map(|(at, _)| at);
+        let (start, None) = (starts.next()?, starts.next()) else { return None };
+        let start = self.step.span.start + u32::try_from(start).ok()?;
+        Some(Span::new(start, start + u32::try_from(word.len()).ok()?)).filter(|_| !word.is_empty())
+    }
+
+    /// `in stage `app`, step 4 of 6`
+    fn in_stage(&self) -> String {
+        match &self.step.place {
+            Some(place) => format!("in stage `{}`, step {} of {}", place.stage, place.number, place.of),
+            None => String::new(),
+        }
+    }
 }
 
 /// Trouble with layers or images of the store.
 pub(crate) fn of_image(error: &image::Error) -> Failure {
+    if is_disk_full(error) {
+        return Failure::new(Exit::Machine, no_space(error));
+    }
+    let machine = |diagnostic| Failure::new(Exit::Machine, diagnostic);
     match error {
         image::Error::Store(error) => store_failure(error),
         image::Error::Cancelled => Failure::cancelled(),
-        error => Failure::new(
-            Exit::Machine,
-            Diagnostic::from_error("store", error)
-                .help("`rbuild fsck --repair` drops what can be made again"),
-        ),
+        image::Error::TooManyLayers { .. } => {
+            Failure::new(Exit::Build, Diagnostic::from_error("too-many-layers", error))
+        }
+        image::Error::Entries { .. }
+        | image::Error::WrongDiffId { .. }
+        | image::Error::NoContents(_)
+        | image::Error::Config { .. }
+        | image::Error::Read { .. } => {
+            let diagnostic = Diagnostic::from_error("damaged-store", error);
+            machine(
+                diagnostic.help("`rbuild fsck --repair` drops what can be made again and says what cannot"),
+            )
+        }
+        image::Error::Unpack { .. }
+        | image::Error::Pack { .. }
+        | image::Error::Io { .. }
+        | image::Error::Resource { .. } => machine(Diagnostic::from_error("machine", error)),
     }
+}
+
+/// Whether a full disk or quota is at the bottom of it, however deep.
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let is_full = |error: &(dyn Error + 'static)| match error.downcast_ref::<io::Error>() {
+        Some(error) => matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+        None => matches!(error.downcast_ref(), Some(store::Error::NoSpace { .. })),
+    };
+    std::iter::successors(Some(error), |error| (*error).source()).any(is_full)
+}
+
+fn no_space(error: &(dyn Error + 'static)) -> Diagnostic {
+    Diagnostic::from_error("no-space", error)
+        .help("`rbuild prune` frees what no image needs; `rbuild du` shows what takes the space")
 }

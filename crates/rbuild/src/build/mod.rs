@@ -6,6 +6,7 @@ mod output;
 mod report;
 mod request;
 mod summary;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use crate::build::images::Resolver;
 use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::cli::{BuildArgs, Global, Progress};
+use crate::commands::pull::{Puller, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -38,8 +40,11 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let plan = lower(&dockerfile, &asked, &layers, args, environment)?;
+    let plan = lower(&dockerfile, &asked, &session, &layers, args, environment)?;
     tracing::debug!(%plan, "plan");
+    if !args.is_quiet() {
+        warnings::tell(&dockerfile, &plan, environment)?;
+    }
     let solved = solve(&plan, &dockerfile, &asked, &session, &layers, args, environment)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
     output::write(&asked, &assembled, &plan, &layers)?;
@@ -60,6 +65,8 @@ pub(crate) struct Dockerfile {
     pub(crate) path: PathBuf,
     pub(crate) source: Arc<Source>,
     file: dockerfile::File,
+    /// Warnings only: errors end the reading.
+    findings: Vec<dockerfile::Finding>,
 }
 
 impl Dockerfile {
@@ -81,7 +88,7 @@ impl Dockerfile {
             return Err(Failure { exit: Exit::Build, diagnostics });
         }
         let path = std::fs::canonicalize(found).unwrap_or_else(|_| found.clone());
-        Ok(Self { path, source, file: parsed.file })
+        Ok(Self { path, source, file: parsed.file, findings: parsed.findings })
     }
 }
 
@@ -98,11 +105,14 @@ fn no_dockerfile(path: &Path, args: &BuildArgs, error: &std::io::Error) -> Failu
 fn lower(
     dockerfile: &Dockerfile,
     asked: &Asked,
+    session: &Session,
     layers: &Layers<'_>,
     args: &BuildArgs,
     environment: &Environment,
 ) -> Result<Plan, Failure> {
-    let mut resolver = Resolver::new(layers, args.pull, environment);
+    let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
+    let puller = Puller::new(layers, &session.cancel, environment, view);
+    let mut resolver = Resolver::new(layers, puller, args.pull);
     plan::lower(&dockerfile.file, &asked.request, &mut resolver)
         .map_err(|found| errors::of_plan(&found, &dockerfile.source))
 }
@@ -119,12 +129,10 @@ fn open_contexts(
         asked.directories.iter().map(|(name, path)| (ContextName::Named(name.clone()), path.clone(), None));
     for (name, path, dockerfile) in std::iter::once(main).chain(named) {
         let path = std::fs::canonicalize(&path).unwrap_or(path);
-        let failed = |error: &dyn std::error::Error| {
-            Failure::new(Exit::Usage, Diagnostic::from_error("context", error))
-        };
-        let ignore = Ignore::find(&path, dockerfile).map_err(|error| failed(&error))?;
+        let ignore = Ignore::find(&path, dockerfile).map_err(|error| errors::of_ignore(&error))?;
         let cache = session.store().context_path(&path.to_string_lossy());
-        let context = Context::open(&path, ignore, Some(&cache)).map_err(|error| failed(&error))?;
+        let context =
+            Context::open(&path, ignore, Some(&cache)).map_err(|error| errors::of_context(&error))?;
         contexts.insert(name, context);
     }
     Ok(contexts)
@@ -145,7 +153,7 @@ fn solve(
     let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
     let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
     let sandboxes = || crate::commands::sandbox::open(session);
-    let progress = if args.quiet { Progress::Quiet } else { args.progress };
+    let progress = if args.is_quiet() { Progress::Quiet } else { args.progress };
     let renderer = progress::renderer(progress, plan, environment);
     let services = Services {
         lease: &session.lease,
