@@ -47,6 +47,17 @@ impl Environment {
         directory.map(|directory| directory.join("config.json"))
     }
 
+    /// Where podman and its kin keep what `login` leaves (containers-auth.json(5)): what is set, else the session's, else the user's.
+    pub(crate) fn containers_auth(&self) -> Vec<PathBuf> {
+        if let Some(file) = self.variable("REGISTRY_AUTH_FILE") {
+            return vec![PathBuf::from(file)];
+        }
+        let session = self.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let home = self.variable("HOME").map(|home| PathBuf::from(home).join(".config"));
+        let user = self.variable("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
+        session.into_iter().chain(user).map(|directory| directory.join("containers/auth.json")).collect()
+    }
+
     /// Where to look for `docker-credential-NAME`.
     pub(crate) fn program_directories(&self) -> Vec<PathBuf> {
         self.variable("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()

@@ -52,6 +52,7 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
         Command::Import(args) => commands::transfer::import(args, global, environment).map(|()| 0),
         Command::Load(args) => commands::transfer::load(args, global, environment).map(|()| 0),
         Command::Save(args) => commands::transfer::save(args, global, environment).map(|()| 0),
+        Command::Pull(args) => commands::pull::pull(args, global, environment).map(|()| 0),
         _ => Ok(0),
     }
 }

@@ -1,29 +1,46 @@
 //! Which image a name in a Dockerfile means: the one that is here, else the registry's.
 
 use dockerfile::Span;
-use image::Layers;
+use image::{Layers, LocalImage};
 use oci::{Platform, Reference};
 use plan::{BaseImage, ImageError, ImageErrorCause, Images};
 
-use crate::commands::pull;
-use crate::environment::Environment;
+use crate::commands::pull::{PullError, Puller};
 
 /// Looks images up for one build.
 pub(crate) struct Resolver<'r> {
     layers: &'r Layers<'r>,
+    puller: Puller<'r>,
     /// Ask the registry even for what is here.
     pull: bool,
-    environment: &'r Environment,
 }
 
 impl<'r> Resolver<'r> {
-    pub(crate) fn new(layers: &'r Layers<'r>, pull: bool, environment: &'r Environment) -> Self {
-        Self { layers, pull, environment }
+    pub(crate) fn new(layers: &'r Layers<'r>, puller: Puller<'r>, pull: bool) -> Self {
+        Self { layers, puller, pull }
     }
 
-    fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<BaseImage>, ImageError> {
-        let found = image::local(self.layers, reference, platform).map_err(|error| store_error(&error))?;
-        Ok(found.map(|found| BaseImage { image: found.id, config: found.config }))
+    fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<LocalImage>, ImageError> {
+        image::local(self.layers, reference, platform).map_err(|error| store_error(&error))
+    }
+
+    /// Pulls an image; `here` is what its name means without that.
+    fn pulled(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        here: Option<LocalImage>,
+    ) -> Result<LocalImage, ImageError> {
+        let error = match self.puller.pull(reference, platform) {
+            Ok(pulled) => return Ok(pulled.image),
+            Err(error) => error,
+        };
+        match here {
+            // An image that only exists here cannot be pulled; that is no reason not to build on it.
+            Some(here) if fits(&here, platform) && error.is_not_found() => Ok(here),
+            Some(here) if !fits(&here, platform) => Err(other_platform(reference, &here, platform, &error)),
+            _ => Err(pull_error(reference, &error)),
+        }
     }
 }
 
@@ -34,34 +51,23 @@ impl Images for Resolver<'_> {
         platform: &Platform,
         _: Span,
     ) -> Result<BaseImage, ImageError> {
-        let here = self.local(reference, platform)?;
-        if let Some(here) = here.as_ref().filter(|_| !self.pull) {
-            return Ok(here.clone());
-        }
-        let pulled = pull::pull_image(self.layers, reference, platform, self.environment);
-        match (pulled, here) {
-            (Ok(()), _) => self.local(reference, platform)?.ok_or_else(|| not_found(reference, Vec::new())),
-            // An image that only exists here cannot be pulled; that is no reason not to build on it.
-            (Err(error), Some(here)) if self.pull && error.is_not_found() => Ok(here),
-            (Err(error), _) => Err(pull_error(reference, &error)),
-        }
+        let found = match self.local(reference, platform)? {
+            Some(here) if !self.pull && fits(&here, platform) => here,
+            here => self.pulled(reference, platform, here)?,
+        };
+        Ok(BaseImage { image: found.id, config: found.config })
     }
+}
+
+fn fits(image: &LocalImage, platform: &Platform) -> bool {
+    image.config.platform().fit(platform).is_some()
 }
 
 fn store_error(error: &image::Error) -> ImageError {
     ImageError { cause: ImageErrorCause::Store, message: error.to_string(), notes: causes(error), help: None }
 }
 
-fn not_found(reference: &Reference, notes: Vec<String>) -> ImageError {
-    ImageError {
-        cause: ImageErrorCause::NotFound,
-        message: format!("there is no image `{}`", reference.familiar()),
-        notes,
-        help: Some(way_out(reference)),
-    }
-}
-
-fn pull_error(reference: &Reference, error: &pull::PullError) -> ImageError {
+fn pull_error(reference: &Reference, error: &PullError) -> ImageError {
     let mut notes = vec![format!(
         "no image of that name is in the store; tried to pull it from {}",
         reference.registry()
@@ -69,7 +75,29 @@ fn pull_error(reference: &Reference, error: &pull::PullError) -> ImageError {
     notes.push(error.to_string());
     notes.extend(causes(error));
     let cause = if error.is_not_found() { ImageErrorCause::NotFound } else { ImageErrorCause::Registry };
-    ImageError { cause, ..not_found(reference, notes) }
+    let message = format!("there is no image `{}`", reference.familiar());
+    ImageError { cause, message, notes, help: Some(way_out(reference)) }
+}
+
+fn other_platform(
+    reference: &Reference,
+    here: &LocalImage,
+    wanted: &Platform,
+    error: &PullError,
+) -> ImageError {
+    let own = here.config.platform();
+    let mut notes = vec![format!("the image of that name in the store is for {own}; tried to pull another")];
+    notes.push(error.to_string());
+    notes.extend(causes(error));
+    ImageError {
+        cause: ImageErrorCause::NoSuchPlatform,
+        message: format!("there is no image `{}` for {wanted}", reference.familiar()),
+        notes,
+        help: Some(format!(
+            "to build on the one that is here, write `FROM --platform={own} {}`",
+            reference.familiar()
+        )),
+    }
 }
 
 fn way_out(reference: &Reference) -> String {

@@ -7,14 +7,15 @@ mod request;
 mod streams;
 mod surroundings;
 
-use image::{Layers, LocalImage};
+use image::{FindError, Layers, LocalImage};
 use oci::{Platform, Reference};
 use sandbox::{SandboxError, Sandboxes, Spec, Upper};
 
 use crate::cli::{Global, RunArgs};
+use crate::commands::failures;
+use crate::commands::pull::{Puller, View};
 use crate::commands::run::request::Request;
 use crate::commands::run::surroundings::Surroundings;
-use crate::commands::{failures, pull};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -35,30 +36,50 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     let (session, relay) = Session::open_with_relay(global)?;
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let image = find_or_pull(&layers, &args.image, environment)?;
+    let puller = Puller::new(&layers, &session.cancel, environment, View::of(environment));
+    let image = find_or_pull(&layers, &args.image, &puller).map_err(|failure| match cancelled() {
+        true => Failure::cancelled(),
+        false => failure,
+    })?;
     let spec = spec(&request, &image, &layers)?;
     let sandboxes = super::sandbox::open(&session).map_err(|error| of_sandbox(&error))?;
     let code = follow(&sandboxes, &spec, &request, &relay)?;
     // Nothing may be mounted from the store's area when it is removed.
     sandboxes.settle();
-    drop((sandboxes, layers));
+    drop(sandboxes);
     session.close()?;
     Ok(code)
 }
 
 /// The image that is here, else the registry's.
-fn find_or_pull(layers: &Layers<'_>, name: &str, environment: &Environment) -> Result<LocalImage, Failure> {
+fn find_or_pull(layers: &Layers<'_>, name: &str, puller: &Puller<'_>) -> Result<LocalImage, Failure> {
     let error = match image::find(layers, name) {
         Ok(image) => return Ok(warned_of_platform(image)),
-        Err(error @ image::FindError::NotFound { .. }) => error,
-        Err(error) => return Err(failures::of_find(&error)),
+        Err(error) => error,
     };
-    // What looks like an id cannot be asked for anywhere.
+    let similar = match &error {
+        FindError::NotFound { similar, .. } => similar.clone(),
+        _ => return Err(failures::of_find(&error)),
+    };
+    // What is only an id cannot be asked for anywhere.
     let Ok(reference) = Reference::parse(name) else { return Err(failures::of_find(&error)) };
-    eprintln!("`{}` is not here yet: pulling it", reference.familiar());
-    pull::pull_image(layers, &reference, &Platform::host(), environment)
-        .map_err(|error| Failure::new(Exit::Network, Diagnostic::from_error("pull", &error)))?;
-    image::find(layers, name).map(warned_of_platform).map_err(|error| failures::of_find(&error))
+    let pulled = puller.pull(&reference, &Platform::host()).map_err(|error| {
+        let mut failure = error.into_failure();
+        for diagnostic in &mut failure.diagnostics {
+            diagnostic
+                .notes
+                .push(format!("no image of that name is in the store{}", did_you_mean(similar.as_deref())));
+            diagnostic
+                .help
+                .get_or_insert_with(|| "bring it in with `rbuild load` or `rbuild import`".to_owned());
+        }
+        failure
+    })?;
+    Ok(warned_of_platform(pulled.image))
+}
+
+fn did_you_mean(similar: Option<&str>) -> String {
+    similar.map_or_else(String::new, |similar| format!("; did you mean `{similar}`?"))
 }
 
 fn warned_of_platform(image: LocalImage) -> LocalImage {

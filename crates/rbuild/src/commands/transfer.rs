@@ -37,7 +37,6 @@ pub(crate) fn import(args: &ImportArgs, global: &Global, environment: &Environme
     };
     let imported = image::import(&layers, &mut tar, &options).map_err(|error| failures::of_import(&error))?;
     println!("{}", imported.id);
-    drop(layers);
     session.close()
 }
 
@@ -93,7 +92,6 @@ pub(crate) fn load(args: &LoadArgs, global: &Global, environment: &Environment) 
             false => image.names.iter().for_each(|(name, _)| println!("Loaded image: {}", name.familiar())),
         }
     }
-    drop(layers);
     session.close()
 }
 
@@ -119,7 +117,6 @@ pub(crate) fn save(args: &SaveArgs, global: &Global, environment: &Environment) 
     };
     export::archive(&layers, &images, format, compression(args.compression, format), destination)
         .map_err(|error| failures::of_export(&error))?;
-    drop(layers);
     session.close()
 }
 
