@@ -1,7 +1,7 @@
 //! Images out of an archive that somebody saved: an OCI layout, a Docker archive, or both in one, as Docker writes since version 25; a tar,
 //! compressed or not, or a directory.
 //!
-//! An archive is read in two steps. First its members are found ([`bundle`]), which for a stream means writing it to the store's area once; then its
+//! An archive is read in two steps. First its members are found, which for a stream means writing it to the store's area once; then its
 //! documents say what to read, in their order and not in the archive's. Everything is verified before anything is named: an archive that is
 //! cut short or damaged leaves nothing.
 

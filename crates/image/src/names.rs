@@ -106,7 +106,7 @@ pub fn remove(layers: &Layers<'_>, name: &str, mode: RemoveMode) -> Result<Vec<R
             removed.push(Removed::Untagged(reference));
         }
     }
-    if names_of(layers, &image)?.is_empty() && store.remove_image(&image)? {
+    if store.remove_image(&image)? {
         removed.push(Removed::Deleted(image));
     }
     Ok(removed)

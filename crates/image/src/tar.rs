@@ -12,7 +12,7 @@ use layer::entries::{Entries, Entry, Kind};
 use layer::pack::{Contents, FileDigests, Form, PackError, Packed, pack};
 use layer::{Limits, compress, tar_header};
 use oci::{DiffId, VerifyingReader};
-use store::{Layer, Store};
+use store::{BlobOrigin, Layer, LayerBlob, Store};
 use sys::directory::open_file_below;
 use sys::root::Dir;
 
@@ -38,7 +38,9 @@ pub(crate) fn open(store: &Store, layer: &Layer) -> Result<Option<Stored>, Error
     if let Some(path) = layer.tar_path() {
         return Ok(Some(Stored::Tar(File::open(&path).map_err(Error::at("open", &path))?)));
     }
-    for blob in layer.blobs() {
+    // What we have compressed of a tree ourselves, the tree gives as well, and without having to be intact.
+    let is_needed = |blob: &&LayerBlob| blob.origin == BlobOrigin::Received || layer.fs_path().is_none();
+    for blob in layer.blobs().iter().filter(is_needed) {
         // A blob that was found damaged has been moved aside.
         if let Some(file) = store.open_blob(&blob.digest)? {
             let verified = VerifyingReader::new(file, blob.digest.clone(), None);

@@ -88,11 +88,16 @@ impl Store {
         Ok(names.iter().filter_map(|name| layout::digest_of_hex(name)).map(ImageId::new).collect())
     }
 
-    /// Forgets an image. Its layers and blobs stay until collected, its tags are the caller's to remove first.
+    /// Forgets an image that no tag names; `false` if there is none, or if a tag names it. Its layers and blobs stay until collected.
     ///
     /// # Errors
-    /// What the file system says.
+    /// [`Error::Damaged`] if a tag cannot be read, or what the file system says.
     pub fn remove_image(&self, id: &ImageId) -> Result<bool, Error> {
+        // A tag is set under the shared lock from the look at its image to the write: none can come between the two looks here.
+        let _gc = self.gc_exclusive()?;
+        if self.tags()?.iter().any(|tag| tag.image == *id) {
+            return Ok(false);
+        }
         files::remove_file(&self.layout().image(id))
     }
 }

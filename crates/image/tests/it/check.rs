@@ -132,3 +132,58 @@ fn what_is_used_of_a_damaged_layer_is_noticed_at_its_use() {
         assert_eq!(world.contents(), before);
     });
 }
+
+/// Changes a byte of the only compressed layer in a store; tells where it is.
+fn damage_blob(world: &World, name: &str) -> std::path::PathBuf {
+    let hex = world.run(|layers| {
+        let id = find(layers, name).layers[0].clone();
+        layers.layer(&id).unwrap().blobs()[0].digest.hex()
+    });
+    let path = world.contents().into_iter().find(|path| path.ends_with(&hex)).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    path.into()
+}
+
+#[test]
+fn a_damaged_export_is_made_again_and_costs_no_image() {
+    let world = World::new();
+    let save = || world.run(|layers| save(layers, &["base"], Format::Oci, Compression::Gzip));
+    world.run(|layers| import(layers, &tar("file a size=5000"), "base"));
+    let archive = save();
+    damage_blob(&world, "base");
+    let report = image::fsck(&world.store, FsckMode::Repair).unwrap();
+    let is_blob = |found: &store::Found<_>| {
+        matches!(found.finding, Finding::BlobChanged { .. } | Finding::LayerLacksBlob { .. })
+    };
+    assert!(report.found.iter().all(is_blob) && !report.found.is_empty(), "{:?}", report.found);
+    world.assert_clean();
+    assert!(save() == archive);
+    world.assert_clean();
+}
+
+#[test]
+fn an_image_whose_only_copy_of_a_layer_is_damaged_goes_aside() {
+    let (source, world) = (World::new(), World::new());
+    let archive = source.run(|layers| {
+        import(layers, &tar("file a size=5000"), "base");
+        save(layers, &["base"], Format::Oci, Compression::Gzip)
+    });
+    world.run(|layers| load(layers, &archive));
+    let blob = damage_blob(&world, "base");
+    let report = image::fsck(&world.store, FsckMode::Check).unwrap();
+    let is_lost = |found: &store::Found<_>| matches!(found.finding, Finding::LayerDamaged { .. });
+    assert!(report.found.iter().any(is_lost), "{:?}", report.found);
+    fs::remove_file(blob).unwrap();
+    let report = image::fsck(&world.store, FsckMode::Repair).unwrap();
+    let is_gone = |found: &store::Found<_>| {
+        matches!(found.finding, Finding::LayerDamaged { source: LayerDamage::NoContents, .. })
+    };
+    assert!(report.found.iter().any(is_gone), "{:?}", report.found);
+    world.assert_clean();
+    world.run(|layers| assert!(image::find(layers, "base").is_err()));
+    world.run(|layers| load(layers, &archive));
+    world.assert_clean();
+}

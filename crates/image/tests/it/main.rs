@@ -5,6 +5,7 @@
 mod archives;
 mod check;
 mod exports;
+mod forms;
 mod images;
 mod peers;
 mod pulls;
