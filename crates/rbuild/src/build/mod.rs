@@ -47,10 +47,10 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
     }
     let solved = solve(&plan, &dockerfile, &asked, &session, &layers, args, environment)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
-    output::write(&asked, &assembled, &plan, &layers)?;
+    let exported = output::write(&asked, &assembled, &layers)?;
     report::keep(&dockerfile, &plan, &solved, &session)?;
     summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed(), args);
-    output::write_files(args, &assembled, &asked)?;
+    output::write_files(args, &assembled, &asked, exported.as_ref())?;
     close(session)
 }
 

@@ -1,10 +1,12 @@
 //! `--output`: what becomes of the result.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use image::{Assembled, Layers};
-use plan::Plan;
+use image::export::{self, Destination, ExportError, Exported, Format, Named};
+use image::{Assembled, Layers, LocalImage};
+use oci::Compression;
 
+use crate::build::errors;
 use crate::build::request::Asked;
 use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
@@ -15,54 +17,248 @@ use crate::failure::{Exit, Failure};
 pub(crate) enum Output {
     /// An image in the store, with the tags.
     Image,
+    /// An archive that other tools load.
+    Archive {
+        /// What it looks like inside.
+        format: Format,
+        /// How our own layers are compressed in it.
+        compression: Compression,
+        /// Where it goes.
+        to: Target,
+    },
+    /// An OCI layout as a directory.
+    Layout {
+        /// How our own layers are compressed in it.
+        compression: Compression,
+        /// Where it goes.
+        directory: PathBuf,
+    },
+    /// The root filesystem as a directory.
+    Directory(PathBuf),
+    /// The root filesystem as a tar.
+    Tar(Target),
+}
+
+/// A file or standard output.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Target {
+    File(PathBuf),
+    Stdout,
+}
+
+const HELP: &str = "write it as type=image, type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
+
+/// The fields of one `--output` before they are understood.
+#[derive(Default)]
+struct Fields {
+    kind: Option<String>,
+    destination: Option<String>,
+    is_directory: bool,
+    compression: Option<Compression>,
 }
 
 impl Output {
-    /// Reads `type=TYPE[,dest=PATH]`.
+    /// Reads `type=TYPE[,dest=PATH][,tar=false][,compression=CODEC]`; a path alone is a directory for the files, `-` alone a tar.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
-        match text {
-            "type=image" => Ok(Self::Image),
-            _ => Err(Failure::new(
-                Exit::Usage,
-                Diagnostic::error("usage", format!("`--output {text}` is not understood"))
-                    .help("write it as type=image|oci|docker|local, with dest=PATH for all but image"),
-            )),
+        if text == "-" {
+            return Ok(Self::Tar(Target::Stdout));
         }
+        if !text.contains('=') {
+            return Ok(Self::Directory(PathBuf::from(text)));
+        }
+        let fields = Fields::parse(text)?;
+        let destination =
+            || fields.destination.clone().ok_or_else(|| wrong(text, "says not where to: it has no `dest`"));
+        let target = || destination().map(Target::of);
+        let archive = |format, default: Compression| -> Result<Self, Failure> {
+            let compression = fields.compression.unwrap_or(default);
+            Ok(Self::Archive { format, compression, to: target()? })
+        };
+        match fields.kind.as_deref() {
+            Some("image") => Ok(Self::Image),
+            Some("oci") if fields.is_directory => {
+                let compression = fields.compression.unwrap_or(Compression::Gzip);
+                Ok(Self::Layout { compression, directory: PathBuf::from(destination()?) })
+            }
+            Some("oci") => archive(Format::Oci, Compression::Gzip),
+            Some("docker") if !fields.is_directory => archive(Format::Docker, Compression::None),
+            Some("local") => Ok(Self::Directory(PathBuf::from(destination()?))),
+            Some("tar") => Ok(Self::Tar(target()?)),
+            Some("docker") => Err(wrong(text, "asks for a directory, which Docker does not load")),
+            Some(_) => Err(wrong(text, "has an unknown type")),
+            None => Err(wrong(text, "has no type")),
+        }
+    }
+
+    fn writes_to_stdout(&self) -> bool {
+        matches!(self, Self::Archive { to: Target::Stdout, .. } | Self::Tar(Target::Stdout))
     }
 }
 
-/// Writes every output but the image, which is there.
-pub(crate) fn write(
-    _asked: &Asked,
-    _assembled: &Assembled,
-    _plan: &Plan,
-    _layers: &Layers<'_>,
-) -> Result<(), Failure> {
+impl Target {
+    fn of(destination: String) -> Self {
+        if destination == "-" { Self::Stdout } else { Self::File(PathBuf::from(destination)) }
+    }
+}
+
+impl Fields {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let mut fields = Self::default();
+        for field in text.split(',') {
+            match field.split_once('=') {
+                Some(("type", value)) => fields.kind = Some(value.to_owned()),
+                Some(("dest", value)) => fields.destination = Some(value.to_owned()),
+                Some(("tar", "true")) => fields.is_directory = false,
+                Some(("tar", "false")) => fields.is_directory = true,
+                Some(("compression", value)) => {
+                    fields.compression = Some(value.parse().map_err(|why: String| wrong(text, &why))?);
+                }
+                _ => return Err(wrong(text, &format!("has an unknown field `{field}`"))),
+            }
+        }
+        Ok(fields)
+    }
+}
+
+fn wrong(text: &str, why: &str) -> Failure {
+    let title = format!("`--output {text}` {why}");
+    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(HELP))
+}
+
+/// Refuses two outputs that would mix on standard output.
+pub(crate) fn check(outputs: &[Output]) -> Result<(), Failure> {
+    if outputs.iter().filter(|output| output.writes_to_stdout()).count() > 1 {
+        return Err(wrong("-", "stands twice, and there is one standard output"));
+    }
     Ok(())
 }
 
-/// Writes `--iidfile` and `--metadata-file`.
-pub(crate) fn write_files(args: &BuildArgs, assembled: &Assembled, asked: &Asked) -> Result<(), Failure> {
+/// Writes every output but the image, which is there; says which manifest an archive got.
+pub(crate) fn write(
+    asked: &Asked,
+    assembled: &Assembled,
+    layers: &Layers<'_>,
+) -> Result<Option<Exported>, Failure> {
+    let mut exported = None;
+    for output in asked.outputs.iter().filter(|output| **output != Output::Image) {
+        let written = write_one(output, asked, assembled, layers).map_err(|error| export_failure(&error))?;
+        exported = exported.or(written);
+    }
+    Ok(exported)
+}
+
+fn write_one(
+    output: &Output,
+    asked: &Asked,
+    assembled: &Assembled,
+    layers: &Layers<'_>,
+) -> Result<Option<Exported>, ExportError> {
+    let image = LocalImage::by_id(layers, &assembled.id)?
+        .ok_or_else(|| store::Error::MissingImage(assembled.id.clone()))?;
+    let ids = image.layers.clone();
+    let named = [Named { image, names: asked.tags.clone() }];
+    let mut stdout = std::io::stdout().lock();
+    let exported = match output {
+        Output::Image => Vec::new(),
+        Output::Archive { format, compression, to: target } => {
+            export::archive(layers, &named, *format, *compression, destination(target, &mut stdout))?
+        }
+        Output::Layout { compression, directory } => export::layout(layers, &named, *compression, directory)?,
+        Output::Directory(directory) => {
+            export::rootfs_tree(layers, &ids, directory)?;
+            Vec::new()
+        }
+        Output::Tar(target) => {
+            export::rootfs_tar(layers, &ids, destination(target, &mut stdout))?;
+            Vec::new()
+        }
+    };
+    Ok(exported.into_iter().next())
+}
+
+fn destination<'d>(target: &Target, stdout: &'d mut dyn std::io::Write) -> Destination<'d> {
+    match target {
+        Target::File(path) => Destination::File(path.clone()),
+        Target::Stdout => Destination::Stream(stdout),
+    }
+}
+
+fn export_failure(error: &ExportError) -> Failure {
+    match error {
+        ExportError::Image(error) => errors::of_image(error),
+        error => Failure::new(Exit::Machine, Diagnostic::from_error("output", error)),
+    }
+}
+
+/// Writes `--iidfile` and `--metadata-file`, and the id where nothing else is asked for.
+pub(crate) fn write_files(
+    args: &BuildArgs,
+    assembled: &Assembled,
+    asked: &Asked,
+    exported: Option<&Exported>,
+) -> Result<(), Failure> {
     if let Some(path) = &args.iidfile {
         write_file(path, assembled.id.to_string().as_bytes())?;
     }
     if let Some(path) = &args.metadata_file {
         let names: Vec<String> = asked.tags.iter().map(ToString::to_string).collect();
-        let metadata = serde_json::json!({
+        let mut metadata = serde_json::json!({
             "containerimage.config.digest": assembled.id.to_string(),
             "image.name": names.join(","),
         });
+        if let Some(exported) = exported {
+            metadata["containerimage.digest"] = exported.manifest.to_string().into();
+        }
         write_file(path, format!("{metadata:#}\n").as_bytes())?;
     }
-    if args.quiet {
+    if args.quiet && !asked.outputs.iter().any(Output::writes_to_stdout) {
         println!("{}", assembled.id);
     }
     Ok(())
 }
 
-fn write_file(path: &PathBuf, bytes: &[u8]) -> Result<(), Failure> {
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::write(path, bytes).map_err(|error| {
         let title = format!("cannot write `{}`", path.display());
         Failure::new(Exit::Machine, Diagnostic::error("output", title).note(error.to_string()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    #[track_caller]
+    fn check(text: &str, expected: Expect) {
+        let shown = Output::parse(text).map_or_else(|f| f.diagnostics[0].title.clone(), |o| format!("{o:?}"));
+        expected.assert_eq(&shown);
+    }
+
+    #[test]
+    fn outputs_are_read_as_buildx_reads_them() {
+        check("type=image", expect!["Image"]);
+        check("out", expect![[r#"Directory("out")"#]]);
+        check("-", expect!["Tar(Stdout)"]);
+        check("type=local,dest=out", expect![[r#"Directory("out")"#]]);
+        check(
+            "type=oci,dest=a.tar",
+            expect![[r#"Archive { format: Oci, compression: Gzip, to: File("a.tar") }"#]],
+        );
+        check(
+            "type=oci,dest=a,tar=false,compression=zstd",
+            expect![[r#"Layout { compression: Zstd, directory: "a" }"#]],
+        );
+        check("type=docker,dest=-", expect!["Archive { format: Docker, compression: None, to: Stdout }"]);
+        check(
+            "type=docker,dest=a,tar=false",
+            expect![
+                "`--output type=docker,dest=a,tar=false` asks for a directory, which Docker does not load"
+            ],
+        );
+        check("type=oci", expect!["`--output type=oci` says not where to: it has no `dest`"]);
+        check("type=oci,dets=x", expect!["`--output type=oci,dets=x` has an unknown field `dets=x`"]);
+        check("dest=x", expect!["`--output dest=x` has no type"]);
+        check("type=registry,dest=x", expect!["`--output type=registry,dest=x` has an unknown type"]);
+    }
 }

@@ -8,7 +8,7 @@ use oci::{Platform, Reference};
 use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
 use solver::{CacheMode, Secret};
 
-use crate::build::output::Output;
+use crate::build::output::{self, Output};
 use crate::cli::{BuildArgs, BuildNetwork};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -53,6 +53,7 @@ impl Asked {
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
         };
         let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        output::check(&outputs)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             request,
