@@ -1,10 +1,12 @@
 //! Listings: columns for a person, JSON for a program.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::Format;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
+use crate::terminal::one_line;
 
 /// Writes rows as a table under `headings`, or `document` as JSON.
 pub(crate) fn print(
@@ -16,6 +18,21 @@ pub(crate) fn print(
     match format {
         Format::Table => {
             print!("{}", table(headings, rows));
+            Ok(())
+        }
+        Format::Json => print_json(document),
+    }
+}
+
+/// Writes facts, each behind its name, or `document` as JSON.
+pub(crate) fn print_facts(
+    format: Format,
+    facts: &[(&str, String)],
+    document: &impl Serialize,
+) -> Result<(), Failure> {
+    match format {
+        Format::Table => {
+            facts.iter().for_each(|(name, fact)| println!("{name}: {fact}"));
             Ok(())
         }
         Format::Json => print_json(document),
@@ -69,6 +86,27 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// How long ago something was, as a person says it: `3 hours ago`. A time that is none is shown as it is.
+pub(crate) fn human_age(time: &str, now: Timestamp) -> String {
+    const UNITS: [(i64, &str); 6] = [
+        (365 * 24 * 3600, "year"),
+        (30 * 24 * 3600, "month"),
+        (7 * 24 * 3600, "week"),
+        (24 * 3600, "day"),
+        (3600, "hour"),
+        (60, "minute"),
+    ];
+    let Ok(then) = time.parse::<Timestamp>() else { return one_line(time) };
+    let seconds = now.as_second() - then.as_second();
+    let unit = UNITS.into_iter().find(|(length, _)| seconds >= *length);
+    match unit.map(|(length, name)| (seconds / length, name)) {
+        None if seconds < 0 => "in the future".to_owned(),
+        None => "less than a minute ago".to_owned(),
+        Some((1, name)) => format!("1 {name} ago"),
+        Some((count, name)) => format!("{count} {name}s ago"),
+    }
+}
+
 /// A duration as a person says it: `8 ms`, `1.2 s`, `3m12s`.
 pub(crate) fn human_duration(duration: std::time::Duration) -> String {
     let millis = duration.as_millis();
@@ -90,6 +128,22 @@ mod tests {
         assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "1.2 kB", "123 kB", "1.2 MB", "5.0 GB"]);
         let shown: Vec<_> = [7, 1234, 192_000].map(|ms| human_duration(Duration::from_millis(ms))).into();
         assert_eq!(shown, ["7 ms", "1.2 s", "3m12s"]);
+    }
+
+    #[test]
+    fn ages_are_told_in_the_largest_unit_that_fits() {
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let cases = [
+            ("2026-11-22T11:59:30Z", "less than a minute ago"),
+            ("2026-11-22T10:59:59Z", "1 hour ago"),
+            ("2026-11-19T12:00:00.5Z", "3 days ago"),
+            ("2024-11-21T12:00:00+02:00", "2 years ago"),
+            ("2026-11-22T12:00:01Z", "in the future"),
+            ("yesterday\u{1b}[2J", "yesterday␛[2J"),
+        ];
+        for (time, expected) in cases {
+            assert_eq!(human_age(time, now), expected, "{time}");
+        }
     }
 
     #[test]

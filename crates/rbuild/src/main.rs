@@ -53,6 +53,16 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
         Command::Load(args) => commands::transfer::load(args, global, environment).map(|()| 0),
         Command::Save(args) => commands::transfer::save(args, global, environment).map(|()| 0),
         Command::Pull(args) => commands::pull::pull(args, global, environment).map(|()| 0),
+        Command::Images(args) => commands::images::images(args, global).map(|()| 0),
+        Command::Rmi(args) => commands::images::rmi(args, global).map(|()| 0),
+        Command::Tag(args) => commands::images::tag(args, global).map(|()| 0),
+        Command::History(args) => commands::images::history(args, global, environment).map(|()| 0),
+        Command::Inspect(args) => commands::images::inspect(args, global).map(|()| 0),
+        Command::Version(args) => commands::machine::version(args).map(|()| 0),
+        Command::Info(args) => commands::machine::info(args, global).map(|()| 0),
+        Command::Du(args) => commands::upkeep::du(args, global).map(|()| 0),
+        Command::Prune(args) => commands::upkeep::prune(args, global).map(|()| 0),
+        Command::Fsck(args) => commands::upkeep::fsck(args, global),
         _ => Ok(0),
     }
 }

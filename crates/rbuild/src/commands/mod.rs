@@ -6,6 +6,9 @@ mod failures;
 pub(crate) mod names;
 pub(crate) mod sandbox;
 
+pub(crate) mod images;
+pub(crate) mod machine;
 pub(crate) mod pull;
 pub(crate) mod run;
 pub(crate) mod transfer;
+pub(crate) mod upkeep;

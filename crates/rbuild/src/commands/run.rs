@@ -7,9 +7,9 @@ mod request;
 mod streams;
 mod surroundings;
 
-use image::{FindError, Layers, LocalImage};
+use image::{Disposable, FindError, Layers, LocalImage, RootfsError};
 use oci::{Platform, Reference};
-use sandbox::{SandboxError, Sandboxes, Spec, Upper};
+use sandbox::{Durability, SandboxError, Sandboxes, Spec, Upper};
 
 use crate::cli::{Global, RunArgs};
 use crate::commands::failures;
@@ -37,12 +37,18 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
     let puller = Puller::new(&layers, &session.cancel, environment, View::of(environment));
-    let image = find_or_pull(&layers, &args.image, &puller).map_err(|failure| match cancelled() {
-        true => Failure::cancelled(),
-        false => failure,
-    })?;
-    let spec = spec(&request, &image, &layers)?;
-    let sandboxes = super::sandbox::open(&session).map_err(|error| of_sandbox(&error))?;
+    // Getting ready for any process takes as long as getting ready for this one, so both happen at once.
+    let (sandboxes, spec) = std::thread::scope(|scope| {
+        let sandboxes = scope.spawn(|| super::sandbox::open(&session));
+        let spec =
+            find_or_pull(&layers, &args.image, &puller).and_then(|image| spec(&request, &image, &layers));
+        (sandboxes.join(), spec)
+    });
+    let spec = spec.map_err(|failure| if cancelled() { Failure::cancelled() } else { failure })?;
+    let sandboxes = sandboxes
+        .map_err(|panic| std::panic::resume_unwind(panic))
+        .and_then(|opened| opened.map_err(|error| of_sandbox(&error)))?;
+    tracing::debug!("ready to start the process");
     let code = follow(&sandboxes, &spec, &request, &relay)?;
     // Nothing may be mounted from the store's area when it is removed.
     sandboxes.settle();
@@ -92,27 +98,26 @@ fn warned_of_platform(image: LocalImage) -> LocalImage {
 
 /// Everything that the sandbox has to know.
 fn spec(request: &Request, image: &LocalImage, layers: &Layers<'_>) -> Result<Spec, Failure> {
-    let surroundings = Surroundings::of(request)?;
-    let targets = surroundings.mount_points(request);
-    let rootfs = image::Rootfs::new(layers, &image.layers, &targets).map_err(|error| match &error {
-        image::RootfsError::Image(error) => failures::of_image(error),
+    let of_rootfs = |error: RootfsError| match &error {
+        RootfsError::Image(error) => failures::of_image(error),
         _ => Failure::new(Exit::RunFailed, Diagnostic::from_error("rootfs", &error)),
-    })?;
-    let directory = layers.lease().scratch_dir().map_err(|error| store_failure(&error))?;
-    rootfs
-        .prepare_top(&directory)
-        .map_err(|error| Failure::new(Exit::RunFailed, Diagnostic::from_error("rootfs", &error)))?;
-    let work = layers.lease().scratch_dir().map_err(|error| store_failure(&error))?;
-    let upper = Upper { directory, work, durability: sandbox::Durability::Volatile };
+    };
+    let rootfs = Disposable::new(layers, &image.layers).map_err(of_rootfs)?;
+    let scratch = || layers.lease().scratch_dir().map_err(|error| store_failure(&error));
+    let (directory, work) = (scratch()?, scratch()?);
+    rootfs.prepare_top(&directory).map_err(of_rootfs)?;
+    let upper = Upper { directory, work, durability: Durability::Discarded };
     let root = sandbox::Layers { lower: rootfs.lower, upper: Some(upper) };
-    request.spec(&image.config.execution, root, surroundings)
+    request.spec(&image.config.execution, root, Surroundings::of(request)?)
 }
 
 /// Starts the process and stays until it ends.
 fn follow(sandboxes: &Sandboxes, spec: &Spec, request: &Request, relay: &Relay) -> Result<u8, Failure> {
     let (process, output) = sandboxes.start(spec).map_err(|error| of_sandbox(&error))?;
     relay.pass_on_to(process.signaller(), streams::terminal_size);
+    tracing::debug!("the process runs");
     let exit = streams::carry(process, output, request.input)?;
+    tracing::debug!(?exit, "the process has ended");
     Ok(exit.code())
 }
 

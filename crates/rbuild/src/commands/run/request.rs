@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use image::MountPoint;
 use oci::Execution;
 use sandbox::{
     Access, BindSource, Layers, Limits, MissingCwd, Mount, MountKind, Network, NewPrivileges, PidOne, Spec,
@@ -57,7 +56,6 @@ struct Volume {
     source: PathBuf,
     target: RootfsPath,
     access: Access,
-    shape: MountPoint,
 }
 
 /// One `--tmpfs`.
@@ -102,12 +100,6 @@ impl Request {
             }
             None => Ok(()),
         }
-    }
-
-    /// The mount points that volumes and file systems in memory need.
-    pub(crate) fn mount_points(&self) -> impl Iterator<Item = (RootfsPath, MountPoint)> {
-        let volumes = self.volumes.iter().map(|volume| (volume.target.clone(), volume.shape));
-        volumes.chain(self.tmpfs.iter().map(|tmpfs| (tmpfs.target.clone(), MountPoint::Directory)))
     }
 
     /// Puts it together with what the image says.
@@ -285,8 +277,8 @@ impl Volume {
                 _ => return Err(usage(format!("`--volume {text}` has an unknown option `{option}`"), HELP)),
             };
         }
-        let shape = shape_of(&source)?;
-        Ok(Self { source, target, access, shape })
+        make_if_missing(&source)?;
+        Ok(Self { source, target, access })
     }
 }
 
@@ -305,20 +297,17 @@ fn source_path(text: &str) -> Result<PathBuf, Failure> {
     ))
 }
 
-fn shape_of(source: &Path) -> Result<MountPoint, Failure> {
-    let found = match fs::metadata(source) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            fs::create_dir_all(source).and_then(|()| fs::metadata(source))
-        }
-        found => found,
+fn make_if_missing(source: &Path) -> Result<(), Failure> {
+    let made = match fs::metadata(source) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs::create_dir_all(source),
+        found => found.map(drop),
     };
-    let found = found.map_err(|error| {
+    made.map_err(|error| {
         usage(
             format!("`--volume`: cannot use `{}`: {error}", source.display()),
             "give a directory or file that can be read",
         )
-    })?;
-    Ok(if found.is_dir() { MountPoint::Directory } else { MountPoint::File })
+    })
 }
 
 impl Tmpfs {

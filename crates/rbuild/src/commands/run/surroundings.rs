@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use image::MountPoint;
 use sandbox::{Content, Mount, MountKind, Network};
 use sys::RootfsPath;
 
@@ -36,12 +35,6 @@ impl Surroundings {
         ];
         let mounts = files.into_iter().map(|(path, text)| file(path, text)).collect();
         Ok(Self { hostname, mounts })
-    }
-
-    /// What the mounts, and those of the request, need to be there.
-    pub(crate) fn mount_points(&self, request: &Request) -> Vec<(RootfsPath, MountPoint)> {
-        let own = self.mounts.iter().map(|mount| (mount.target.clone(), MountPoint::File));
-        own.chain(request.mount_points()).collect()
     }
 }
 
