@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use layer::pack::{FileDigests, Form, PackError, Packed};
-use layer::{Entries, Found, Merged};
+use layer::{Entries, Entry, Found, Merged};
 use oci::{DiffId, LayerId};
 use rayon::prelude::*;
 use store::{Layer, LayerDraft, LayerFacts, Lease};
+use sys::RootfsPath;
 use sys::directory::open_file_below;
-use sys::root::Dir;
+use sys::root::{Dir, Time};
 
 use crate::{Error, tar};
 
@@ -88,6 +89,20 @@ impl<'l> Layers<'l> {
     pub fn merged(&self, ids: &[LayerId]) -> Result<Merged, Error> {
         let lists: Result<Vec<Entries>, Error> = ids.par_iter().map(|id| self.entries(id)).collect();
         lists.map(Merged::new)
+    }
+
+    /// The root directory's attributes in the merged view: those of the topmost layer that has any, else 0755 owned by 0:0. Of each list
+    /// only the beginning is read.
+    pub(crate) fn root_entry(&self, ids: &[LayerId]) -> Result<Entry, Error> {
+        for id in ids.iter().rev() {
+            let path = self.layer(id)?.entries_path();
+            let file = File::open(&path).map_err(Error::at("open", &path))?;
+            let root = layer::entries::stored_root(file);
+            if let Some(root) = root.map_err(|source| Error::Entries { layer: id.clone(), source })? {
+                return Ok(root);
+            }
+        }
+        Ok(Entry::directory(RootfsPath::root(), Time::default()))
     }
 
     /// The directory that holds a layer as overlayfs wants it, made from its tar or compressed form if it is not there yet.

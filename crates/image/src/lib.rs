@@ -57,4 +57,4 @@ pub use load::load;
 pub use names::{NameError, RemoveMode, Removed, remove, tag};
 pub use pull::pull;
 pub use receive::{DescriptorError, ReceiveError};
-pub use rootfs::{MountPoint, Rootfs, RootfsError};
+pub use rootfs::{Disposable, MountPoint, Rootfs, RootfsError};

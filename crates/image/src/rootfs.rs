@@ -111,6 +111,39 @@ impl Rootfs {
     }
 }
 
+/// A layer list to be mounted below a directory of which nothing is kept. Mount points can be made there, so that nothing has to be looked
+/// up, and no entry list has to be read, however large the image is.
+#[derive(Clone, Debug)]
+pub struct Disposable {
+    /// The directories to mount below an upper one, topmost first; at least one.
+    pub lower: Vec<PathBuf>,
+    root: Entry,
+}
+
+impl Disposable {
+    /// Makes every layer's tree.
+    ///
+    /// # Errors
+    /// [`RootfsError::Image`].
+    pub fn new(layers: &Layers<'_>, ids: &[LayerId]) -> Result<Self, RootfsError> {
+        let mut lower = mounted_trees(layers, ids)?;
+        if lower.is_empty() {
+            lower.push(layers.lease().scratch_dir().map_err(Error::from)?);
+        }
+        Ok(Self { lower, root: layers.root_entry(ids)? })
+    }
+
+    /// Gives an empty directory, to be mounted on top, the attributes of the root.
+    ///
+    /// # Errors
+    /// [`RootfsError::Tree`], or what opening it says.
+    pub fn prepare_top(&self, directory: &Path) -> Result<(), RootfsError> {
+        let dir = Dir::open(directory).map_err(Error::at("open", directory))?;
+        TreeWriter::new(&dir).finish(std::slice::from_ref(&self.root))?;
+        Ok(())
+    }
+}
+
 /// The trees of a layer list, topmost first. A layer that stands in it twice is mounted once: overlayfs refuses repetition, and only the
 /// upper of the two shows.
 fn mounted_trees(layers: &Layers<'_>, ids: &[LayerId]) -> Result<Vec<PathBuf>, Error> {

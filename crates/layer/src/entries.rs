@@ -236,6 +236,37 @@ impl Entries {
     }
 }
 
+/// How much of a stored list is read at first to get at its first entry, which is seldom larger.
+const FIRST_ENTRY_BYTES: u64 = 4096;
+
+/// The root directory's entry in a stored list, if it has one, without reading the rest: no checksum is looked at.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn stored_root(mut from: impl Read) -> Result<Option<Entry>, DecodeError> {
+    let mut bytes = Vec::new();
+    from.by_ref().take(FIRST_ENTRY_BYTES).read_to_end(&mut bytes).map_err(DecodeError::Read)?;
+    let is_whole = (bytes.len() as u64) < FIRST_ENTRY_BYTES;
+    match first_entry(&bytes) {
+        Err(DecodeError::Malformed(_)) if !is_whole => {
+            from.read_to_end(&mut bytes).map_err(DecodeError::Read)?;
+            first_entry(&bytes)
+        }
+        first => first,
+    }
+    .map(|first| first.filter(|entry| entry.path.is_root()))
+}
+
+fn first_entry(bytes: &[u8]) -> Result<Option<Entry>, DecodeError> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or(DecodeError::Version)?;
+    let (count, rest) = rest.split_first_chunk::<8>().ok_or(DecodeError::Version)?;
+    if u64::from_le_bytes(*count) == 0 {
+        return Ok(None);
+    }
+    let (stored, _) = postcard::take_from_bytes::<StoredEntry<'_>>(rest).map_err(DecodeError::Malformed)?;
+    stored.into_entry().map(Some)
+}
+
 impl FromIterator<Entry> for Entries {
     fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
         Self::new(entries.into_iter().collect())
@@ -453,6 +484,24 @@ impl StoredEntry<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_root_of_a_stored_list_is_found_at_its_beginning() {
+        let stored = |list: Vec<Entry>| {
+            let mut bytes = Vec::new();
+            Entries::new(list).encode(&mut bytes).unwrap();
+            stored_root(&*bytes).unwrap()
+        };
+        let time = Time { seconds: 5, nanos: 0 };
+        let large = Xattr { name: b"user.large".as_slice().into(), value: vec![7; 60_000].into() };
+        let root =
+            Entry { mode: 0o555, xattrs: [large].into(), ..Entry::directory(RootfsPath::root(), time) };
+        let below = Entry::directory(RootfsPath::parse("a").unwrap(), time);
+        assert_eq!(stored(vec![below.clone(), root.clone()]), Some(root));
+        assert_eq!(stored(vec![below]), None);
+        assert_eq!(stored(Vec::new()), None);
+        assert!(matches!(stored_root(&b"rbuild entries 0\n"[..]), Err(DecodeError::Version)));
+    }
 
     fn sample(mtime: i64) -> Entries {
         let path = |text: &str| RootfsPath::parse(text).unwrap();

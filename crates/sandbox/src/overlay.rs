@@ -56,7 +56,7 @@ fn overlay(layers: &Layers, attributes: Attributes) -> Result<OwnedFd, SandboxEr
         if let Some((upper, work, durability)) = &upper {
             filesystem.set("upperdir", name_of(upper.as_fd()))?;
             filesystem.set("workdir", name_of(work.as_fd()))?;
-            if *durability == Durability::Volatile {
+            if *durability != Durability::Synced {
                 filesystem.set_flag("volatile")?;
             }
         }
@@ -77,7 +77,7 @@ pub(crate) fn name_of(directory: BorrowedFd<'_>) -> String {
 
 fn in_one_string(layers: &Layers, attributes: Attributes) -> OverlayOptions {
     let mut flags: Vec<String> = OPTIONS.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let volatile = layers.upper.as_ref().is_some_and(|upper| upper.durability == Durability::Volatile);
+    let volatile = layers.upper.as_ref().is_some_and(|upper| upper.durability != Durability::Synced);
     flags.extend(volatile.then(|| "volatile".to_owned()));
     OverlayOptions {
         lower: layers.lower.clone(),

@@ -13,7 +13,7 @@ use crate::inside::{CgroupView, Handle, Instructions, MountInstruction, Shown, S
 use crate::process::Output;
 use crate::sandboxes::Shared;
 use crate::spec::{
-    Access, BindSource, MissingCwd, Mount, MountKind, Network, NewPrivileges, PidOne, Spec, Stdio,
+    Access, BindSource, Durability, MissingCwd, Mount, MountKind, Network, NewPrivileges, PidOne, Spec, Stdio,
 };
 use crate::{SandboxError, overlay};
 
@@ -59,6 +59,8 @@ pub(crate) fn prepare(
         cwd: spec.cwd.as_bytes().to_vec(),
         create_cwd: spec.missing_cwd == MissingCwd::Create,
         user: spec.user.clone(),
+        make_targets: makes_targets(spec),
+        seal_root: makes_targets(spec) && spec.root_access == Access::ReadOnly,
         hostname: spec.hostname.clone(),
         own_network: spec.network == Network::None,
         open_files: spec.limits.open_files,
@@ -78,9 +80,16 @@ fn device_attributes(shared: &Shared) -> Attributes {
     if shared.machine.device_filter { Attributes::empty() } else { Attributes::MOUNT_ATTR_NODEV }
 }
 
+/// Whether what is made in the root is nobody's.
+fn makes_targets(spec: &Spec) -> bool {
+    spec.root.upper.as_ref().is_some_and(|upper| upper.durability == Durability::Discarded)
+}
+
+/// A root in which mount points are made is made read-only after that.
 fn root_attributes(spec: &Spec, shared: &Shared) -> Attributes {
     let mut attributes = device_attributes(shared);
-    attributes.set(Attributes::MOUNT_ATTR_RDONLY, spec.root_access == Access::ReadOnly);
+    let is_read_only = spec.root_access == Access::ReadOnly && !makes_targets(spec);
+    attributes.set(Attributes::MOUNT_ATTR_RDONLY, is_read_only);
     attributes
 }
 

@@ -71,6 +71,8 @@ pub struct Upper {
 pub enum Durability {
     /// fsync inside does nothing and unmounting syncs nothing (overlayfs `volatile`): the caller syncs once, later.
     Volatile,
+    /// As [`Durability::Volatile`], and the caller keeps nothing of it: mount points that are missing are made in it.
+    Discarded,
     /// fsync inside syncs.
     Synced,
 }

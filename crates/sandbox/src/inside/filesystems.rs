@@ -54,6 +54,9 @@ const SMALL_TMPFS: &str = "65536k";
 pub(super) fn set_up(instructions: &Instructions, received: &Received) -> Result<Option<Pair>, Failure> {
     let root = attach_root(instructions, received).at(Stage::Root)?;
     let mut targets = Targets::new(root);
+    if instructions.make_targets {
+        targets.allow_making_in_root().at(Stage::Root)?;
+    }
     let proc = targets.own_directory("proc")?;
     set_up_proc(&proc).at(Stage::Proc)?;
     let sys = targets.own_directory("sys")?;
@@ -80,6 +83,12 @@ fn attach_root(instructions: &Instructions, received: &Received) -> io::Result<R
     let tree = received.get(instructions.root)?;
     mount::attach(tree, pantry("root")?.as_fd())?;
     Ok(Root::from_dir(Dir::from(tree.try_clone_to_owned()?)))
+}
+
+/// Forbids writing to the root, which is the root directory by now.
+pub(super) fn seal_root() -> io::Result<()> {
+    let root = mount::open_path(Path::new("/"))?;
+    mount::restrict(root.as_fd(), Attributes::MOUNT_ATTR_RDONLY, Depth::One)
 }
 
 /// Something in the pantry, which is the working directory until the move into the root.

@@ -25,6 +25,10 @@ pub(crate) struct Instructions {
     pub(crate) cwd: Vec<u8>,
     pub(crate) create_cwd: bool,
     pub(crate) user: User,
+    /// Whether missing mount points are made in the root.
+    pub(crate) make_targets: bool,
+    /// Whether the root becomes read-only once all is made in it.
+    pub(crate) seal_root: bool,
     pub(crate) hostname: String,
     pub(crate) own_network: bool,
     pub(crate) open_files: Option<u64>,

@@ -104,6 +104,9 @@ fn set_up(socket: &DescriptorSocket) -> Result<(Instructions, Vec<u8>), Failure>
     let credentials = identity::resolve(&instructions.user)?;
     identity::give_stdio(&instructions.stdio, credentials.uid).at(Stage::Credentials)?;
     identity::enter_cwd(&instructions)?;
+    if instructions.seal_root {
+        filesystems::seal_root().at(Stage::Root)?;
+    }
     identity::assume(&instructions, &credentials)?;
     last_rites(socket).at(Stage::LastRites)?;
     Ok((instructions, credentials.home))

@@ -33,10 +33,25 @@ impl Targets {
         Ok(())
     }
 
+    /// The same for the root, of which nothing is kept.
+    pub(super) fn allow_making_in_root(&mut self) -> io::Result<()> {
+        self.ours.push(directory::status(self.root.dir())?.device);
+        Ok(())
+    }
+
     /// Opens a directory directly below the root that is no link: where `/proc`, `/sys` and `/dev` go, which must not be redirected.
     pub(super) fn own_directory(&self, name: &str) -> Result<Dir, Failure> {
         let target = || name.as_bytes().to_vec();
-        self.root.dir().open_dir(OsStr::new(name)).map_err(|error| match error.kind() {
+        let failed = |error: io::Error| Failure::Mount { target: target(), errno: errno(&error) };
+        let opened = match self.root.dir().open_dir(OsStr::new(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let path = RootfsPath::parse(name).map_err(|error| failed(io::Error::other(error)))?;
+                self.make(&path, true).map_err(failed)?;
+                self.root.dir().open_dir(OsStr::new(name))
+            }
+            opened => opened,
+        };
+        opened.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Failure::MissingTarget { target: target() },
             _ => Failure::TargetKind { target: target() },
         })
