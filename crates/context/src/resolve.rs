@@ -70,8 +70,8 @@ impl Resolver<'_> {
         if found.status.kind != Kind::Directory {
             let slice = self.shared.file(&found.path, &found.status)?;
             let base_name: Box<[u8]> = name.file_name().unwrap_or_default().into();
-            let kept = self.excludes.matches(&RootfsPath::parse(&base_name)?) == Verdict::Included;
-            let picked = if kept { vec![Picked::of(slice, |_| Fate::Kept)] } else { Vec::new() };
+            // Exclusions filter what is in directories, never a file that is named itself.
+            let picked = vec![Picked::of(slice, |_| Fate::Kept)];
             return Ok(Match {
                 name,
                 is_directory: false,

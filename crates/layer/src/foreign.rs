@@ -317,9 +317,12 @@ impl LayerBuilder<'_> {
             Meaning::Opaque(path) => self.make_opaque(&path, member.entry.mtime),
             Meaning::Path => {
                 let path = self.resolve_parent(&member.entry.path, member.entry.mtime)?;
+                if path == *self.directory && !path.is_root() {
+                    // An archive says nothing about the directory it is unpacked into.
+                    return Ok(());
+                }
                 if let Some(target) = member.link {
-                    let mtime = member.entry.mtime;
-                    member.entry = self.link_to(&path, &target, mtime)?;
+                    member.entry = self.link_to(&path, &target, member.entry)?;
                 }
                 member.entry.path = path;
                 self.insert(member.entry);
@@ -379,22 +382,30 @@ impl LayerBuilder<'_> {
         Ok(())
     }
 
-    /// What a hard link is: another name of a file of this layer. Links to other things become copies of them.
+    /// What a hard link is: another name of a file of this layer, which takes the attributes that the link's member has. Links to other
+    /// things become copies of them.
     fn link_to(
         &mut self,
         path: &RootfsPath,
         target: &RootfsPath,
-        mtime: Time,
+        member: Entry,
     ) -> Result<Entry, ForeignError> {
-        let resolved = self.resolve_parent(target, mtime)?;
+        let resolved = self.resolve_parent(target, member.mtime)?;
         let missing = || ForeignError::HardLink { path: path.clone(), target: target.clone() };
-        let entry = self.entries.get(&resolved).ok_or_else(missing)?;
-        match &entry.kind {
-            Kind::Directory { .. } | Kind::Whiteout => Err(missing()),
-            Kind::File { .. } if resolved != *path => {
-                Ok(Entry { kind: Kind::HardLink { target: resolved }, ..entry.clone() })
+        let mut first = self.entries.get(&resolved).ok_or_else(missing)?;
+        if let Kind::HardLink { target } = &first.kind {
+            first = self.entries.get(target).ok_or_else(missing)?;
+        }
+        let attributes_of_member = |kind: Kind, at: RootfsPath| Entry { kind, path: at, ..member.clone() };
+        match first.kind.clone() {
+            Kind::Directory { .. } | Kind::Whiteout | Kind::HardLink { .. } => Err(missing()),
+            Kind::File { .. } if first.path == *path => Ok(first.clone()),
+            kind @ Kind::File { .. } => {
+                let at = first.path.clone();
+                self.entries.insert(at.clone(), attributes_of_member(kind, at.clone()));
+                Ok(attributes_of_member(Kind::HardLink { target: at }, path.clone()))
             }
-            _ => Ok(entry.clone()),
+            _ => Ok(first.clone()),
         }
     }
 

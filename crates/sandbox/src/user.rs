@@ -4,7 +4,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | nothing | 0 | as for `0` | as for `0` | as for `0` |
 //! | `UID` | UID | of its passwd entry, else 0 | of that entry's name | of its passwd entry, else `/` |
-//! | `NAME` | of the passwd entry | of the passwd entry | every group that lists NAME | of the passwd entry |
+//! | `NAME` | of the passwd entry | of the passwd entry | GID and every group that lists NAME | of the passwd entry |
 //! | `UID:GID` | UID | GID | none | of its passwd entry, else `/` |
 //! | `UID:GROUP`, `NAME:GID`, `NAME:GROUP` | as above | GID, or of the group entry | none | as above |
 //!
@@ -59,7 +59,7 @@ pub struct Credentials {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary group ids, sorted.
+    /// Supplementary group ids, the primary one among them, sorted.
     pub groups: Vec<u32>,
     /// Home directory, `/` where nothing says otherwise.
     pub home: Vec<u8>,
@@ -127,11 +127,15 @@ impl User {
         };
         let home = entry.as_ref().map_or(&b"/"[..], |e| e.home);
         let home = if home.is_empty() { b"/".to_vec() } else { home.to_vec() };
-        let (gid, groups) = match (&self.group, &entry) {
+        let (gid, mut groups) = match (&self.group, &entry) {
             (Some(written), _) => (resolve_group(written, group)?, Vec::new()),
             (None, Some(entry)) => (entry.gid, groups_of(entry.name, group)),
             (None, None) => (0, Vec::new()),
         };
+        // A login puts the primary group among the others; without it, a set-group-ID program would lose it.
+        groups.push(gid);
+        groups.sort_unstable();
+        groups.dedup();
         Ok(Credentials { uid, gid, groups, home })
     }
 
@@ -200,13 +204,10 @@ fn resolve_group(written: &NameOrId, group: &[u8]) -> Result<u32, UserError> {
 }
 
 fn groups_of(user: &[u8], group: &[u8]) -> Vec<u32> {
-    let mut groups: Vec<u32> = group_entries(group)
+    group_entries(group)
         .filter(|entry| entry.members.split(|&b| b == b',').any(|member| member == user))
         .map(|entry| entry.gid)
-        .collect();
-    groups.sort_unstable();
-    groups.dedup();
-    groups
+        .collect()
 }
 
 #[cfg(test)]

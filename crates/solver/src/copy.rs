@@ -202,17 +202,21 @@ fn context_sources<'c>(
     selection.matches().iter().map(move |matched| SourceFiles {
         name: String::from_utf8_lossy(matched.name.as_bytes()).into_owned(),
         is_directory: matched.is_directory,
-        items: matched.entries().filter_map(|entry| context_item(context, entry)).collect(),
+        items: matched.entries().map(|entry| context_item(context, entry)).collect(),
     })
 }
 
-/// A context's file as it will be in the layer, owned by 0:0. `None` for a socket, which no layer holds.
-fn context_item<'c>(context: &'c Context, entry: context::Entry<'c>) -> Option<Item<'c>> {
+/// A context's file as it will be in the layer, owned by 0:0.
+fn context_item<'c>(context: &'c Context, entry: context::Entry<'c>) -> Item<'c> {
     let node = entry.node;
     let mut content = FileContent::None;
     let mut mode = node.mode();
     let kind = match node.kind() {
-        context::Kind::Socket => return None,
+        // As the reference builder has it: nobody listens on a socket in an image.
+        context::Kind::Socket => {
+            content = FileContent::Inline(&[]);
+            Kind::File { size: 0, digest: file_digest(&[]), member: 0 }
+        }
         context::Kind::Directory => Kind::Directory { opaque: false },
         context::Kind::File { size_bytes } => {
             content = FileContent::Context(context, node);
@@ -230,7 +234,7 @@ fn context_item<'c>(context: &'c Context, entry: context::Entry<'c>) -> Option<I
     let xattrs =
         node.xattrs().iter().map(|x| Xattr { name: x.name.clone(), value: x.value.clone() }).collect();
     let base = Entry::directory(entry.destination, node.modified());
-    Some(Item { entry: Entry { kind, mode, xattrs, ..base }, content, same_file: node.hard_link() })
+    Item { entry: Entry { kind, mode, xattrs, ..base }, content, same_file: node.hard_link() }
 }
 
 /// A step's file as it will be in the layer; it keeps its owner.
@@ -254,11 +258,16 @@ fn layer_item<'c>(
     Item { entry, content, same_file: is_file.then_some((source.layer as u64, inode)) }
 }
 
+fn file_digest(content: &[u8]) -> FileDigest {
+    match Digest::of(content) {
+        Digest::Sha256(bytes) => FileDigest(bytes),
+        Digest::Sha512(_) => unreachable!("Digest::of makes sha256 digests"),
+    }
+}
+
 fn inline_source(file: &InlineFile, time: Time) -> Result<SourceFiles<'_>, StepError> {
-    let Digest::Sha256(digest) = Digest::of(&file.content) else {
-        unreachable!("Digest::of makes sha256 digests")
-    };
-    let kind = Kind::File { size: file.content.len() as u64, digest: FileDigest(digest), member: 0 };
+    let digest = file_digest(file.content.as_bytes());
+    let kind = Kind::File { size: file.content.len() as u64, digest, member: 0 };
     let entry = Entry { kind, mode: 0o644, ..Entry::directory(RootfsPath::parse(&file.name)?, time) };
     let content = FileContent::Inline(file.content.as_bytes());
     let items = vec![Item { entry, content, same_file: None }];
@@ -300,13 +309,7 @@ impl<'c> Placing<'c> {
         {
             return Err(StepError::ManyOntoOne { target: followed.path, count: sources.len() });
         }
-        // A link to a file, or to nothing, is replaced by the file, not written through.
-        let path = if is_directory {
-            followed.path
-        } else {
-            self.merged.resolve(&written, Follow::AllButLast)?.path
-        };
-        Ok(Landing { path, is_directory })
+        Ok(Landing { path: followed.path, is_directory })
     }
 
     fn place_source(
@@ -350,16 +353,8 @@ impl<'c> Placing<'c> {
             Some(old) if !is_directory && old.is_directory() => {
                 return Err(StepError::OntoDirectory { from: source.to_owned(), target: path });
             }
-            Some(old) if is_directory && is_top => {
-                let implied = !self.entries.contains_key(&path);
-                let entry = Entry { implied, ..old.clone() };
-                self.entries.entry(path).or_insert(Placed {
-                    entry,
-                    content: FileContent::None,
-                    same_file: None,
-                });
-                return Ok(());
-            }
+            // The destination itself never takes the source's attributes: it keeps its own, or is made like any missing parent.
+            _ if is_top && is_directory => return self.make_directory(path),
             _ => {}
         }
         let mut entry = Entry { path: path.clone(), ..item.entry };

@@ -1,11 +1,11 @@
 //! What a step takes from outside itself: files of contexts and of other steps, and what they add to its keys.
 
 use cache::key::{PartName, source_name};
-use cache::{FileList, Keys, Parts};
+use cache::{Keys, Parts, Trace};
 use context::{Attributes, Counted, Selection};
 use layer::Entry;
 use oci::{Digest, Hasher};
-use plan::{ContextName, Copy, Linkage, Mount, Op, Plan, Source, SourcePath, Step};
+use plan::{ContextName, Copy, Linkage, Mount, Op, Plan, Source, SourcePath, Step, StepId};
 use store::RecordKey;
 
 use crate::filesystem::Filesystem;
@@ -19,6 +19,8 @@ pub(crate) struct Prepared {
     pub(crate) parts: Parts,
     /// Made of them.
     pub(crate) definition: RecordKey,
+    /// The steps it stands on, with the parts that stand for them.
+    pub(crate) inputs: Vec<(PartName, StepId)>,
     /// What each source that is a context selects: one element for each source argument or mount.
     pub(crate) contexts: Vec<ContextFiles>,
 }
@@ -35,8 +37,12 @@ impl ContextFiles {
 pub(crate) struct ContextFiles {
     /// The context's name in keys.
     pub(crate) name: String,
+    /// The context.
+    pub(crate) context: ContextName,
     /// The files.
     pub(crate) selection: Selection,
+    /// What of them counts.
+    pub(crate) counted: Attributes,
     digest: Digest,
 }
 
@@ -49,15 +55,15 @@ impl Prepared {
         definitions: &[RecordKey],
     ) -> Result<Self, StepError> {
         let contexts = context_files(step, plan, services)?;
+        let sources = step_sources(step, plan).into_iter().map(|(name, id)| (PartName::SourceStep(name), id));
+        let parent = looked_at_parent(step).map(|id| (PartName::Parent, id));
+        let inputs: Vec<(PartName, StepId)> = sources.chain(parent).collect();
         let mut parts = with_contexts(Parts::of(step), &contexts);
-        for (name, id) in step_sources(step, plan) {
-            parts = parts.with_input(PartName::SourceStep(name), definitions[id.index()].digest().clone());
-        }
-        if let Some(parent) = looked_at_parent(step) {
-            parts = parts.with_input(PartName::Parent, definitions[parent.index()].digest().clone());
+        for (name, id) in &inputs {
+            parts = parts.with_input(name.clone(), definitions[id.index()].digest().clone());
         }
         let definition = parts.definition_key();
-        Ok(Self { parts, definition, contexts })
+        Ok(Self { parts, definition, inputs, contexts })
     }
 
     /// Both keys, once the filesystems of all inputs are known.
@@ -79,27 +85,17 @@ impl Prepared {
         Ok(Keys { definition: self.definition.clone(), content: parts.content_key() })
     }
 
-    /// The context files by name, each with a digest of all that counts. Dear for large contexts, so made on a miss only.
-    pub(crate) fn files(&self) -> FileList {
-        let mut files: Vec<(String, [u8; 32])> = Vec::new();
-        for source in &self.contexts {
-            for entry in source.selection.entries() {
-                let mut hasher = Hasher::sha256();
-                let node = entry.node;
-                hasher.update_field(format!("{:?} {:o}", node.kind(), node.mode()));
-                node.digest().iter().for_each(|digest| hasher.update(digest.0));
-                for xattr in node.xattrs() {
-                    hasher.update_field(&xattr.name);
-                    hasher.update_field(&xattr.value);
-                }
-                let Digest::Sha256(digest) = hasher.finish() else { continue };
-                let path = String::from_utf8_lossy(node.path().as_bytes()).into_owned();
-                files.push((if path.is_empty() { ".".to_owned() } else { path }, digest));
-            }
-        }
-        files.sort();
-        files.dedup();
-        FileList(files)
+    /// What the step is made of, for later builds to compare with. Dear for large contexts, so made on a miss only.
+    pub(crate) fn trace(&self, all: &[Self], services: &Services<'_>) -> Result<Trace, StepError> {
+        let inputs =
+            self.inputs.iter().map(|(name, id)| (name.to_string(), all[id.index()].definition.clone()));
+        let files =
+            self.contexts.iter().map(|source| Ok(source.selection.file_digests(source.counted)?.to_bytes()));
+        Ok(Trace {
+            parts: services.cache.keyed(&self.parts),
+            inputs: inputs.collect(),
+            files: files.collect::<Result<_, StepError>>()?,
+        })
     }
 }
 
@@ -186,8 +182,9 @@ fn files_of(
     let context = services.contexts.get(name).ok_or_else(|| StepError::NoContext(name.clone()))?;
     let selection = context.select(source)?;
     let digest = Digest::Sha256(selection.digest(counted)?.0);
-    let name = source_name(&Source::Context(name.clone()), &plan.steps);
-    Ok(ContextFiles { name, selection, digest })
+    let context = name.clone();
+    let name = source_name(&Source::Context(context.clone()), &plan.steps);
+    Ok(ContextFiles { name, context, selection, counted, digest })
 }
 
 /// What a step takes from another one's filesystem, by content.

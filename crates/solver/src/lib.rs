@@ -22,6 +22,7 @@ mod adoption;
 mod lookup;
 mod schedule;
 
+mod causes;
 mod copy;
 mod inputs;
 mod owner;

@@ -21,11 +21,20 @@ pub(crate) enum Found {
         filesystem: Filesystem,
         /// How long it took when it ran, in milliseconds.
         millis: u64,
+        /// How long the steps took that it stands on, by their short keys.
+        upstream: Vec<(String, u64)>,
     },
     /// Nobody needs its result.
     NotNeeded,
     /// It must be looked up by content, and perhaps run.
     Open,
+}
+
+impl Found {
+    /// What is there without any work.
+    fn given(filesystem: Filesystem) -> Self {
+        Self::Done { filesystem, millis: 0, upstream: Vec::new() }
+    }
 }
 
 /// The outcome of the first pass, by step index.
@@ -92,19 +101,19 @@ fn find(
 ) -> Result<Found, StepError> {
     let step = plan.step(id);
     match &step.op {
-        Op::Scratch => return Ok(Found::Done { filesystem: Filesystem::default(), millis: 0 }),
-        Op::Image(image) => {
-            return Ok(Found::Done { filesystem: image_filesystem(&image.image, services)?, millis: 0 });
-        }
+        Op::Scratch => return Ok(Found::given(Filesystem::default())),
+        Op::Image(image) => return Ok(Found::given(image_filesystem(&image.image, services)?)),
         // The layers below a linked copy are whatever they are this time; its record knows only its own.
         Op::Copy(copy) if copy.linkage == plan::Linkage::Independent => return Ok(Found::Open),
         _ => {}
     }
     let Some(key) = key else { return Ok(Found::Open) };
     Ok(match services.cache.find(key)? {
-        Some(record) => {
-            Found::Done { filesystem: Filesystem { layers: record.layers }, millis: record.millis }
-        }
+        Some(record) => Found::Done {
+            filesystem: Filesystem { layers: record.layers },
+            millis: record.millis,
+            upstream: record.upstream,
+        },
         None => Found::Open,
     })
 }

@@ -147,7 +147,7 @@ impl Prepared {
     fn add(&mut self, mount: &Mount, context: &RunContext<'_>) -> Result<(), StepError> {
         match mount {
             Mount::Tmpfs(tmpfs) => {
-                let kind = MountKind::Tmpfs { size_bytes: tmpfs.size_bytes, mode: 0o1777 };
+                let kind = MountKind::Tmpfs { size_bytes: tmpfs.size_bytes, mode: 0o755 };
                 self.push(tmpfs.target.as_str(), MountPoint::Directory, kind)
             }
             Mount::Secret(secret) => self.add_secret(secret, context.services),

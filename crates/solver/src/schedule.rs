@@ -1,13 +1,13 @@
 //! The second pass: whatever is left, each step as soon as its inputs are done.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use cache::{Cause, Change, FileList, Keys, PartVerdict, RecordedLayer, StepRecord};
+use cache::{Keys, PartVerdict, RecordedLayer, StepRecord, short_key};
 use oci::Digest;
 use plan::{ContextName, Linkage, Mount, Op, Plan, Source, Step, StepId};
 use sandbox::Sandboxes;
@@ -15,9 +15,10 @@ use store::{Layer, LogId, RecordKey, StepLock};
 use sys::RootfsPath;
 
 use crate::adoption;
+use crate::causes::{Causes, Explained};
 use crate::copy::{self, CopyContext, Wanted};
 use crate::error::SolveError;
-use crate::event::{Event, Origin, Outcome, Reuse, Stream, Verdict};
+use crate::event::{Event, Outcome, Reuse, Stream, Verdict};
 use crate::filesystem::Filesystem;
 use crate::lookup::{Found, Lookup, at, look_up};
 use crate::run::{self, RunContext};
@@ -68,6 +69,7 @@ pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError>
         tokens: Tokens::new(services.jobs),
         cancel: internal,
         sandboxes: OnceLock::new(),
+        opening: Mutex::new(()),
         lookup,
     };
     let result = solver.run_all();
@@ -97,6 +99,19 @@ fn wanted_forms(plan: &Plan) -> Vec<Wanted> {
 struct Done {
     filesystem: Filesystem,
     report: StepReport,
+    upstream: Upstream,
+}
+
+/// How long steps took when they ran, in milliseconds, by their short keys.
+type Upstream = BTreeMap<String, u64>;
+
+/// How long a step took when it ran, in milliseconds.
+fn millis_of(report: &StepReport) -> u64 {
+    let took = match report.outcome.verdict {
+        Verdict::Ran { .. } => report.outcome.took,
+        Verdict::Reused { saved, .. } => saved,
+    };
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
 struct Solver<'s> {
@@ -111,6 +126,8 @@ struct Solver<'s> {
     tokens: Tokens,
     cancel: Arc<Cancel>,
     sandboxes: OnceLock<Sandboxes>,
+    /// Held while they are opened: there is one owner of sandboxes, and a second one would remove its cgroups when it is dropped.
+    opening: Mutex<()>,
 }
 
 impl Solver<'_> {
@@ -167,14 +184,16 @@ impl Solver<'_> {
 
     fn finish_found(&self, step: &Step, found: &Found) {
         let Some(by) = Reuse::of(found) else { return };
-        let (filesystem, millis) = match found {
-            Found::Done { filesystem, millis } => (filesystem.clone(), *millis),
-            _ => (Filesystem::default(), 0),
+        let (filesystem, millis, upstream) = match found {
+            Found::Done { filesystem, millis, upstream } => {
+                (filesystem.clone(), *millis, upstream.iter().cloned().collect())
+            }
+            _ => (Filesystem::default(), 0, Upstream::new()),
         };
         let verdict = Verdict::Reused { by, saved: Duration::from_millis(millis) };
         let outcome = Outcome { verdict, took: Duration::ZERO, peak_memory_bytes: None };
         let report = StepReport { outcome, parts: self.same_parts(step), log: None };
-        self.finish(step.id, Done { filesystem, report });
+        self.finish(step.id, Done { filesystem, report, upstream });
     }
 
     fn same_parts(&self, step: &Step) -> Vec<PartVerdict> {
@@ -208,9 +227,21 @@ impl Solver<'_> {
         for (id, layer) in own.iter().zip(tops) {
             created[id.index()] = Some(layer.created.clone());
         }
-        let reports =
-            self.steps.iter().filter_map(|step| step.get().map(|done| done.report.clone())).collect();
-        Solved { filesystem: target, created, reports }
+        Solved { filesystem: target, created, reports: self.reports() }
+    }
+
+    /// What became of each step. Of those that nobody asked for, the records of later steps tell how long they took.
+    fn reports(&self) -> Vec<StepReport> {
+        let done: Vec<&Done> = self.steps.iter().filter_map(OnceLock::get).collect();
+        let known: Upstream = done.iter().flat_map(|done| done.upstream.clone()).collect();
+        let mut reports: Vec<StepReport> = done.iter().map(|done| done.report.clone()).collect();
+        for (report, prepared) in reports.iter_mut().zip(&self.lookup.prepared) {
+            if let Verdict::Reused { by: Reuse::NotNeeded, saved } = &mut report.outcome.verdict {
+                let millis = known.get(&short_key(&prepared.definition)).copied().unwrap_or_default();
+                *saved = Duration::from_millis(millis);
+            }
+        }
+        reports
     }
 }
 
@@ -224,10 +255,7 @@ impl Solver<'_> {
         if is_allowed && let Some(record) = self.find(step, &keys)? {
             return self.reuse(step, &keys, record, Reuse::Content, began);
         }
-        let files = prepared.files();
-        let (cause, parts) = self.services.cache.explain(step, &prepared.parts, &files)?;
-        let cause = if is_allowed { cause } else { Cause::CacheOff };
-        let (cause, origin) = self.trace_to_origin(step, cause);
+        let Explained { cause, origin, parts } = self.explain(step)?;
         let lock = if is_allowed { self.lock(step, &keys)? } else { None };
         // It may have been made while we waited for its lock.
         if is_allowed && let Some(record) = self.find(step, &keys)? {
@@ -245,8 +273,8 @@ impl Solver<'_> {
             peak_memory_bytes: made.peak_memory_bytes,
         };
         let report = StepReport { outcome, parts, log: made.log };
-        let filesystem = self.record(step, &keys, made.layer, &report, &files)?;
-        Ok(Done { filesystem, report })
+        let filesystem = self.record(step, &keys, made.layer, &report)?;
+        Ok(Done { filesystem, report, upstream: self.upstream(step) })
     }
 
     /// By content, if the result agrees with the rest of this build. A linked copy brings no layers but its own.
@@ -278,28 +306,37 @@ impl Solver<'_> {
             let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
             made.layers.extend(record.layers.last().cloned());
             let filesystem = adoption::settle(made, self.services.cache, self.services.cache_mode)?;
-            return Ok(Done { filesystem, report });
+            return Ok(Done { filesystem, report, upstream: self.upstream(step) });
         }
         // From now on the definition leads here, too.
-        let prepared = &self.lookup.prepared[step.id.index()];
-        let record = StepRecord { parts: self.services.cache.keyed(&prepared.parts), ..record };
-        self.services.cache.put(step, keys, &record, &prepared.files())?;
-        Ok(Done { filesystem: Filesystem { layers: record.layers }, report })
+        let upstream = self.upstream(step);
+        let record = StepRecord { upstream: upstream.clone().into_iter().collect(), ..record };
+        self.services.cache.put(keys, &record)?;
+        self.put_trace(step, keys)?;
+        Ok(Done { filesystem: Filesystem { layers: record.layers }, report, upstream })
     }
 
-    /// If the first cause is another step's outcome, that step's own cause and origin.
-    fn trace_to_origin(&self, step: &Step, cause: Cause) -> (Cause, Origin) {
-        let Cause::Changed(changes) = &cause else { return (cause, Origin(step.id)) };
-        let Some(Change::Input { .. }) = changes.first() else { return (cause, Origin(step.id)) };
-        let inputs = step.op.reads().into_iter().chain(step.op.parent());
-        let ran = inputs.filter_map(|id| {
-            let done = self.steps[id.index()].get()?;
-            match &done.report.outcome.verdict {
-                Verdict::Ran { cause, origin } => Some((cause.clone(), *origin)),
-                Verdict::Reused { .. } => None,
-            }
-        });
-        ran.into_iter().next().unwrap_or((cause, Origin(step.id)))
+    fn explain(&self, step: &Step) -> Result<Explained, StepError> {
+        let report = |id: StepId| self.steps[id.index()].get().map(|done| &done.report);
+        let prepared = &self.lookup.prepared;
+        Causes { plan: self.plan, services: self.services, prepared, report: &report }.explain(step)
+    }
+
+    fn put_trace(&self, step: &Step, keys: &Keys) -> Result<(), StepError> {
+        let all = &self.lookup.prepared;
+        let trace = all[step.id.index()].trace(all, self.services)?;
+        Ok(self.services.cache.put_trace(self.plan, step, &keys.definition, &trace)?)
+    }
+
+    /// How long the steps took that this one stands on, when they ran.
+    fn upstream(&self, step: &Step) -> Upstream {
+        let mut all = Upstream::new();
+        for id in step.op.parent().into_iter().chain(step.op.reads()) {
+            let Some(done) = self.steps[id.index()].get() else { continue };
+            all.extend(done.upstream.iter().map(|(key, millis)| (key.clone(), *millis)));
+            all.insert(short_key(&self.lookup.prepared[id.index()].definition), millis_of(&done.report));
+        }
+        all
     }
 
     /// Waits until nobody else runs the step, passing on what they log meanwhile.
@@ -323,7 +360,6 @@ impl Solver<'_> {
         keys: &Keys,
         layer: Layer,
         report: &StepReport,
-        files: &FileList,
     ) -> Result<Filesystem, StepError> {
         let below = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
         let own = RecordedLayer {
@@ -335,11 +371,12 @@ impl Solver<'_> {
         let recorded = if is_linked(step) { filesystem.layers.len() - 1 } else { 0 };
         let record = StepRecord {
             layers: filesystem.layers[recorded..].to_vec(),
-            millis: u64::try_from(report.outcome.took.as_millis()).unwrap_or(u64::MAX),
+            millis: millis_of(report),
             log: report.log.as_ref().map(ToString::to_string),
-            parts: self.services.cache.keyed(&self.lookup.prepared[step.id.index()].parts),
+            upstream: self.upstream(step).into_iter().collect(),
         };
-        self.services.cache.put(step, keys, &record, files)?;
+        self.services.cache.put(keys, &record)?;
+        self.put_trace(step, keys)?;
         Ok(filesystem)
     }
 
@@ -410,6 +447,7 @@ impl Solver<'_> {
     }
 
     fn sandboxes(&self) -> Result<&Sandboxes, StepError> {
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sandboxes) = self.sandboxes.get() {
             return Ok(sandboxes);
         }
@@ -457,7 +495,7 @@ impl Solver<'_> {
         let layer = copy::context_layer(index, &context, name)?;
         let content = layer.facts().content.clone();
         let layers = vec![RecordedLayer { id: layer.id().clone(), content, created: String::new() }];
-        let record = StepRecord { layers, millis: 0, log: None, parts: Vec::new() };
+        let record = StepRecord { layers, millis: 0, log: None, upstream: Vec::new() };
         self.services.cache.put_under(&key, &record)?;
         Ok((Filesystem { layers: record.layers }, path))
     }

@@ -100,9 +100,8 @@ impl<'m> Selector<'m, '_> {
             });
         }
         let destination = RootfsPath::parse(name.file_name().unwrap_or_default())?;
-        let is_kept = self.excludes.matches(&destination) == Verdict::Included;
-        let items = if is_kept { vec![SelectedItem { found, destination }] } else { Vec::new() };
-        Ok(SelectedMatch { name, is_directory: false, items })
+        // Exclusions filter what is in directories, never a file that is named itself.
+        Ok(SelectedMatch { name, is_directory: false, items: vec![SelectedItem { found, destination }] })
     }
 
     fn tree(&self, directory: &RootfsPath, own: Option<Found<'m>>) -> Vec<SelectedItem<'m>> {
