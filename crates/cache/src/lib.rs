@@ -5,15 +5,17 @@
 //! it had to run again with the same outcome. A record under either key ([`record`]) says which layers the step's result consists of, *including
 //! those below it*: whoever reuses a result takes the layers it was really made on, whose times it may have recorded.
 //!
-//! Every part of a key is stored under its name, its value as a digest keyed with the store's salt, so that a miss can say what changed ([`cause`])
-//! while no record tells the value of a variable.
+//! Every part of a key is stored under its name, its value as a digest keyed with the store's salt ([`trace`]), so that a miss can say what changed
+//! ([`cause`]) while no record tells the value of a variable.
 
 #![forbid(unsafe_code)]
 
 pub mod cause;
 pub mod key;
 pub mod record;
+pub mod trace;
 
-pub use cause::{Cause, Change, How, PartVerdict};
+pub use cause::{Cause, Change, FileHow, How, PartVerdict};
 pub use key::{Keys, PartName, Parts};
-pub use record::{Cache, FileList, RecordedLayer, Salt, StepRecord};
+pub use record::{Cache, RecordedLayer, Salt, StepRecord, short_key};
+pub use trace::Trace;

@@ -1,11 +1,9 @@
-//! Records: what a step made, under its keys; and what its parts were, under where it stands.
+//! Records: what a step made, under its keys.
 
 use oci::{ContentDigest, Digest, Hasher, LayerId};
-use plan::Step;
 use serde::{Deserialize, Serialize};
 use store::{Lease, LogId, Object, Record, RecordKey};
 
-use crate::cause::{Cause, Change, How, PartVerdict, compare};
 use crate::key::{Keys, Parts, content_of};
 
 /// A secret of the store that keys the digests of part values, so that a short value cannot be found by trying.
@@ -38,13 +36,11 @@ pub struct StepRecord {
     pub millis: u64,
     /// Its log, if it had one.
     pub log: Option<String>,
-    /// The parts of its definition key: names with digests keyed by the [`Salt`].
-    pub parts: Vec<(String, String)>,
+    /// How long the steps took that its result stands on, in milliseconds, by [`short_key`] of their definition keys: what reusing
+    /// it saves besides, since then nobody asks for their own records.
+    #[serde(default)]
+    pub upstream: Vec<(String, u64)>,
 }
-
-/// The files of a step's sources with their digests, sorted by name.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-pub struct FileList(pub Vec<(String, [u8; 32])>);
 
 /// The records of one store, as one build sees them.
 #[derive(Debug)]
@@ -71,32 +67,18 @@ impl<'l> Cache<'l> {
         Ok(serde_json::from_slice(&record.payload).ok())
     }
 
-    /// Records what a step made, under both keys, and its parts and files where the next build will look for them.
+    /// Records what a step made, under both keys.
     ///
     /// # Errors
     /// Those of the store.
-    pub fn put(
-        &self,
-        step: &Step,
-        keys: &Keys,
-        record: &StepRecord,
-        files: &FileList,
-    ) -> Result<(), store::Error> {
+    pub fn put(&self, keys: &Keys, record: &StepRecord) -> Result<(), store::Error> {
         let log: Option<LogId> = record.log.as_ref().and_then(|log| log.parse().ok());
         let mut needs: Vec<Object> =
             record.layers.iter().map(|layer| Object::Layer(layer.id.clone())).collect();
         needs.extend(log.map(Object::Log));
         let result = Record { needs, payload: to_json(record) };
         self.lease.put_record(&keys.definition, &result)?;
-        self.lease.put_record(&keys.content, &result)?;
-        let trace = Record {
-            needs: Vec::new(),
-            payload: to_json(&Trace { parts: record.parts.clone(), files: files.clone() }),
-        };
-        for place in self.places(step) {
-            self.lease.put_record(&place, &trace)?;
-        }
-        Ok(())
+        self.lease.put_record(&keys.content, &result)
     }
 
     /// Records a result under one key, for what is no step of its own.
@@ -122,7 +104,7 @@ impl<'l> Cache<'l> {
     /// Those of the store.
     pub fn set_representative(&self, layers: &[RecordedLayer]) -> Result<(), store::Error> {
         let content = content_of(layers.iter().map(|layer| &layer.content));
-        let record = StepRecord { layers: layers.to_vec(), millis: 0, log: None, parts: Vec::new() };
+        let record = StepRecord { layers: layers.to_vec(), millis: 0, log: None, upstream: Vec::new() };
         self.put_under(&representative_key(&content), &record)
     }
 
@@ -135,52 +117,12 @@ impl<'l> Cache<'l> {
             .collect()
     }
 
-    /// Why a step has no record: its parts and files beside those of its nearest earlier run.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub fn explain(
-        &self,
-        step: &Step,
-        parts: &Parts,
-        files: &FileList,
-    ) -> Result<(Cause, Vec<PartVerdict>), store::Error> {
-        let keyed = self.keyed(parts);
-        let Some(earlier) = self.trace(step)? else {
-            let verdicts = compare(std::iter::empty(), pairs(&keyed));
-            return Ok((Cause::FirstRun, verdicts));
-        };
-        let verdicts = compare(pairs(&earlier.parts), pairs(&keyed));
-        let changes = changes(parts, &verdicts, &earlier.files, files);
-        let cause = if changes.is_empty() { Cause::ResultGone } else { Cause::Changed(changes) };
-        Ok((cause, verdicts))
+    pub(crate) fn lease(&self) -> &'l Lease {
+        self.lease
     }
 
-    /// The nearest earlier run: of the same instruction in the same stage, else of whatever stood in its place.
-    fn trace(&self, step: &Step) -> Result<Option<Trace>, store::Error> {
-        for place in self.places(step) {
-            let record = self.lease.record(&place)?;
-            if let Some(trace) = record.and_then(|record| serde_json::from_slice(&record.payload).ok()) {
-                return Ok(Some(trace));
-            }
-        }
-        Ok(None)
-    }
-
-    fn places(&self, step: &Step) -> Vec<RecordKey> {
-        let stage = step
-            .place
-            .as_ref()
-            .map(|place| place.stage.name.clone().unwrap_or_else(|| place.stage.index.to_string()));
-        let number = step.place.as_ref().map_or(0, |place| place.number).to_string();
-        let key = |kind: &str, last: &str| {
-            let mut hasher = Hasher::sha256();
-            for field in ["trace", kind, &self.scope, stage.as_deref().unwrap_or_default(), last] {
-                hasher.update_field(field);
-            }
-            RecordKey::new(hasher.finish())
-        };
-        vec![key("text", &step.title), key("number", &number)]
+    pub(crate) fn scope(&self) -> &str {
+        &self.scope
     }
 
     fn keyed_digest(&self, name: &str, digest: &Digest) -> String {
@@ -199,47 +141,14 @@ fn representative_key(content: &Digest) -> RecordKey {
     RecordKey::new(hasher.finish())
 }
 
-/// What an earlier run of a step was made of.
-#[derive(Serialize, Deserialize)]
-struct Trace {
-    parts: Vec<(String, String)>,
-    files: FileList,
+/// Enough of a definition key to tell the steps of one build apart.
+#[must_use]
+pub fn short_key(definition: &RecordKey) -> String {
+    /// Half of a digest's hexadecimal digits are plenty for some hundred steps; a quarter still is.
+    const DIGITS: usize = 16;
+    definition.digest().hex()[..DIGITS].to_owned()
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("records have string keys only, so they always serialise")
-}
-
-fn pairs(parts: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
-    parts.iter().map(|(name, digest)| (name.as_str(), digest.as_str()))
-}
-
-/// The differences, those of the step itself first, then files, then other steps.
-fn changes(parts: &Parts, verdicts: &[PartVerdict], old: &FileList, new: &FileList) -> Vec<Change> {
-    let is_input = |name: &str| {
-        let of_parts = parts.iter().find(|(part, _)| part.to_string() == name);
-        of_parts.is_some_and(|(part, _)| part.is_input())
-    };
-    let mut own = Vec::new();
-    let mut inputs = Vec::new();
-    for PartVerdict { name, how } in verdicts {
-        match how {
-            None => {}
-            Some(How::Changed) if is_input(name) => inputs.push(Change::Input { name: name.clone() }),
-            Some(how) => own.push(Change::Part { name: name.clone(), how: *how }),
-        }
-    }
-    let of =
-        |list: &FileList| list.0.iter().map(|(name, digest)| (name.clone(), *digest)).collect::<Vec<_>>();
-    let (old, new) = (of(old), of(new));
-    let files = compare(old.iter().map(|(n, d)| (n.as_str(), d)), new.iter().map(|(n, d)| (n.as_str(), d)));
-    own.extend(
-        files.into_iter().filter_map(|file| file.how.map(|how| Change::File { path: file.name, how })),
-    );
-    if own.iter().any(|change| matches!(change, Change::File { .. })) {
-        // The files say it better than the digest over all of them.
-        inputs.retain(|change| !matches!(change, Change::Input { name } if name.starts_with("files of ")));
-    }
-    own.extend(inputs);
-    own
 }
