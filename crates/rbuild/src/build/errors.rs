@@ -264,7 +264,7 @@ pub(crate) fn of_image(error: &image::Error) -> Failure {
 }
 
 /// Whether a full disk or quota is at the bottom of it, however deep.
-fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
     let is_full = |error: &(dyn Error + 'static)| match error.downcast_ref::<io::Error>() {
         Some(error) => matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
         None => matches!(error.downcast_ref(), Some(store::Error::NoSpace { .. })),
@@ -272,7 +272,8 @@ fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| (*error).source()).any(is_full)
 }
 
-fn no_space(error: &(dyn Error + 'static)) -> Diagnostic {
+/// A full disk, and how to make room.
+pub(crate) fn no_space(error: &(dyn Error + 'static)) -> Diagnostic {
     Diagnostic::from_error("no-space", error)
         .help("`rbuild prune` frees what no image needs; `rbuild du` shows what takes the space")
 }

@@ -1,6 +1,6 @@
 //! `rbuild build`: from a Dockerfile to an image, in the five calls of the architecture.
 
-mod errors;
+pub(crate) mod errors;
 mod images;
 mod output;
 mod report;

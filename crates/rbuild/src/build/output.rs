@@ -6,9 +6,9 @@ use image::export::{self, Destination, ExportError, Exported, Format, Named};
 use image::{Assembled, Layers, LocalImage};
 use oci::Compression;
 
-use crate::build::errors;
 use crate::build::request::Asked;
 use crate::cli::BuildArgs;
+use crate::commands::failures;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
@@ -53,7 +53,8 @@ const HELP: &str = "write it as type=image, type=oci|docker|tar,dest=FILE (`-` i
 struct Fields {
     kind: Option<String>,
     destination: Option<String>,
-    is_directory: bool,
+    /// Of an OCI layout: whether it is to be an archive.
+    is_tar: Option<bool>,
     compression: Option<Compression>,
 }
 
@@ -67,24 +68,28 @@ impl Output {
             return Ok(Self::Directory(PathBuf::from(text)));
         }
         let fields = Fields::parse(text)?;
+        fields.check(text)?;
         let destination =
             || fields.destination.clone().ok_or_else(|| wrong(text, "says not where to: it has no `dest`"));
-        let target = || destination().map(Target::of);
-        let archive = |format, default: Compression| -> Result<Self, Failure> {
-            let compression = fields.compression.unwrap_or(default);
-            Ok(Self::Archive { format, compression, to: target()? })
-        };
+        let compression = |default: Compression| fields.compression.unwrap_or(default);
         match fields.kind.as_deref() {
             Some("image") => Ok(Self::Image),
-            Some("oci") if fields.is_directory => {
-                let compression = fields.compression.unwrap_or(Compression::Gzip);
-                Ok(Self::Layout { compression, directory: PathBuf::from(destination()?) })
-            }
-            Some("oci") => archive(Format::Oci, Compression::Gzip),
-            Some("docker") if !fields.is_directory => archive(Format::Docker, Compression::None),
+            Some("oci") if fields.is_tar == Some(false) => Ok(Self::Layout {
+                compression: compression(Compression::Gzip),
+                directory: PathBuf::from(destination()?),
+            }),
+            Some("oci") => Ok(Self::Archive {
+                format: Format::Oci,
+                compression: compression(Compression::Gzip),
+                to: Target::of(destination()?),
+            }),
+            Some("docker") => Ok(Self::Archive {
+                format: Format::Docker,
+                compression: compression(Compression::None),
+                to: Target::of(destination()?),
+            }),
             Some("local") => Ok(Self::Directory(PathBuf::from(destination()?))),
-            Some("tar") => Ok(Self::Tar(target()?)),
-            Some("docker") => Err(wrong(text, "asks for a directory, which Docker does not load")),
+            Some("tar") => Ok(Self::Tar(Target::of(destination()?))),
             Some(_) => Err(wrong(text, "has an unknown type")),
             None => Err(wrong(text, "has no type")),
         }
@@ -108,8 +113,8 @@ impl Fields {
             match field.split_once('=') {
                 Some(("type", value)) => fields.kind = Some(value.to_owned()),
                 Some(("dest", value)) => fields.destination = Some(value.to_owned()),
-                Some(("tar", "true")) => fields.is_directory = false,
-                Some(("tar", "false")) => fields.is_directory = true,
+                Some(("tar", "true")) => fields.is_tar = Some(true),
+                Some(("tar", "false")) => fields.is_tar = Some(false),
                 Some(("compression", value)) => {
                     fields.compression = Some(value.parse().map_err(|why: String| wrong(text, &why))?);
                 }
@@ -117,6 +122,28 @@ impl Fields {
             }
         }
         Ok(fields)
+    }
+
+    /// Refuses what would have no effect: whoever wrote it expects one.
+    fn check(&self, text: &str) -> Result<(), Failure> {
+        match self.kind.as_deref() {
+            Some("image") if self.destination.is_some() => {
+                Err(wrong(text, "has a `dest`, and the image stays in the store"))
+            }
+            Some("image" | "local" | "tar") if self.compression.is_some() => {
+                Err(wrong(text, "has a `compression`, and has nothing that is compressed"))
+            }
+            Some("image" | "local" | "tar") if self.is_tar.is_some() => {
+                Err(wrong(text, "has a `tar`, which is for OCI layouts"))
+            }
+            Some("docker") if self.is_tar == Some(false) => {
+                Err(wrong(text, "asks for a directory, which Docker does not load"))
+            }
+            Some("local") if self.destination.as_deref() == Some("-") => {
+                Err(wrong(text, "asks for files on standard output; `type=tar` goes there"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -141,7 +168,8 @@ pub(crate) fn write(
 ) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in asked.outputs.iter().filter(|output| **output != Output::Image) {
-        let written = write_one(output, asked, assembled, layers).map_err(|error| export_failure(&error))?;
+        let written =
+            write_one(output, asked, assembled, layers).map_err(|error| failures::of_export(&error))?;
         exported = exported.or(written);
     }
     Ok(exported)
@@ -183,13 +211,6 @@ fn destination<'d>(target: &Target, stdout: &'d mut dyn std::io::Write) -> Desti
     }
 }
 
-fn export_failure(error: &ExportError) -> Failure {
-    match error {
-        ExportError::Image(error) => errors::of_image(error),
-        error => Failure::new(Exit::Machine, Diagnostic::from_error("output", error)),
-    }
-}
-
 /// Writes `--iidfile` and `--metadata-file`, and the id where nothing else is asked for.
 pub(crate) fn write_files(
     args: &BuildArgs,
@@ -217,8 +238,17 @@ pub(crate) fn write_files(
     Ok(())
 }
 
+/// Whoever waits for the file finds it whole.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    std::fs::write(path, bytes).map_err(|error| {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let temporary = path.with_file_name(format!(".{name}.rbuild-{}", std::process::id()));
+    let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
+    let written = if is_special {
+        std::fs::write(path, bytes)
+    } else {
+        std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path))
+    };
+    written.map_err(|error| {
         let title = format!("cannot write `{}`", path.display());
         Failure::new(Exit::Machine, Diagnostic::error("output", title).note(error.to_string()))
     })
@@ -255,6 +285,24 @@ mod tests {
             expect![
                 "`--output type=docker,dest=a,tar=false` asks for a directory, which Docker does not load"
             ],
+        );
+        check(
+            "type=image,dest=x",
+            expect!["`--output type=image,dest=x` has a `dest`, and the image stays in the store"],
+        );
+        check(
+            "type=local,dest=x,compression=gzip",
+            expect![
+                "`--output type=local,dest=x,compression=gzip` has a `compression`, and has nothing that is compressed"
+            ],
+        );
+        check(
+            "type=tar,dest=x,tar=true",
+            expect!["`--output type=tar,dest=x,tar=true` has a `tar`, which is for OCI layouts"],
+        );
+        check(
+            "type=local,dest=-",
+            expect!["`--output type=local,dest=-` asks for files on standard output; `type=tar` goes there"],
         );
         check("type=oci", expect!["`--output type=oci` says not where to: it has no `dest`"]);
         check("type=oci,dets=x", expect!["`--output type=oci,dets=x` has an unknown field `dets=x`"]);

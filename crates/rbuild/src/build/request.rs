@@ -10,6 +10,7 @@ use solver::{CacheMode, Secret};
 
 use crate::build::output::{self, Output};
 use crate::cli::{BuildArgs, BuildNetwork};
+use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -57,7 +58,7 @@ impl Asked {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             request,
-            tags: args.tags.iter().map(|text| tag(text)).collect::<Result<_, _>>()?,
+            tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
             outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             directories,
@@ -83,23 +84,6 @@ fn build_arg(text: &str, environment: &Environment) -> BuildArg {
     let (name, value) = split(text, '=');
     let value = value.or_else(|| environment.variable(&name).map(ToOwned::to_owned));
     BuildArg { name, value }
-}
-
-fn tag(text: &str) -> Result<Reference, Failure> {
-    let wrong = |error: &dyn std::error::Error| {
-        usage(
-            format!("`{text}` cannot name an image: {error}"),
-            "a name looks like `app`, `app:1.2` or `registry.example.com/team/app:1.2`",
-        )
-    };
-    let reference = Reference::parse(text).map_err(|error| wrong(&error))?;
-    if reference.digest().is_some() {
-        return Err(usage(
-            format!("`{text}` cannot name an image: a digest follows from the content"),
-            "leave out the part from `@`",
-        ));
-    }
-    Ok(reference)
 }
 
 fn extra_host(text: &str) -> Result<ExtraHost, Failure> {

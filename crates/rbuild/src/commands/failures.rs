@@ -6,22 +6,11 @@ use image::export::ExportError;
 use image::import::ImportError;
 use image::load::LoadError;
 
+use crate::build::errors::{is_disk_full, no_space};
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
-use crate::session::store_failure;
 
-/// Trouble with layers or images of the store.
-pub(crate) fn of_image(error: &image::Error) -> Failure {
-    match error {
-        image::Error::Store(error) => store_failure(error),
-        image::Error::Cancelled => Failure::cancelled(),
-        error => Failure::new(
-            Exit::Machine,
-            Diagnostic::from_error("store", error)
-                .help("`rbuild fsck --repair` drops what can be made again"),
-        ),
-    }
-}
+pub(crate) use crate::build::errors::of_image;
 
 /// A name that means no image.
 pub(crate) fn of_find(error: &FindError) -> Failure {
@@ -54,6 +43,9 @@ pub(crate) fn of_name(error: &NameError) -> Failure {
 
 /// A root filesystem that cannot be imported.
 pub(crate) fn of_import(error: &ImportError) -> Failure {
+    if is_disk_full(error) {
+        return Failure::new(Exit::Machine, no_space(error));
+    }
     let refused = |help: &str| Failure::new(Exit::Build, Diagnostic::from_error("import", error).help(help));
     match error {
         ImportError::Image(error) => of_image(error),
@@ -69,6 +61,9 @@ pub(crate) fn of_import(error: &ImportError) -> Failure {
 
 /// An archive that cannot be loaded.
 pub(crate) fn of_load(error: &LoadError) -> Failure {
+    if is_disk_full(error) {
+        return Failure::new(Exit::Machine, no_space(error));
+    }
     let diagnostic = Diagnostic::from_error("load", error);
     match error {
         LoadError::Image(error) => of_image(error),

@@ -2,7 +2,7 @@
 //!
 //! Each reads its arguments, opens a [`Session`](crate::session::Session), calls one library operation and prints what it gives.
 
-mod failures;
+pub(crate) mod failures;
 pub(crate) mod names;
 pub(crate) mod sandbox;
 
