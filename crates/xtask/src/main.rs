@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 mod apt;
+mod bench;
 mod ci;
 mod command;
 mod fixtures;
@@ -26,6 +27,8 @@ cargo xtask COMMAND
   ci                       formatting, lints, documentation and licences, with every warning an error
   fixtures                 make the base images of the tests below target/fixtures
   peers                    set up the reference builders (Debian sid in a private root) and say what is there
+  bench [WORKLOAD]…        measure rbuild beside the reference builders, and record it in benches/results; all workloads, or those named
+                           (--alone: without the others; --rounds=N: not five times; --rbuild=FILE: not the one of this tree)
   peers --record [CASE]…   record what BuildKit makes of fixtures/differential (all of it, or the named cases)
 ";
 
@@ -47,6 +50,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["test"] => test::run(),
         ["ci"] => ci::run(),
         ["fixtures"] => fixtures::run(),
+        ["bench", words @ ..] => bench::run(words),
         ["peers"] => peers::report(),
         ["peers", "--record", cases @ ..] => peers::record(cases),
         [] | ["help" | "--help" | "-h"] => {

@@ -4,7 +4,7 @@
 //! and run in namespaces of their own (`engine`), so that nothing of the machine, a docker of its own included, is
 //! touched. All of it lies below [`HOME`]; removing that directory undoes the set-up.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -12,6 +12,8 @@ mod buildkit;
 mod engine;
 mod record;
 mod root;
+
+pub(crate) use engine::Engine;
 
 /// Where the peers live: 0.9 GB of programs, and what the engine stores.
 const HOME: &str = "/var/lib/rbuild-peers";
@@ -24,6 +26,16 @@ pub(crate) fn report() -> Result<()> {
     }
     println!("root\t{}", root.display());
     Ok(())
+}
+
+/// The peers' root file system, set up if it is not.
+pub(crate) fn root() -> Result<PathBuf> {
+    root::ensure(Path::new(HOME))
+}
+
+/// Name and version of every peer.
+pub(crate) fn versions(root: &Path) -> Result<Vec<(String, String)>> {
+    Ok(root::versions(root)?.into_iter().collect())
 }
 
 /// Records the named cases of the differential corpus, or all of them.

@@ -27,8 +27,8 @@ cd "$1"
 pivot_root . run/machine
 exec chroot . sh -euc '
 umount -l /run/machine
-exec dockerd --feature containerd-snapshotter=true --data-root /var/lib/docker --host unix:///run/docker.sock \
-    --iptables=false --ip6tables=false --bridge=none --cgroup-parent /rbuild-peers'
+exec dockerd --feature containerd-snapshotter=true --data-root "$1" --host unix:///run/docker.sock \
+    --iptables=false --ip6tables=false --bridge=none --cgroup-parent /rbuild-peers' engine "$2"
 "#;
 
 /// The machine's cgroup trees are the engine's too; an empty cgroup of its name is all it leaves there.
@@ -38,7 +38,7 @@ const REMOVE_CGROUPS: &str = "find /sys/fs/cgroup -depth -type d -path '*/rbuild
 const READY: &str = "API listen on";
 
 /// A running docker engine; dropping it ends every process of it.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     unshare: Child,
     /// dockerd, as the machine numbers it.
     init: Pid,
@@ -47,8 +47,8 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Starts the engine in `root` and returns when it answers. Its log is `log`.
-    pub(super) fn start(root: &Path, log: &Path) -> Result<Self> {
+    /// Starts the engine in `root` and returns when it answers. What it stores is in `data_root` there, its log is `log`.
+    pub(crate) fn start(root: &Path, data_root: &str, log: &Path) -> Result<Self> {
         fs::create_dir_all(root.join("exchange"))?;
         let mut unshare = Command::new("setpriv");
         unshare.args([
@@ -61,7 +61,7 @@ impl Engine {
             "--fork",
             "--kill-child",
         ]);
-        unshare.args(["sh", "-euc", START, "engine"]).arg(root);
+        unshare.args(["sh", "-euc", START, "engine"]).arg(root).arg(data_root);
         unshare.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut unshare = unshare.spawn().context("cannot start `setpriv` (util-linux)")?;
         let stderr = unshare.stderr.take().context("the pipe was asked for")?;
@@ -78,7 +78,7 @@ impl Engine {
     }
 
     /// A command inside the engine's namespaces, with a bare environment and `/exchange` as working directory.
-    pub(super) fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.init.as_raw_nonzero().to_string());
         command.args(["--mount", "--pid", "--net", "--wdns=/exchange", "env", "-i", "HOME=/root"]);
@@ -86,13 +86,18 @@ impl Engine {
         command
     }
 
+    /// Process 1 of the engine's namespaces, as the machine numbers it.
+    pub(crate) fn init(&self) -> u32 {
+        self.init.as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// The directory that is `/exchange` inside, as the machine sees it.
-    pub(super) fn exchange(&self) -> PathBuf {
+    pub(crate) fn exchange(&self) -> PathBuf {
         self.root.join("exchange")
     }
 
     /// Ends the engine in good order, and removes its cgroups.
-    pub(super) fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(mut self) -> Result<()> {
         kill_process(self.init, Signal::TERM).context("cannot signal the engine")?;
         self.unshare.wait()?;
         command::run(Command::new("sh").args(["-c", REMOVE_CGROUPS]))?;

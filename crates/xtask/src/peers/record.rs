@@ -20,7 +20,7 @@ pub(super) fn run(root: &Path, names: &[&str]) -> Result<()> {
     let cases = select(names)?;
     let known = known_files()?;
     let bases = fixtures::bases()?;
-    let engine = Engine::start(root, &root.with_file_name("engine.log"))?;
+    let engine = Engine::start(root, "/var/lib/docker", &root.with_file_name("engine.log"))?;
     engine::forget_builds(&engine)?;
     for (name, tar) in bases {
         buildkit::import(&engine, &tar, &name).with_context(|| format!("base image `{name}`"))?;

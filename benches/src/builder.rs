@@ -1,0 +1,299 @@
+//! How each program is told to do a workload.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, getrlimit};
+
+use crate::material::Material;
+use crate::sample::Daemon;
+use crate::workload::{Measured, Workload};
+
+/// The name of the base image.
+const BASE: &str = "bench-base";
+
+/// buildah's and podman's configuration, in the work directory.
+const LIMITS: &str = "containers.conf";
+
+/// Something that builds.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Builder {
+    /// Ours.
+    Rbuild,
+    /// BuildKit as part of docker, by `docker buildx`.
+    BuildKit,
+    /// Docker's builder before BuildKit, in the same docker.
+    Classic,
+    /// buildah; podman where a container is run.
+    Buildah,
+}
+
+impl Builder {
+    /// All, in the order of their turns.
+    pub const ALL: [Self; 4] = [Self::Rbuild, Self::BuildKit, Self::Classic, Self::Buildah];
+
+    /// Whether it can do the workload at all.
+    #[must_use]
+    pub fn can(self, workload: Workload) -> bool {
+        match workload.measured() {
+            // `docker save` does not compress, and `docker run` is the same for both of docker's builders.
+            Measured::Export | Measured::Run => self != Self::Classic,
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rbuild => "rbuild",
+            Self::BuildKit => "BuildKit",
+            Self::Classic => "docker classic",
+            Self::Buildah => "buildah",
+        })
+    }
+}
+
+/// Where the other builders are.
+pub struct Peers<'p> {
+    /// A command there, with `/exchange` as working directory.
+    pub command: &'p dyn Fn(&str) -> Command,
+    /// The directory that is `/exchange` there.
+    pub exchange: PathBuf,
+    /// Docker's daemon, process 1 there.
+    pub init: u32,
+    /// Name and version of each.
+    pub versions: Vec<(String, String)>,
+}
+
+/// Whether a build may use what is cached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cache {
+    /// It may.
+    Used,
+    /// It may not.
+    Unused,
+}
+
+/// The builders and what they work on.
+pub struct Site<'s> {
+    /// The program to measure.
+    pub rbuild: &'s Path,
+    /// The others, if they are to be measured.
+    pub peers: Option<&'s Peers<'s>>,
+    /// A directory that all of them see.
+    pub work: &'s Path,
+    /// The contexts, in `work`.
+    pub material: &'s Material,
+}
+
+impl Site<'_> {
+    /// Those that are here.
+    #[must_use]
+    pub fn builders(&self) -> &'static [Builder] {
+        if self.peers.is_some() { &Builder::ALL } else { &[Builder::Rbuild] }
+    }
+
+    /// Makes the configuration that a builder needs. buildah raises the limits of every process, which not every root may.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn configure(&self) -> Result<()> {
+        let limits = [("nofile", Resource::Nofile), ("nproc", Resource::Nproc)].map(|(name, resource)| {
+            let limit = getrlimit(resource);
+            let text = |value: Option<u64>| value.map_or_else(|| "-1".to_owned(), |value| value.to_string());
+            format!("\"{name}={}:{}\"", text(limit.current), text(limit.maximum))
+        });
+        let text = format!("[containers]\ndefault_ulimits = [{}]\n", limits.join(", "));
+        Ok(fs::write(self.work.join(LIMITS), text)?)
+    }
+
+    /// The daemon that works for a builder.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn daemon(&self, builder: Builder) -> Result<Option<Daemon>> {
+        match (builder, self.peers) {
+            (Builder::BuildKit | Builder::Classic, Some(peers)) => Daemon::of(peers.init).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Builds the Dockerfile of a directory below `benches/builds`, over the context of that name, as `bench-NAME`.
+    ///
+    /// # Errors
+    /// If the peers are needed and not there.
+    pub fn build(&self, builder: Builder, name: &str, cache: Cache) -> Result<Command> {
+        let mut command = self.program(builder)?;
+        command.arg("build");
+        match builder {
+            Builder::Rbuild => command.args(["--network=none", "--progress=plain"]),
+            Builder::BuildKit => command.args(["--network=none", "--progress=plain", "--provenance=false"]),
+            Builder::Classic => command.args(["--network=none"]),
+            // Without `--layers` buildah keeps no cache, without `--jobs` it builds one stage after the other.
+            Builder::Buildah => command.args(["--network=none", "--layers", "--jobs=8", "--pull=never"]),
+        };
+        if cache == Cache::Unused {
+            command.arg("--no-cache");
+        }
+        let dockerfile = self.work.join("builds").join(name).join("Dockerfile");
+        command.arg("--tag").arg(if name == "base" { BASE.to_owned() } else { format!("bench-{name}") });
+        command.arg("--file").arg(self.seen_by(builder, &dockerfile)?);
+        command.arg(self.seen_by(builder, &self.material.context(name))?);
+        Ok(command)
+    }
+
+    /// The command that is measured.
+    ///
+    /// # Errors
+    /// If the peers are needed and not there.
+    pub fn measured(&self, builder: Builder, workload: Workload) -> Result<Command> {
+        match workload.measured() {
+            Measured::Build => self.build(builder, workload.directory(), Cache::Used),
+            Measured::BuildWithoutCache => self.build(builder, workload.directory(), Cache::Unused),
+            Measured::Export => self.export(builder, workload.directory()),
+            Measured::Run => self.run(builder),
+        }
+    }
+
+    /// Forgets all builds but the base image.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub fn forget(&self, builder: Builder) -> Result<()> {
+        match builder {
+            Builder::Rbuild => {
+                let store = self.store();
+                if store.exists() {
+                    fs::remove_dir_all(&store)?;
+                }
+                self.make_base(builder)
+            }
+            Builder::BuildKit | Builder::Classic => {
+                // An image keeps the build cache of its layers alive.
+                let images = "docker image ls --quiet --filter reference='bench-*' | sort -u";
+                let keep =
+                    format!("docker image inspect --format '{{{{.Id}}}}' {BASE} | cut -d: -f2 | cut -c1-12");
+                let script = format!(
+                    "for image in $({images}); do test $image = $({keep}) || docker image rm --force $image; done
+                     docker image prune --force; docker builder prune --all --force"
+                );
+                quiet(self.peer("sh")?.args(["-euc", &script]))
+            }
+            Builder::Buildah => {
+                let mut command = self.program(builder)?;
+                quiet(command.args(["rmi", "--all", "--force"]))?;
+                self.make_base(builder)
+            }
+        }
+    }
+
+    /// Builds the base image.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn make_base(&self, builder: Builder) -> Result<()> {
+        quiet(&mut self.build(builder, "base", Cache::Used)?)
+    }
+
+    fn export(&self, builder: Builder, name: &str) -> Result<Command> {
+        let archive = self.work.join(format!("{builder}.tar"));
+        if archive.exists() {
+            fs::remove_file(&archive)?;
+        }
+        let archive = self.seen_by(builder, &archive)?;
+        if builder == Builder::Buildah {
+            let mut command = self.program(builder)?;
+            command.args(["push", "--quiet", &format!("bench-{name}"), &format!("oci-archive:{archive}")]);
+            return Ok(command);
+        }
+        let mut command = self.build(builder, name, Cache::Used)?;
+        let output = format!("type=oci,dest={archive}");
+        command.args(["--output", &output]);
+        Ok(command)
+    }
+
+    fn run(&self, builder: Builder) -> Result<Command> {
+        let mut command = match builder {
+            Builder::Buildah => self.in_storage("podman")?,
+            other => self.program(other)?,
+        };
+        command.args(["run", "--network=none"]);
+        match builder {
+            Builder::Rbuild => command.args([BASE, "true"]),
+            Builder::Buildah => command.args(["--rm", "--cgroups=disabled", BASE, "true"]),
+            Builder::BuildKit | Builder::Classic => command.args(["--rm", BASE, "true"]),
+        };
+        Ok(command)
+    }
+
+    fn program(&self, builder: Builder) -> Result<Command> {
+        Ok(match builder {
+            Builder::Rbuild => {
+                let mut command = Command::new(self.rbuild);
+                command.arg("--root").arg(self.store());
+                command
+            }
+            Builder::BuildKit => self.peer("docker")?,
+            Builder::Classic => {
+                let mut command = self.peer("env")?;
+                command.args(["DOCKER_BUILDKIT=0", "docker"]);
+                command
+            }
+            Builder::Buildah => self.in_storage("buildah")?,
+        })
+    }
+
+    /// buildah or podman on a storage of its own, with the runtime that takes any layout of cgroups.
+    fn in_storage(&self, program: &str) -> Result<Command> {
+        let storage = self.seen_by(Builder::Buildah, &self.work.join("buildah"))?;
+        let mut command = self.peer("env")?;
+        command.arg("BUILDAH_RUNTIME=runc");
+        let limits = self.seen_by(Builder::Buildah, &self.work.join(LIMITS))?;
+        command.arg(format!("CONTAINERS_CONF_OVERRIDE={limits}")).arg(program);
+        command.args(["--root", &format!("{storage}/storage"), "--runroot", &format!("{storage}/run")]);
+        command.args(["--storage-driver", "overlay"]);
+        if program == "podman" {
+            command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
+        }
+        Ok(command)
+    }
+
+    fn peer(&self, program: &str) -> Result<Command> {
+        let peers = self.peers.context("the other builders are not running")?;
+        Ok((peers.command)(program))
+    }
+
+    fn store(&self) -> PathBuf {
+        self.work.join("rbuild-store")
+    }
+
+    fn seen_by(&self, builder: Builder, path: &Path) -> Result<String> {
+        let path = match (builder, self.peers) {
+            (Builder::Rbuild, _) | (_, None) => path.to_owned(),
+            (_, Some(peers)) => Path::new("/exchange").join(path.strip_prefix(&peers.exchange)?),
+        };
+        path.into_os_string().into_string().ok().context("paths of the bench are text")
+    }
+}
+
+/// Runs what is not measured.
+fn quiet(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} ended with {}:\n{said}", output.status);
+    Ok(())
+}
+
+/// Builds before a measurement.
+pub(crate) fn build_unmeasured(site: &Site<'_>, builder: Builder, workload: Workload) -> Result<()> {
+    let mut command = site.build(builder, workload.directory(), Cache::Used)?;
+    if builder == Builder::BuildKit && workload.measured() == Measured::Export {
+        // As an image it would be compressed now, and the export would only copy.
+        command.args(["--output", "type=cacheonly"]);
+    }
+    quiet(&mut command)
+}

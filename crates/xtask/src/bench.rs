@@ -1,0 +1,117 @@
+//! `cargo xtask bench`: rbuild and the reference builders, side by side on this machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use benches::builder::{Peers, Site};
+use benches::material::Material;
+use benches::report;
+use benches::run::{Rounds, run as measure};
+use benches::workload::Workload;
+
+use crate::peers::{self, Engine};
+use crate::{command, repository};
+
+/// The engine's data; apart from what recordings leave, since a full store is slower than an empty one.
+const DATA_ROOT: &str = "/var/lib/docker-bench";
+
+/// What the command line says.
+struct Asked {
+    workloads: Vec<Workload>,
+    rounds: Rounds,
+    has_peers: bool,
+    /// Another rbuild than that of this tree.
+    rbuild: Option<PathBuf>,
+}
+
+/// Measures, and records the result if everything was measured.
+pub(crate) fn run(words: &[&str]) -> Result<()> {
+    let asked = read(words)?;
+    let rbuild = asked.rbuild.clone().map_or_else(build_rbuild, Ok)?;
+    let text = if asked.has_peers { beside_peers(&asked, &rbuild)? } else { alone(&asked, &rbuild)? };
+    let path = repository().join("benches/results").join(format!("{}.md", title()?.replace(' ', "-")));
+    fs::write(&path, &text)?;
+    println!("\n{text}\nwritten to {}", path.display());
+    Ok(())
+}
+
+fn read(words: &[&str]) -> Result<Asked> {
+    let mut asked =
+        Asked { workloads: Vec::new(), rounds: Rounds { usual: 5, slow: 3 }, has_peers: true, rbuild: None };
+    for word in words {
+        if let Some(count) = word.strip_prefix("--rounds=") {
+            asked.rounds.usual = count.parse()?;
+            asked.rounds.slow = asked.rounds.slow.min(asked.rounds.usual);
+        } else if let Some(path) = word.strip_prefix("--rbuild=") {
+            asked.rbuild = Some(fs::canonicalize(path).with_context(|| format!("there is no `{path}`"))?);
+        } else if *word == "--alone" {
+            asked.has_peers = false;
+        } else if word.starts_with('-') {
+            bail!("`{word}` is not an option of `bench`");
+        } else {
+            asked.workloads.push(word.parse()?);
+        }
+    }
+    if asked.workloads.is_empty() {
+        asked.workloads = Workload::ALL.to_vec();
+    }
+    Ok(asked)
+}
+
+fn build_rbuild() -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    command::run(
+        cargo.args(["build", "--quiet", "--release", "--package", "rbuild"]).current_dir(repository()),
+    )?;
+    Ok(repository().join("target/release/rbuild"))
+}
+
+fn beside_peers(asked: &Asked, rbuild: &Path) -> Result<String> {
+    let root = peers::root()?;
+    let log = root.with_file_name("bench-engine.log");
+    let engine = Engine::start(&root, DATA_ROOT, &log)?;
+    let result = measure_all(asked, rbuild, &engine, &root);
+    engine.stop()?;
+    fs::remove_dir_all(root.join(DATA_ROOT.trim_start_matches('/')))?;
+    result
+}
+
+fn measure_all(asked: &Asked, rbuild: &Path, engine: &Engine, root: &Path) -> Result<String> {
+    let program = |name: &str| engine.command(name);
+    let peers = Peers {
+        command: &program,
+        exchange: engine.exchange(),
+        init: engine.init(),
+        versions: peers::versions(root)?,
+    };
+    measure_in(asked, rbuild, Some(&peers), &engine.exchange())
+}
+
+/// On a directory below the target directory: the same file system as a user's builds, most likely.
+fn alone(asked: &Asked, rbuild: &Path) -> Result<String> {
+    measure_in(asked, rbuild, None, &repository().join("target"))
+}
+
+fn measure_in(asked: &Asked, rbuild: &Path, peers: Option<&Peers<'_>>, below: &Path) -> Result<String> {
+    let work = tempfile::Builder::new().prefix("bench-").tempdir_in(below)?;
+    let contexts = work.path().join("contexts");
+    fs::create_dir(&contexts)?;
+    let material = Material::make(&contexts, &asked.workloads)?;
+    let site = Site { rbuild, peers, work: work.path(), material: &material };
+    let outcomes = measure(&site, &asked.workloads, asked.rounds)?;
+    for (workload, took) in report::missed(&outcomes) {
+        println!("missed: {workload} took {took:.3} s");
+    }
+    let text = report::render(&outcomes, peers, work.path(), &title()?)?;
+    work.close().context("cannot remove the bench's files")?;
+    Ok(text)
+}
+
+/// `2026-11-22 hostname`.
+fn title() -> Result<String> {
+    let date = command::read(Command::new("date").arg("+%Y-%m-%d"))?;
+    let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    Ok(format!("{} {}", date.trim(), host.trim()))
+}
