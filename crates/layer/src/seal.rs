@@ -138,8 +138,12 @@ impl Walk<'_> {
             self.lower.lookup(path).map(|f| f.entry.clone())
         };
         let below = below.filter(Entry::is_directory);
-        // Opaque over nothing is what every new directory is.
+        // Opaque over nothing is what every new directory is. The mark goes, so that the tree says what the entry list says.
         let opaque = is_opaque && below.is_some();
+        if is_opaque && !opaque {
+            sys::xattr::remove_at(dir, name, OsStr::new(whiteout::OPAQUE_XATTR))
+                .map_err(|source| SealError::Read { path: path.clone(), source })?;
+        }
         let mut entry = entry(path.clone(), Kind::Directory { opaque }, status, xattrs);
         entry.implied = !opaque
             && below.is_some_and(|below| below.has_attributes_of(&entry) && below.mtime == entry.mtime);

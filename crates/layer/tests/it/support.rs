@@ -14,15 +14,7 @@ pub(crate) fn never() -> bool {
 
 /// Whether the tests may make devices and change owners; says so if they skip.
 pub(crate) fn is_root(test: &str) -> bool {
-    let is_root = rustix_is_root();
-    if !is_root {
-        println!("skipped {test}: needs root, for devices and owners");
-    }
-    is_root
-}
-
-fn rustix_is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+    testkit::can_run(test, &[testkit::Need::Root])
 }
 
 /// One line an entry: what a person checks a layer by.

@@ -107,6 +107,26 @@ fn sealing_cleans_what_overlayfs_left_and_drops_sockets() {
 }
 
 #[test]
+fn a_directory_is_opaque_only_over_another_one() {
+    if !testkit::can_run("a_directory_is_opaque_only_over_another_one", &[testkit::Need::Root]) {
+        return;
+    }
+    let (below, above) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(below.path().join("old")).unwrap();
+    let lower = Merged::new(vec![seal(&dir(below.path()), &Merged::default(), 1, &never).unwrap().entries]);
+    let tree = dir(above.path());
+    for name in ["old", "new"] {
+        fs::create_dir(above.path().join(name)).unwrap();
+        sys::xattr::set_at(&tree, name.as_ref(), "trusted.overlay.opaque".as_ref(), b"y").unwrap();
+    }
+    let shown = show(&seal(&tree, &lower, 1, &never).unwrap().entries);
+    assert!(shown.contains("/old 755 0:0 dir opaque\n") && shown.contains("/new 755 0:0 dir\n"), "{shown}");
+    let mark =
+        |name: &str| sys::xattr::get_at(&tree, name.as_ref(), "trusted.overlay.opaque".as_ref()).unwrap();
+    assert_eq!((mark("old").as_deref(), mark("new").as_deref()), (Some(&b"y"[..]), None));
+}
+
+#[test]
 fn a_directory_that_only_carries_a_change_is_implied() {
     if !is_root("a_directory_that_only_carries_a_change_is_implied") {
         return;
