@@ -372,7 +372,9 @@ impl LayerBuilder<'_> {
         let inside = path.join_name(".wh")?;
         let directory = self.resolve_parent(&inside, mtime)?.parent().unwrap_or_default();
         if directory.is_root() {
-            self.entries.entry(directory.clone()).or_insert_with(|| self.lower.root_entry());
+            let below = self.lower.root_entry();
+            self.lookups.insert(directory.clone(), Some(below.clone()));
+            self.entries.entry(directory.clone()).or_insert(below);
         }
         if let Some(Entry { kind: Kind::Directory { opaque }, implied, .. }) =
             self.entries.get_mut(&directory)

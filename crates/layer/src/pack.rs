@@ -196,6 +196,7 @@ enum Piece {
     Digests(Vec<FileDigest>),
 }
 
+type PieceSender = SyncSender<Result<Piece, PackError>>;
 type Pieces = Receiver<Result<Piece, PackError>>;
 
 struct Claims {
@@ -224,7 +225,7 @@ impl Readers<'_> {
     }
 
     /// Takes the next batch and promises its pieces to the writer, in order.
-    fn claim(&self) -> Option<(Range<usize>, SyncSender<Result<Piece, PackError>>)> {
+    fn claim(&self) -> Option<(Range<usize>, PieceSender)> {
         let mut claims = self.claims.lock().expect("no reader panics while it holds the lock");
         let batch = self.batches.get(claims.next)?.clone();
         let (to, pieces) = sync_channel(PIECES_AHEAD);
@@ -233,11 +234,7 @@ impl Readers<'_> {
         Some((batch, to))
     }
 
-    fn read_batch(
-        &self,
-        batch: Range<usize>,
-        to: &SyncSender<Result<Piece, PackError>>,
-    ) -> Result<(), PackError> {
+    fn read_batch(&self, batch: Range<usize>, to: &PieceSender) -> Result<(), PackError> {
         let mut digests = Vec::with_capacity(batch.len());
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         for index in batch {
@@ -335,6 +332,9 @@ impl Incoming {
     }
 }
 
+/// The way to the hashing thread, and the thread.
+type Hashing<'scope> = (SyncSender<Arc<Vec<u8>>>, std::thread::ScopedJoinHandle<'scope, Hasher>);
+
 /// The tar as a stream of blocks, hashed on a thread of its own as soon as there is a second block, and perhaps a tree.
 struct Output<'scope, 'env, 'd> {
     scope: &'scope std::thread::Scope<'scope, 'env>,
@@ -343,7 +343,7 @@ struct Output<'scope, 'env, 'd> {
     file: Option<File>,
     block: Vec<u8>,
     bytes: u64,
-    hashing: Option<(SyncSender<Arc<Vec<u8>>>, std::thread::ScopedJoinHandle<'scope, Hasher>)>,
+    hashing: Option<Hashing<'scope>>,
 }
 
 impl<'scope, 'env, 'd> Output<'scope, 'env, 'd> {

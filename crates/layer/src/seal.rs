@@ -165,10 +165,10 @@ impl Walk<'_> {
                     self.list.push(Entry::whiteout(path));
                     return Ok(());
                 }
-                return dir.remove_file(name).map_err(failed);
+                return remove_unseen(dir, name).map_err(failed);
             }
             // A socket is nothing without the process that listens; tar has no word for it.
-            directory::Kind::Socket => return dir.remove_file(name).map_err(failed),
+            directory::Kind::Socket => return remove_unseen(dir, name).map_err(failed),
             directory::Kind::File => {
                 Kind::File { size: status.size_bytes, digest: FileDigest([0; 32]), member: 0 }
             }
@@ -185,6 +185,13 @@ impl Walk<'_> {
         self.list.push(entry(path, kind, status, xattrs));
         Ok(())
     }
+}
+
+/// Removes a name without changing its directory's time, which is listed already.
+fn remove_unseen(dir: &Dir, name: &OsStr) -> io::Result<()> {
+    let modified = directory::status(dir)?.modified;
+    dir.remove_file(name)?;
+    dir.set_time(OsStr::new("."), modified)
 }
 
 fn entry(path: RootfsPath, kind: Kind, status: &Status, xattrs: Box<[Xattr]>) -> Entry {

@@ -36,8 +36,11 @@ pub struct Member {
     /// Size of the content in bytes, holes included.
     pub size: u64,
     /// PAX records in order.
-    pub records: Vec<(Vec<u8>, Vec<u8>)>,
+    pub records: Vec<Record>,
 }
+
+/// Key and value of a PAX record; both may hold any byte.
+pub type Record = (Vec<u8>, Vec<u8>);
 
 /// A tar that is cut short or makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +75,7 @@ pub enum TarError {
 struct Pending {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
-    records: Vec<(Vec<u8>, Vec<u8>)>,
+    records: Vec<Record>,
 }
 
 impl<R: Read> Members<R> {
@@ -287,7 +290,7 @@ fn decimal(text: &[u8]) -> Result<u64, TarError> {
 }
 
 /// `LENGTH key=value\n` repeated; the length counts the whole record, so values may hold any byte.
-fn parse_records(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TarError> {
+fn parse_records(mut bytes: &[u8]) -> Result<Vec<Record>, TarError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let space = bytes.iter().position(|&b| b == b' ').ok_or(TarError::Records)?;
