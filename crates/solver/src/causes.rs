@@ -4,6 +4,7 @@
 //! on there, with the trace of *that step as it was then*, until it comes to a step that is different itself: a file, an argument, an
 //! image. That is the cause to tell, and the step it was found at is its origin.
 
+use cache::trace::is_in_stage;
 use cache::{Cause, Change, FileHow, How, PartName, PartVerdict, Trace};
 use context::FileDigests;
 use context::file_digests::Changed;
@@ -75,7 +76,7 @@ impl Causes<'_> {
             if !is_changed {
                 continue;
             }
-            if let Some(found) = self.input_changes(*input, &name, earlier)? {
+            if let Some(found) = self.input_changes(*input, &name, step.id, earlier)? {
                 return Ok(Some(found));
             }
             unexplained = Some((vec![Change::Part { name, how: How::Changed }], Origin(step.id)));
@@ -83,11 +84,12 @@ impl Causes<'_> {
         Ok(unexplained)
     }
 
-    /// What is different in a step that another stands on, since the run that `earlier` tells of.
+    /// What is different in a step that `upon` stands on, since the run of `upon` that `earlier` tells of.
     fn input_changes(
         &self,
         input: StepId,
         name: &str,
+        upon: StepId,
         earlier: &Trace,
     ) -> Result<Option<(Vec<Change>, Origin)>, StepError> {
         let step = self.plan.step(input);
@@ -99,7 +101,33 @@ impl Causes<'_> {
         let Some(trace) = then.map(|key| self.services.cache.trace(key)).transpose()?.flatten() else {
             return Ok(None);
         };
+        if let Some((change, at)) = self.instruction_change(step, &trace)? {
+            return Ok(Some((vec![change], Origin(at.unwrap_or(upon)))));
+        }
         self.changes_since(step, &trace)
+    }
+
+    /// Whether an instruction has come, or one has gone, where a step stood on another one than now; then where to look for it: at `step`,
+    /// or, for one that is gone, nowhere.
+    fn instruction_change(
+        &self,
+        step: &Step,
+        then: &Trace,
+    ) -> Result<Option<(Change, Option<StepId>)>, StepError> {
+        if then.title == step.title {
+            return Ok(None);
+        }
+        let is_known = self.services.cache.is_known(self.plan, step)?;
+        let stands_still = is_in_stage(self.plan, step, &then.title);
+        let kind = |title: &str| title.split_whitespace().next().map(str::to_ascii_uppercase);
+        let is_edited = !is_known && !stands_still && kind(&then.title) == kind(&step.title);
+        Ok(if is_edited {
+            None
+        } else if is_known && !stands_still {
+            Some((Change::Part { name: then.title.clone(), how: How::Removed }, None))
+        } else {
+            Some((Change::Part { name: "instruction".to_owned(), how: How::Added }, Some(step.id)))
+        })
     }
 
     /// The differences of the step itself: its parts, then its files.
@@ -123,7 +151,11 @@ impl Causes<'_> {
         if !files.is_empty() {
             let named = self.file_changes(prepared, earlier)?;
             // The files say it better than the digest over all of them.
-            own.extend(if named.is_empty() { files } else { named });
+            let all = if named.is_empty() { files } else { named };
+            // With another `--chmod`, other modes count, and that is no change of the files.
+            let is_mode = |change: &Change| matches!(change, Change::File { how: FileHow::Mode { .. }, .. });
+            let has_own = !own.is_empty();
+            own.extend(all.into_iter().filter(|change| !(has_own && is_mode(change))));
         }
         Ok(own)
     }

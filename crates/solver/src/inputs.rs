@@ -86,12 +86,18 @@ impl Prepared {
     }
 
     /// What the step is made of, for later builds to compare with. Dear for large contexts, so made on a miss only.
-    pub(crate) fn trace(&self, all: &[Self], services: &Services<'_>) -> Result<Trace, StepError> {
+    pub(crate) fn trace(
+        &self,
+        step: &Step,
+        all: &[Self],
+        services: &Services<'_>,
+    ) -> Result<Trace, StepError> {
         let inputs =
             self.inputs.iter().map(|(name, id)| (name.to_string(), all[id.index()].definition.clone()));
         let files =
             self.contexts.iter().map(|source| Ok(source.selection.file_digests(source.counted)?.to_bytes()));
         Ok(Trace {
+            title: step.title.clone(),
             parts: services.cache.keyed(&self.parts),
             inputs: inputs.collect(),
             files: files.collect::<Result<_, StepError>>()?,

@@ -32,6 +32,9 @@ const LAST_LINES: usize = 12;
 
 const SIGTERM: i32 = 15;
 
+/// Finds the layer list that a source of a mount shows, and where in it to look.
+type Mounted<'m> = dyn Fn(&plan::Source, &Mount) -> Result<(Filesystem, RootfsPath), StepError> + Sync + 'm;
+
 /// What a RUN needs besides the plan.
 pub(crate) struct RunContext<'r> {
     pub(crate) step: StepId,
@@ -41,8 +44,7 @@ pub(crate) struct RunContext<'r> {
     /// Where its log goes.
     pub(crate) log: (LogId, File),
     /// The layer list that each source of a mount shows: of steps, or of context files that were copied into a layer.
-    pub(crate) mounted:
-        &'r (dyn Fn(&plan::Source, &Mount) -> Result<(Filesystem, RootfsPath), StepError> + Sync),
+    pub(crate) mounted: &'r Mounted<'r>,
 }
 
 /// A RUN's outcome.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::Read as _;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -324,7 +324,7 @@ impl Solver<'_> {
 
     fn put_trace(&self, step: &Step, keys: &Keys) -> Result<(), StepError> {
         let all = &self.lookup.prepared;
-        let trace = all[step.id.index()].trace(all, self.services)?;
+        let trace = all[step.id.index()].trace(step, all, self.services)?;
         Ok(self.services.cache.put_trace(self.plan, step, &keys.definition, &trace)?)
     }
 
@@ -565,10 +565,6 @@ impl FollowedLog {
         let mut bytes = Vec::new();
         if file.read_to_end(&mut bytes).is_ok() && !bytes.is_empty() {
             (services.events)(Event::Log { step, stream: Stream::Stdout, bytes });
-        }
-        // Reading stopped at the end that was; the next read goes on from there.
-        if file.seek(SeekFrom::Current(0)).is_err() {
-            self.file = None;
         }
     }
 }

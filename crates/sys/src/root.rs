@@ -441,7 +441,7 @@ mod tests {
             dir = dir.open_dir(&name).unwrap();
         }
         std::fs::create_dir(base.path().join("deep/closed")).unwrap();
-        std::fs::set_permissions(base.path().join("deep/closed"), std::fs::Permissions::from_mode(0))
+        std::fs::set_permissions(base.path().join("deep/closed"), std::fs::Permissions::from_mode(0o0))
             .unwrap();
         root.remove_all(&path("deep")).unwrap();
         assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
