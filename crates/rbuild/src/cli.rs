@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::failure::Exit;
 
 /// Turns Dockerfiles into OCI images and runs them: one program, no daemon.
 #[derive(Debug, Parser)]
@@ -354,9 +356,16 @@ pub(crate) struct FsckArgs {
 
 /// Prints clap's own words; help and version are no errors.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
-    let is_error = error.use_stderr();
-    if error.print().is_err() {
-        return ExitCode::from(crate::failure::Exit::Usage as u8);
+    // `run` gives its process' own codes, of which 2 is one.
+    let wrong = if asks_for_run() { Exit::RunFailed } else { Exit::Usage };
+    match error.print() {
+        Ok(()) if !error.use_stderr() => ExitCode::SUCCESS,
+        _ => ExitCode::from(wrong as u8),
     }
-    if is_error { ExitCode::from(crate::failure::Exit::Usage as u8) } else { ExitCode::SUCCESS }
+}
+
+/// Whether the command is `run`, however wrong the rest is.
+fn asks_for_run() -> bool {
+    let matches = Cli::command().ignore_errors(true).try_get_matches();
+    matches.is_ok_and(|matches| matches.subcommand_name() == Some("run"))
 }

@@ -2,6 +2,7 @@
 //!
 //! Each reads its arguments, opens a [`Session`](crate::session::Session), calls one library operation and prints what it gives.
 
+pub(crate) mod explain;
 pub(crate) mod failures;
 pub(crate) mod names;
 pub(crate) mod sandbox;

@@ -2,7 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+mod building;
 mod world;
 
+mod commands_listings;
+mod commands_pull;
+mod commands_run;
+mod commands_transfer;
+mod commands_upkeep;
+mod concurrent;
+mod cutoff;
 mod diagnostics;
 mod differential;
+mod explain;
+mod hostile;
+mod kill;

@@ -1,0 +1,198 @@
+//! `pull`, and images from registries for `run` and `FROM`.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use testkit::Need;
+use testkit::registry::{Access, Registry};
+
+use crate::world::{World, succeed};
+
+/// A registry with the image `base` of a world as `app`, and a world without it.
+fn registry_with_app(test: &str) -> Option<(Registry, World)> {
+    let source = World::with_base(test)?;
+    let layout = source.path("layout");
+    let context = source.path("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(
+        context.join("Dockerfile"),
+        "FROM base\nRUN echo from afar > /greeting\nCMD [\"cat\", \"/greeting\"]\n",
+    )
+    .unwrap();
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    succeed(source.rbuild().args(["build", "-q", "-o", &output]).arg(&context));
+    let registry = Registry::start();
+    registry.serve_layout("app", &layout).unwrap();
+    Some((registry, World::new()))
+}
+
+fn output_of(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().expect("rbuild starts");
+    let text = |bytes| String::from_utf8(bytes).expect("it wrote text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_pulled_image_runs_and_is_not_asked_for_again() {
+    let Some((registry, world)) = registry_with_app("a_pulled_image_runs") else { return };
+    let name = registry.reference("app");
+    let (code, id, words) = output_of(world.rbuild().args(["pull", &name]));
+    assert_eq!(code, Some(0), "{words}");
+    assert!(id.starts_with("sha256:"), "{id}");
+    assert!(words.contains("pulling ") && words.contains("layer ") && words.contains("pulled "), "{words}");
+    let asked = registry.requests().len();
+    let (code, greeting, words) = output_of(world.rbuild().args(["run", &name]));
+    assert_eq!((code, greeting.as_str(), words.as_str()), (Some(0), "from afar\n", ""));
+    assert_eq!(registry.requests().len(), asked, "what is here is not asked for");
+    let blobs = registry.count("/v2/app/blobs/");
+    succeed(world.rbuild().args(["pull", &name]));
+    assert_eq!(registry.count("/v2/app/blobs/"), blobs, "a second pull fetches no layer");
+    world.assert_sound();
+}
+
+#[test]
+fn run_and_from_pull_what_is_missing_and_only_then() {
+    let Some((registry, world)) = registry_with_app("run_and_from_pull_what_is_missing") else { return };
+    let name = registry.reference("app");
+    let (code, greeting, _) = output_of(world.rbuild().args(["run", &name]));
+    assert_eq!((code, greeting.as_str()), (Some(0), "from afar\n"));
+    let other = World::new();
+    let context = other.path("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Dockerfile"), format!("FROM {name}\nRUN cat /greeting\n")).unwrap();
+    let build = |flags: &[&str]| {
+        let (code, _, words) = output_of(other.rbuild().arg("build").args(flags).arg(&context));
+        assert_eq!(code, Some(0), "{words}");
+        registry.count("/v2/app/manifests/")
+    };
+    let before = registry.count("/v2/app/manifests/");
+    let first = build(&[]);
+    assert!(first > before);
+    assert_eq!(build(&[]), first, "FROM resolves what is here");
+    assert!(build(&["--pull"]) > first);
+    other.assert_sound();
+}
+
+#[test]
+fn a_registry_that_has_nothing_or_lets_nobody_in_is_named() {
+    let Some((registry, world)) = registry_with_app("a_registry_that_has_nothing") else { return };
+    let absent = registry.reference("absent:1");
+    let (code, _, words) = output_of(world.rbuild().args(["pull", &absent]));
+    assert_eq!(code, Some(3));
+    assert!(words.contains("absent:1") && words.contains("has no tag"), "{words}");
+    registry.set_access(Access::Basic("user", "word"));
+    let name = registry.reference("app");
+    let (code, _, words) = output_of(world.rbuild().args(["pull", &name]));
+    assert_eq!(code, Some(3));
+    assert!(words.contains("without a login"), "{words}");
+    let (code, _, _) = output_of(world.rbuild().args(["pull", "UPPER"]));
+    assert_eq!(code, Some(2));
+    assert_eq!(output_of(world.rbuild().arg("images").arg("-q")).1, "");
+    world.assert_sound();
+}
+
+#[test]
+fn logins_of_docker_and_podman_are_used() {
+    let Some((registry, world)) = registry_with_app("logins_of_docker_and_podman_are_used") else { return };
+    registry.set_access(Access::Basic("user", "word"));
+    let name = registry.reference("app");
+    // user:word
+    let file = format!(r#"{{"auths": {{"{}": {{"auth": "dXNlcjp3b3Jk"}}}}}}"#, registry.host());
+    for (place, variable) in [
+        (".docker/config.json", None),
+        (".config/containers/auth.json", None),
+        ("elsewhere/config.json", Some("DOCKER_CONFIG")),
+        ("elsewhere.json", Some("REGISTRY_AUTH_FILE")),
+    ] {
+        let path = world.path(place);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &file).unwrap();
+        let mut command = world.rbuild();
+        match variable {
+            Some("DOCKER_CONFIG") => command.env("DOCKER_CONFIG", path.parent().unwrap()),
+            Some(variable) => command.env(variable, &path),
+            None => &mut command,
+        };
+        let (code, _, words) = output_of(command.args(["pull", &name]));
+        assert_eq!(code, Some(0), "{place}: {words}");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(output_of(world.rbuild().args(["pull", &name])).0, Some(3), "without {place}");
+    }
+    fs::write(world.path(".docker/config.json"), "{ not JSON").unwrap();
+    let (code, _, words) = output_of(world.rbuild().args(["pull", &name]));
+    assert!(code == Some(2) && words.contains("config.json"), "{words}");
+}
+
+/// Debian's `docker-registry` on a port of its own choosing.
+struct DebianRegistry {
+    process: Child,
+    host: String,
+}
+
+impl DebianRegistry {
+    fn start(directory: &Path) -> Self {
+        let config = directory.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n\
+             storage: {{filesystem: {{rootdirectory: {}/registry-data}}}}\n",
+            directory.display(),
+        );
+        fs::write(&config, text).unwrap();
+        let mut process =
+            Command::new("docker-registry").arg("serve").arg(&config).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = lines.find_map(|line| {
+            let line = line.unwrap();
+            let (_, address) = line.split_once("listening on ")?;
+            Some(address.split('"').next().unwrap().to_owned())
+        });
+        // Keeps the pipe empty, so that the registry never blocks on its log.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, host: address.expect("the registry listens") }
+    }
+}
+
+impl Drop for DebianRegistry {
+    fn drop(&mut self) {
+        self.process.kill().expect("a child can be killed");
+        self.process.wait().expect("a child can be waited for");
+    }
+}
+
+#[test]
+fn an_image_goes_through_skopeo_and_debians_registry_and_comes_back_the_same() {
+    let test = "an_image_goes_through_skopeo_and_debians_registry";
+    if !testkit::can_run(test, &[Need::Program("skopeo"), Need::Program("docker-registry")]) {
+        return;
+    }
+    let Some(world) = World::with_base(test) else { return };
+    let registry = DebianRegistry::start(&world.path("."));
+    let archive = world.path("base.tar");
+    for (format, transport) in [("oci", "oci-archive"), ("docker", "docker-archive")] {
+        succeed(world.rbuild().args(["save", "--format", format, "base", "-o"]).arg(&archive));
+        let (from, to) = (
+            format!("{transport}:{}", archive.display()),
+            format!("docker://{}/team/{format}:1", registry.host),
+        );
+        let mut copy = Command::new("skopeo");
+        copy.env("HOME", world.path("home")).args([
+            "copy",
+            "--insecure-policy",
+            "-q",
+            "--dest-tls-verify=false",
+            &from,
+            &to,
+        ]);
+        succeed(&mut copy);
+        let other = World::new();
+        let name = format!("{}/team/{format}:1", registry.host);
+        let id = succeed(other.rbuild().args(["pull", &name])).stdout;
+        let here: serde_json::Value =
+            serde_json::from_slice(&succeed(world.rbuild().args(["inspect", "base"])).stdout).unwrap();
+        assert_eq!(String::from_utf8(id).unwrap().trim_end(), here[0]["Id"].as_str().unwrap());
+        assert_eq!(succeed(other.rbuild().args(["run", &name, "echo", "hi"])).stdout, b"hi\n");
+        other.assert_sound();
+    }
+}
