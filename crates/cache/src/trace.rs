@@ -17,6 +17,8 @@ use crate::key::Parts;
 /// What one run of a step was made of.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Trace {
+    /// The instruction, as it was written.
+    pub title: String,
     /// The parts of its definition key: names with digests keyed by the store's salt.
     pub parts: Vec<(String, String)>,
     /// The steps that its result stood on: names of parts with definition keys.
@@ -28,6 +30,7 @@ pub struct Trace {
 /// The first line of a trace's payload; the bytes of the files follow it.
 #[derive(Serialize, Deserialize)]
 struct Header {
+    title: String,
     parts: Vec<(String, String)>,
     inputs: Vec<(String, String)>,
     file_bytes: Vec<usize>,
@@ -44,7 +47,7 @@ impl Trace {
     fn to_bytes(&self) -> Vec<u8> {
         let inputs = self.inputs.iter().map(|(name, key)| (name.clone(), key.to_string())).collect();
         let file_bytes = self.files.iter().map(Vec::len).collect();
-        let header = Header { parts: self.parts.clone(), inputs, file_bytes };
+        let header = Header { title: self.title.clone(), parts: self.parts.clone(), inputs, file_bytes };
         let mut bytes = to_json(&header);
         bytes.push(b'\n');
         self.files.iter().for_each(|files| bytes.extend_from_slice(files));
@@ -63,7 +66,7 @@ impl Trace {
             rest = after;
         }
         let inputs = header.inputs.into_iter().map(|(name, key)| Some((name, parse_key(&key)?)));
-        Some(Self { parts: header.parts, inputs: inputs.collect::<Option<_>>()?, files })
+        Some(Self { title: header.title, parts: header.parts, inputs: inputs.collect::<Option<_>>()?, files })
     }
 }
 
@@ -109,8 +112,15 @@ impl Cache<'_> {
             return self.follow(&pointer);
         }
         let Some(pointer) = self.pointer(&self.by_number(plan, step))? else { return Ok(None) };
-        let has_moved = of_stage(plan, step).any(|other| other.title == pointer.title);
-        if has_moved { Ok(None) } else { self.follow(&pointer) }
+        if is_in_stage(plan, step, &pointer.title) { Ok(None) } else { self.follow(&pointer) }
+    }
+
+    /// Whether an instruction of this text stood in the step's stage before.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn is_known(&self, plan: &Plan, step: &Step) -> Result<bool, store::Error> {
+        Ok(self.pointer(&self.by_text(plan, step))?.is_some())
     }
 
     /// The parts of a step beside those of an earlier run.
@@ -157,6 +167,12 @@ impl Cache<'_> {
     }
 }
 
+/// Whether an instruction of this text stands in the step's stage.
+#[must_use]
+pub fn is_in_stage(plan: &Plan, step: &Step, title: &str) -> bool {
+    of_stage(plan, step).any(|other| other.title == title)
+}
+
 fn of_stage<'p>(plan: &'p Plan, step: &'p Step) -> impl Iterator<Item = &'p Step> {
     let stage = |step: &'p Step| step.place.as_ref().map(|place| &place.stage);
     plan.steps.iter().filter(move |other| stage(other) == stage(step))
@@ -188,6 +204,7 @@ mod tests {
     #[test]
     fn a_trace_survives_its_bytes() {
         let trace = Trace {
+            title: "RUN make".to_owned(),
             parts: vec![("command".to_owned(), "ab".to_owned())],
             inputs: vec![("parent".to_owned(), RecordKey::new(Digest::of("below")))],
             files: vec![b"\n\0binary".to_vec(), Vec::new(), b"x".to_vec()],

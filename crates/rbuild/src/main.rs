@@ -48,6 +48,7 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Build(args) => build::build(args, global, environment).map(|()| 0),
+        Command::Explain(args) => commands::explain::explain(args, global).map(|()| 0),
         Command::Run(args) => commands::run::run(args, global, environment),
         Command::Import(args) => commands::transfer::import(args, global, environment).map(|()| 0),
         Command::Load(args) => commands::transfer::load(args, global, environment).map(|()| 0),
@@ -63,6 +64,5 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
         Command::Du(args) => commands::upkeep::du(args, global).map(|()| 0),
         Command::Prune(args) => commands::upkeep::prune(args, global).map(|()| 0),
         Command::Fsck(args) => commands::upkeep::fsck(args, global),
-        _ => Ok(0),
     }
 }

@@ -92,19 +92,32 @@ impl Causes<'_> {
         upon: StepId,
         earlier: &Trace,
     ) -> Result<Option<(Vec<Change>, Origin)>, StepError> {
+        if let Some(found) = self.cause_in_this_build(input) {
+            return Ok(Some(found));
+        }
         let step = self.plan.step(input);
-        if let Op::Image(image) = &step.op {
+        let then = earlier.inputs.iter().find(|(then, _)| then == name).map(|(_, key)| key);
+        let trace = then.map(|key| self.services.cache.trace(key)).transpose()?.flatten();
+        // Images leave no traces.
+        let Some(trace) = trace else {
+            let Op::Image(image) = &step.op else { return Ok(None) };
             let name = format!("image {}", image.reference.familiar());
             return Ok(Some((vec![Change::Part { name, how: How::Changed }], Origin(input))));
-        }
-        let then = earlier.inputs.iter().find(|(then, _)| then == name).map(|(_, key)| key);
-        let Some(trace) = then.map(|key| self.services.cache.trace(key)).transpose()?.flatten() else {
-            return Ok(None);
         };
         if let Some((change, at)) = self.instruction_change(step, &trace)? {
             return Ok(Some((vec![change], Origin(at.unwrap_or(upon)))));
         }
         self.changes_since(step, &trace)
+    }
+
+    /// The cause that was found for a step that ran in this build.
+    fn cause_in_this_build(&self, id: StepId) -> Option<(Vec<Change>, Origin)> {
+        let Verdict::Ran { cause, origin } = &(self.report)(id)?.outcome.verdict else { return None };
+        match cause {
+            Cause::Changed(changes) => Some((changes.clone(), *origin)),
+            Cause::FirstRun => Some((vec![new_instruction()], Origin(id))),
+            Cause::CacheOff | Cause::ResultGone => None,
+        }
     }
 
     /// Whether an instruction has come, or one has gone, where a step stood on another one than now; then where to look for it: at `step`,
@@ -121,12 +134,13 @@ impl Causes<'_> {
         let stands_still = is_in_stage(self.plan, step, &then.title);
         let kind = |title: &str| title.split_whitespace().next().map(str::to_ascii_uppercase);
         let is_edited = !is_known && !stands_still && kind(&then.title) == kind(&step.title);
+        let begins_stage = matches!(step.op, Op::Image(_) | Op::Scratch);
         Ok(if is_edited {
             None
-        } else if is_known && !stands_still {
+        } else if (is_known || begins_stage) && !stands_still {
             Some((Change::Part { name: then.title.clone(), how: How::Removed }, None))
         } else {
-            Some((Change::Part { name: "instruction".to_owned(), how: How::Added }, Some(step.id)))
+            Some((new_instruction(), Some(step.id)))
         })
     }
 
@@ -201,4 +215,8 @@ impl Causes<'_> {
             Verdict::Reused { .. } => None,
         })
     }
+}
+
+fn new_instruction() -> Change {
+    Change::Part { name: "instruction".to_owned(), how: How::Added }
 }

@@ -3,7 +3,7 @@
 pub(crate) mod errors;
 mod images;
 mod output;
-mod report;
+pub(crate) mod report;
 mod request;
 mod summary;
 mod warnings;

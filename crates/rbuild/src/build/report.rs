@@ -1,20 +1,31 @@
-//! What `explain` shows later: why each step of the build ran or was reused, kept in the store.
+//! What `explain` shows later: why each step of a build ran or was reused, kept in the store.
 
-use cache::PartVerdict;
-use plan::Plan;
+use std::path::Path;
+
+use cache::{Cause, Change, PartVerdict};
+use plan::{Plan, Step};
 use serde::{Deserialize, Serialize};
-use solver::{Reuse, Solved, Verdict};
+use solver::{Origin, Reuse, Solved, StepReport, Verdict};
+use store::Store;
 
 use crate::build::Dockerfile;
 use crate::failure::Failure;
 use crate::progress::{place_of, step_label};
-use crate::session::{Session, store_failure};
+use crate::session::{Session, now, store_failure};
+
+/// Changes kept of one step. A person reads a few; a program that wants all of a thousand files compares the files.
+const KEPT_CHANGES: usize = 100;
+
+/// Under which name the last build of all is kept.
+const LAST: &str = "last";
 
 /// The report of one build.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// The Dockerfile's path.
     pub(crate) dockerfile: String,
+    /// When the build ended, RFC 3339.
+    pub(crate) finished: String,
     /// In the order of the plan.
     pub(crate) steps: Vec<StepLine>,
 }
@@ -28,20 +39,39 @@ pub(crate) struct StepLine {
     pub(crate) title: String,
     /// `Dockerfile:7`
     pub(crate) place: String,
-    /// `reused`, `ran`, `not needed`.
-    pub(crate) verdict: String,
-    /// Why it ran, or what allowed reusing it.
+    pub(crate) verdict: StepVerdict,
+    /// Why it ran, or what allowed reusing it, in one line.
     pub(crate) reason: String,
-    /// The place of the step whose own change is the cause, if it is another one.
-    pub(crate) origin: Option<String>,
-    /// Milliseconds it took, or had taken.
+    /// The step whose own change is the cause, if it is another one.
+    pub(crate) origin: Option<OriginLine>,
+    /// What is different at the origin, the most telling first.
+    pub(crate) changes: Vec<Change>,
+    /// How many changes there are beside those.
+    pub(crate) more_changes: usize,
+    /// Milliseconds it took, or had taken when it ran.
     pub(crate) millis: u64,
+    /// Where all lies that its process wrote, if it ran and had one.
+    pub(crate) log: Option<String>,
     /// Every part of its key.
     pub(crate) parts: Vec<PartVerdict>,
 }
 
-/// Under which name the last build of all is kept.
-pub(crate) const LAST: &str = "last";
+/// What became of a step.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum StepVerdict {
+    Ran,
+    Reused,
+    /// A later step was reused, so nobody asked.
+    NotNeeded,
+}
+
+/// The step that a cause was found at.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OriginLine {
+    pub(crate) title: String,
+    pub(crate) place: String,
+}
 
 /// Keeps the report under the Dockerfile's path, and as the last one of all.
 pub(crate) fn keep(
@@ -51,7 +81,9 @@ pub(crate) fn keep(
     session: &Session,
 ) -> Result<(), Failure> {
     let path = dockerfile.path.to_string_lossy().into_owned();
-    let report = Report { dockerfile: path.clone(), steps: lines(dockerfile, plan, solved) };
+    let lines = plan.steps.iter().zip(&solved.reports);
+    let steps = lines.map(|(step, report)| line(step, report, dockerfile, plan, session.store())).collect();
+    let report = Report { dockerfile: path.clone(), finished: now().text, steps };
     let bytes = serde_json::to_vec(&report).expect("a report has string keys only, so it always serialises");
     let logs: Vec<_> = solved.reports.iter().filter_map(|report| report.log.clone()).collect();
     for name in [path.as_str(), LAST] {
@@ -60,37 +92,63 @@ pub(crate) fn keep(
     Ok(())
 }
 
-fn lines(dockerfile: &Dockerfile, plan: &Plan, solved: &Solved) -> Vec<StepLine> {
-    let line = |(step, report): (&plan::Step, &solver::StepReport)| {
-        let (verdict, reason, origin, took) = match &report.outcome.verdict {
-            Verdict::Reused { by: Reuse::NotNeeded, saved } => {
-                ("not needed", "a later step was reused".to_owned(), None, *saved)
-            }
-            Verdict::Reused { by, saved } => ("reused", reuse_text(*by).to_owned(), None, *saved),
-            Verdict::Ran { cause, origin } => {
-                let origin = (origin.0 != step.id).then(|| place_of(plan.step(origin.0), &dockerfile.source));
-                ("ran", cause.to_string(), origin, report.outcome.took)
-            }
-        };
-        StepLine {
-            step: step_label(step),
-            title: step.title.clone(),
-            place: place_of(step, &dockerfile.source),
-            verdict: verdict.to_owned(),
-            reason,
-            origin,
-            millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            parts: report.parts.clone(),
-        }
+/// The report of the last build of a Dockerfile, or of the last build of all. One that another version wrote is none.
+pub(crate) fn read(dockerfile: Option<&Path>, store: &Store) -> Result<Option<Report>, Failure> {
+    let name = dockerfile.map_or(LAST.into(), |path| path.to_string_lossy());
+    let bytes = store.build_report(&name).map_err(|error| store_failure(&error))?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+fn line(step: &Step, report: &StepReport, dockerfile: &Dockerfile, plan: &Plan, store: &Store) -> StepLine {
+    let (verdict, reason, took) = match &report.outcome.verdict {
+        Verdict::Reused { by, saved } => (verdict_of(*by), reuse_text(*by).to_owned(), *saved),
+        Verdict::Ran { cause, .. } => (StepVerdict::Ran, cause.to_string(), report.outcome.took),
     };
-    plan.steps.iter().zip(&solved.reports).map(line).collect()
+    let (changes, more_changes) = match &report.outcome.verdict {
+        Verdict::Ran { cause: Cause::Changed(changes), .. } => {
+            let kept = changes.len().min(KEPT_CHANGES);
+            (changes[..kept].to_vec(), changes.len() - kept)
+        }
+        _ => (Vec::new(), 0),
+    };
+    StepLine {
+        step: step_label(step),
+        title: step.title.clone(),
+        place: place_of(step, &dockerfile.source),
+        verdict,
+        reason,
+        origin: origin_of(step, &report.outcome.verdict, plan).map(|origin| OriginLine {
+            title: origin.title.clone(),
+            place: place_of(origin, &dockerfile.source),
+        }),
+        changes,
+        more_changes,
+        millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        log: report.log.as_ref().map(|log| store.log_path(log).display().to_string()),
+        parts: report.parts.clone(),
+    }
+}
+
+/// The step that the cause of a run was found at, if it is another one.
+pub(crate) fn origin_of<'p>(step: &Step, verdict: &Verdict, plan: &'p Plan) -> Option<&'p Step> {
+    match verdict {
+        Verdict::Ran { origin: Origin(origin), .. } if *origin != step.id => Some(plan.step(*origin)),
+        _ => None,
+    }
+}
+
+fn verdict_of(by: Reuse) -> StepVerdict {
+    match by {
+        Reuse::NotNeeded => StepVerdict::NotNeeded,
+        Reuse::Definition | Reuse::Content | Reuse::OtherBuild => StepVerdict::Reused,
+    }
 }
 
 /// Why a result could be reused.
 fn reuse_text(by: Reuse) -> &'static str {
     match by {
         Reuse::Definition => "nothing it is made from changed",
-        Reuse::Content => "a step before it ran again with the same outcome",
+        Reuse::Content => "its inputs have the content they had",
         Reuse::OtherBuild => "another build ran it at the same time",
         Reuse::NotNeeded => "a later step was reused",
     }
