@@ -77,6 +77,24 @@ pub fn assert_nothing_left(root: &Path) {
     }
 }
 
+/// Fails if a process of the store at `root` lives on. What the next command sweeps may still be there.
+///
+/// # Panics
+/// If one does, naming all of them.
+#[track_caller]
+pub fn assert_no_process(root: &Path) {
+    let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let start = Instant::now();
+    loop {
+        let left = processes(&root);
+        if left.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "left of `{}`:\n{}", root.display(), left.join("\n"));
+        std::thread::sleep(INTERVAL);
+    }
+}
+
 /// Everything that is left, one line each.
 ///
 /// # Panics

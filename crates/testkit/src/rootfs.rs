@@ -56,3 +56,20 @@ pub fn make_busybox(root: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Copies a program of this machine with the shared libraries it needs, each to the place where it is here.
+///
+/// # Errors
+/// If it is not there, or files cannot be copied.
+pub fn add_program(root: &Path, program: &Path) -> Result<()> {
+    let listed = Command::new("ldd").arg(program).output().context("list shared libraries")?;
+    let listed = String::from_utf8(listed.stdout)?;
+    // Lines are `name => /path (address)`, or `/path (address)` for the loader itself.
+    let paths = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in paths.map(Path::new).chain([program]) {
+        let target = root.join(path.strip_prefix("/")?);
+        fs::create_dir_all(target.parent().context("a program lies in a directory")?)?;
+        fs::copy(path, &target).with_context(|| format!("copy {}", path.display()))?;
+    }
+    Ok(())
+}

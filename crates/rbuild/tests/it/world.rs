@@ -6,21 +6,25 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 use testkit::Need;
+use testkit::leftovers::Guard;
 
 /// A store in a directory that goes away with it, and room for contexts beside it.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
+    /// Checked before the directory goes.
+    _guard: Guard,
     directory: TempDir,
 }
 
 impl World {
     /// An empty store.
-    pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a temporary directory") }
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self { _guard: Guard::of(&directory.path().join("store")), directory }
     }
 
     /// A store with the image `base`; `None`, with a word about it, where `test` cannot run.
-    pub fn with_base(test: &str) -> Option<Self> {
+    pub(crate) fn with_base(test: &str) -> Option<Self> {
         if !testkit::can_run(test, &[Need::Root, Need::Busybox]) {
             return None;
         }
@@ -30,7 +34,7 @@ impl World {
     }
 
     /// Builds an image from a busybox root and further instructions.
-    pub fn make_base(&self, name: &str, instructions: &str) {
+    pub(crate) fn make_base(&self, name: &str, instructions: &str) {
         let root = self.path("base-root");
         if !root.exists() {
             fs::create_dir(&root).expect("a directory");
@@ -45,25 +49,32 @@ impl World {
     }
 
     /// A path beside the store.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// The store's directory.
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.path("store")
     }
 
     /// rbuild on this store, in an environment without anything of the person who tests.
-    pub fn rbuild(&self) -> Command {
+    pub(crate) fn rbuild(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
         command.env_clear().env("HOME", self.directory.path());
         command.arg("--root").arg(self.store());
         command
     }
 
+    /// Fails unless `rbuild fsck` finds nothing but what a prune would take.
+    #[track_caller]
+    pub(crate) fn assert_sound(&self) {
+        let checked = succeed(self.rbuild().arg("fsck"));
+        assert!(!checked.stdout.is_empty() || !checked.stderr.is_empty(), "the check says nothing");
+    }
+
     /// Text with the store's directory as `STORE`, and names of logs as `LOG`.
-    pub fn without_paths(&self, text: &str) -> String {
+    pub(crate) fn without_paths(&self, text: &str) -> String {
         let text = text.replace(&self.store().display().to_string(), "STORE");
         let mut parts = text.split("STORE/logs/");
         let mut replaced = parts.next().unwrap_or_default().to_owned();
@@ -76,7 +87,7 @@ impl World {
 }
 
 /// Writes files below a directory, which is made.
-pub fn write_files(directory: &Path, files: &[(&str, &str)]) {
+pub(crate) fn write_files(directory: &Path, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = directory.join(name);
         fs::create_dir_all(path.parent().expect("a file lies in a directory")).expect("a directory");
@@ -86,7 +97,7 @@ pub fn write_files(directory: &Path, files: &[(&str, &str)]) {
 
 /// Runs a command that must succeed.
 #[track_caller]
-pub fn succeed(command: &mut Command) -> Output {
+pub(crate) fn succeed(command: &mut Command) -> Output {
     let output = command.output().expect("the program starts");
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
     output
