@@ -27,6 +27,8 @@ pub struct Layers<'l> {
     cancelled: &'l (dyn Fn() -> bool + Sync),
     entries: PerLayer<Entries>,
     trees: PerLayer<PathBuf>,
+    /// Directories of mount points, by what they hold: most processes of a build want the same.
+    skeletons: Mutex<Vec<(Entries, PathBuf)>>,
 }
 
 /// What came of reading a layer's tar.
@@ -44,7 +46,8 @@ impl<'l> Layers<'l> {
     /// Looks at the layers of the lease's store. `cancelled` is asked between files and blocks of everything that takes long.
     #[must_use]
     pub fn new(lease: &'l Lease, cancelled: &'l (dyn Fn() -> bool + Sync)) -> Self {
-        Self { lease, cancelled, entries: PerLayer::default(), trees: PerLayer::default() }
+        let (entries, trees) = (PerLayer::default(), PerLayer::default());
+        Self { lease, cancelled, entries, trees, skeletons: Mutex::default() }
     }
 
     /// The lease that pins what is looked up here.
@@ -62,6 +65,22 @@ impl<'l> Layers<'l> {
     /// What to ask whether the caller wants everything to end.
     pub(crate) fn cancelled(&self) -> &'l (dyn Fn() -> bool + Sync) {
         self.cancelled
+    }
+
+    /// The directory that holds `list`, made by `make` if nobody has made it before. It is only ever mounted below others, so that any number
+    /// of processes can share it.
+    pub(crate) fn skeleton<E>(
+        &self,
+        list: Entries,
+        make: impl FnOnce(&Entries) -> Result<PathBuf, E>,
+    ) -> Result<PathBuf, E> {
+        let mut known = self.skeletons.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, path)) = known.iter().find(|(known, _)| *known == list) {
+            return Ok(path.clone());
+        }
+        let path = make(&list)?;
+        known.push((list, path.clone()));
+        Ok(path)
     }
 
     /// Looks a layer up and pins it.

@@ -178,19 +178,21 @@ fn add_with_parents(path: &RootfsPath, shape: MountPoint, merged: &Merged, list:
     list.push(entry);
 }
 
-/// Writes entries without content into a directory of the lease's area.
+/// A directory of the lease's area with these entries, without content.
 fn write(layers: &Layers<'_>, list: Vec<Entry>) -> Result<PathBuf, RootfsError> {
-    let path = layers.lease().scratch_dir().map_err(Error::from)?;
-    let entries = Entries::new(list);
-    let dir = Dir::open(&path).map_err(Error::at("open", &path))?;
-    let mut tree = TreeWriter::new(&dir);
-    for entry in entries.as_slice() {
-        let file = tree.create(entry)?;
-        tree.finish_entry(entry, file)?;
-    }
-    // Never on top, so its own mode shows only if the image has no root entry at all.
-    let root = Entry::directory(RootfsPath::root(), Time::default());
-    let directories: Vec<Entry> = std::iter::once(root).chain(entries.as_slice().iter().cloned()).collect();
-    tree.finish(&directories)?;
-    Ok(path)
+    layers.skeleton(Entries::new(list), |entries| {
+        let path = layers.lease().scratch_dir().map_err(Error::from)?;
+        let dir = Dir::open(&path).map_err(Error::at("open", &path))?;
+        let mut tree = TreeWriter::new(&dir);
+        for entry in entries.as_slice() {
+            let file = tree.create(entry)?;
+            tree.finish_entry(entry, file)?;
+        }
+        // Never on top, so its own mode shows only if the image has no root entry at all.
+        let root = Entry::directory(RootfsPath::root(), Time::default());
+        let directories: Vec<Entry> =
+            std::iter::once(root).chain(entries.as_slice().iter().cloned()).collect();
+        tree.finish(&directories)?;
+        Ok(path)
+    })
 }
