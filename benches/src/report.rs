@@ -10,7 +10,6 @@ use crate::builder::{Builder, Peers};
 use crate::machine;
 use crate::run::Outcome;
 use crate::statistics::Summary;
-use crate::workload::Workload;
 
 /// Everything about a run that a reader needs to trust or repeat it.
 ///
@@ -50,6 +49,10 @@ fn append(text: &mut String, outcome: &Outcome) -> Result<()> {
         }
     }
     append_floor(text, outcome)?;
+    if let (Some(bar), Some(ours)) = (workload.bar_seconds(), ours) {
+        let verdict = if ours.as_secs_f64() <= bar { "reached" } else { "missed" };
+        writeln!(text, "\nThe figure is {verdict}.")?;
+    }
     for (builder, why) in &outcome.failures {
         writeln!(text, "\n{builder} failed: {}", why.lines().last().unwrap_or_default())?;
     }
@@ -94,22 +97,13 @@ fn seconds(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.1} ms", seconds * 1000.0) } else { format!("{seconds:.2} s") }
 }
 
-/// Whether every figure that has a bar was reached; says which was not.
-#[must_use]
-pub fn missed(outcomes: &[Outcome]) -> Vec<(Workload, f64)> {
-    let reached = |outcome: &Outcome| {
-        let ours = summary(outcome, Builder::Rbuild)?.wall.as_secs_f64();
-        outcome.workload.bar_seconds().filter(|bar| ours > *bar).map(|_| (outcome.workload, ours))
-    };
-    outcomes.iter().filter_map(reached).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
     use crate::sample::Sample;
+    use crate::workload::Workload;
 
     #[test]
     fn a_row_tells_the_ratio_to_ours_and_a_missed_figure_is_named() {
@@ -134,6 +128,6 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("buildah failed: no space\n"), "{text}");
-        assert_eq!(missed(&[outcome]), [(Workload::CachedRebuild, 0.02)]);
+        assert!(text.contains("The figure is missed."), "{text}");
     }
 }

@@ -36,17 +36,27 @@ pub struct Outcome {
     pub failures: BTreeMap<Builder, String>,
 }
 
-/// Measures the workloads, one after the other, the builders in turns.
+/// Measures the workloads, one after the other, the builders in turns; `measured` gets all results so far after each.
 ///
 /// # Errors
 /// If rbuild fails or the work cannot be prepared. A peer that fails is reported and left out.
-pub fn run(site: &Site<'_>, workloads: &[Workload], rounds: Rounds) -> Result<Vec<Outcome>> {
+pub fn run(
+    site: &Site<'_>,
+    workloads: &[Workload],
+    rounds: Rounds,
+    measured: &mut dyn FnMut(&[Outcome]) -> Result<()>,
+) -> Result<()> {
     copy_builds(site.work)?;
     site.configure()?;
     for builder in site.builders() {
         site.make_base(*builder)?;
     }
-    workloads.iter().map(|workload| run_one(site, *workload, rounds)).collect()
+    let mut outcomes = Vec::new();
+    for workload in workloads {
+        outcomes.push(run_one(site, *workload, rounds)?);
+        measured(&outcomes)?;
+    }
+    Ok(())
 }
 
 fn run_one(site: &Site<'_>, workload: Workload, rounds: Rounds) -> Result<Outcome> {

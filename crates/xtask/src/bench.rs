@@ -26,15 +26,11 @@ struct Asked {
     rbuild: Option<PathBuf>,
 }
 
-/// Measures, and records the result if everything was measured.
+/// Measures, and records what is measured so far after each workload: a whole run takes most of an hour.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     let asked = read(words)?;
     let rbuild = asked.rbuild.clone().map_or_else(build_rbuild, Ok)?;
-    let text = if asked.has_peers { beside_peers(&asked, &rbuild)? } else { alone(&asked, &rbuild)? };
-    let path = repository().join("benches/results").join(format!("{}.md", title()?.replace(' ', "-")));
-    fs::write(&path, &text)?;
-    println!("\n{text}\nwritten to {}", path.display());
-    Ok(())
+    if asked.has_peers { beside_peers(&asked, &rbuild) } else { alone(&asked, &rbuild) }
 }
 
 fn read(words: &[&str]) -> Result<Asked> {
@@ -68,7 +64,7 @@ fn build_rbuild() -> Result<PathBuf> {
     Ok(repository().join("target/release/rbuild"))
 }
 
-fn beside_peers(asked: &Asked, rbuild: &Path) -> Result<String> {
+fn beside_peers(asked: &Asked, rbuild: &Path) -> Result<()> {
     let root = peers::root()?;
     let log = root.with_file_name("bench-engine.log");
     let engine = Engine::start(&root, DATA_ROOT, &log)?;
@@ -78,7 +74,7 @@ fn beside_peers(asked: &Asked, rbuild: &Path) -> Result<String> {
     result
 }
 
-fn measure_all(asked: &Asked, rbuild: &Path, engine: &Engine, root: &Path) -> Result<String> {
+fn measure_all(asked: &Asked, rbuild: &Path, engine: &Engine, root: &Path) -> Result<()> {
     let program = |name: &str| engine.command(name);
     let peers = Peers {
         command: &program,
@@ -90,23 +86,23 @@ fn measure_all(asked: &Asked, rbuild: &Path, engine: &Engine, root: &Path) -> Re
 }
 
 /// On a directory below the target directory: the same file system as a user's builds, most likely.
-fn alone(asked: &Asked, rbuild: &Path) -> Result<String> {
+fn alone(asked: &Asked, rbuild: &Path) -> Result<()> {
     measure_in(asked, rbuild, None, &repository().join("target"))
 }
 
-fn measure_in(asked: &Asked, rbuild: &Path, peers: Option<&Peers<'_>>, below: &Path) -> Result<String> {
+fn measure_in(asked: &Asked, rbuild: &Path, peers: Option<&Peers<'_>>, below: &Path) -> Result<()> {
     let work = tempfile::Builder::new().prefix("bench-").tempdir_in(below)?;
     let contexts = work.path().join("contexts");
     fs::create_dir(&contexts)?;
     let material = Material::make(&contexts, &asked.workloads)?;
     let site = Site { rbuild, peers, work: work.path(), material: &material };
-    let outcomes = measure(&site, &asked.workloads, asked.rounds)?;
-    for (workload, took) in report::missed(&outcomes) {
-        println!("missed: {workload} took {took:.3} s");
-    }
-    let text = report::render(&outcomes, peers, work.path(), &title()?)?;
-    work.close().context("cannot remove the bench's files")?;
-    Ok(text)
+    let title = title()?;
+    let path = repository().join("benches/results").join(format!("{}.md", title.replace(' ', "-")));
+    measure(&site, &asked.workloads, asked.rounds, &mut |outcomes| {
+        Ok(fs::write(&path, report::render(outcomes, peers, work.path(), &title)?)?)
+    })?;
+    println!("\n{}\nwritten to {}", fs::read_to_string(&path)?, path.display());
+    work.close().context("cannot remove the bench's files")
 }
 
 /// `2026-11-22 hostname`.
