@@ -17,14 +17,17 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Below which heading the options of every command stand.
+const GLOBAL: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Args, Debug)]
 pub(crate) struct Global {
     /// Where images, layers and the build cache are kept
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/rbuild")]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/rbuild", help_heading = GLOBAL)]
     pub(crate) root: PathBuf,
     /// Tell on standard error what is decided and why
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) debug: bool,
 }
 
@@ -54,8 +57,6 @@ pub(crate) enum Command {
     History(HistoryArgs),
     /// Show everything known about images, as JSON
     Inspect(InspectArgs),
-    /// Show the version
-    Version(FormatArgs),
     /// Show the store, and what the machine allows
     Info(FormatArgs),
     /// Show what takes how much of the disk
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Check every byte of the store
     Fsck(FsckArgs),
+    /// Show the version
+    Version(FormatArgs),
 }
 
 /// How a listing is written.
@@ -91,7 +94,7 @@ pub(crate) enum Progress {
     Tty,
     /// One line for each thing that happens.
     Plain,
-    /// Nothing but errors.
+    /// Nothing but errors and the image's id.
     Quiet,
 }
 

@@ -49,8 +49,8 @@ impl Board {
     }
 
     /// Takes an event in, `now` being the time since the build began. Gives the lines that stay above the view: one for each step
-    /// that has run, and warnings.
-    pub(crate) fn fold(&mut self, event: Event, now: Duration) -> Vec<String> {
+    /// that has run, cut to `columns`, and warnings.
+    pub(crate) fn fold(&mut self, event: Event, now: Duration, columns: usize) -> Vec<String> {
         match event {
             Event::Started { step, .. } => {
                 self.working(step, now).is_waiting = false;
@@ -71,7 +71,7 @@ impl Board {
             Event::Warning { step, message } => {
                 vec![format!("{} warning: {}", self.steps[step.index()].label, one_line(&message))]
             }
-            Event::Finished { step, outcome } => self.end(step, &outcome).into_iter().collect(),
+            Event::Finished { step, outcome } => self.end(step, &outcome, columns).into_iter().collect(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Board {
         })
     }
 
-    fn end(&mut self, step: StepId, outcome: &solver::Outcome) -> Option<String> {
+    fn end(&mut self, step: StepId, outcome: &solver::Outcome, columns: usize) -> Option<String> {
         self.working.remove(&step);
         let shown = &self.steps[step.index()];
         if !shown.is_work {
@@ -98,7 +98,9 @@ impl Board {
             }
             Verdict::Ran { .. } => {
                 self.ran += 1;
-                Some(format!("{} {}  {}", shown.label, shown.title, human_duration(outcome.took)))
+                let took = format!("  {}", human_duration(outcome.took));
+                let text = format!("{} {}", shown.label, shown.title);
+                Some(format!("{}{took}", cut(&text, columns.saturating_sub(took.len() + 1))))
             }
         }
     }
@@ -191,6 +193,9 @@ mod tests {
     use crate::progress::tests::{id_of, log, plan_of, ran, reused, started};
     use expect_test::{Expect, expect};
 
+    /// Columns for lines that stay.
+    const WIDE: usize = 80;
+
     #[track_caller]
     fn check(board: &Board, seconds: u64, rows: usize, columns: usize, expected: Expect) {
         let lines = board.view(Duration::from_secs(seconds), Room { rows, columns });
@@ -208,11 +213,15 @@ mod tests {
         let (copy, make) = (id("COPY big /"), id("RUN make all"));
         let mut board = Board::new(&plan);
         let second = Duration::from_secs;
-        assert!(board.fold(reused(id("WORKDIR /a")), second(0)).is_empty());
-        board.fold(started(copy), second(0));
-        board.fold(Event::Progress { step: copy, bytes: 120_000_000, total_bytes: 500_000_000 }, second(1));
-        board.fold(started(make), second(2));
-        board.fold(log(make, "cc a.c\n\u{1b}[2Kcc b.c\r\ncc c"), second(3));
+        assert!(board.fold(reused(id("WORKDIR /a")), second(0), WIDE).is_empty());
+        board.fold(started(copy), second(0), WIDE);
+        board.fold(
+            Event::Progress { step: copy, bytes: 120_000_000, total_bytes: 500_000_000 },
+            second(1),
+            WIDE,
+        );
+        board.fold(started(make), second(2), WIDE);
+        board.fold(log(make, "cc a.c\n\u{1b}[2Kcc b.c\r\ncc c"), second(3), WIDE);
         check(
             &board,
             4,
@@ -235,16 +244,18 @@ mod tests {
             [stage-0 3/4] RUN mak…  2.0 s
               | cc c"]],
         );
-        let kept = board.fold(ran(copy, Duration::from_millis(4100)), second(4));
+        let kept = board.fold(ran(copy, Duration::from_millis(4100)), second(4), WIDE);
         assert_eq!(kept, ["[stage-0 2/4] COPY big /  4.1 s"]);
-        board.fold(log(make, "\n"), second(5));
+        let narrow = board.fold(ran(copy, Duration::from_millis(4100)), second(4), 24);
+        assert_eq!(narrow, ["[stage-0 2/4] CO…  4.1 s"]);
+        board.fold(log(make, "\n"), second(5), WIDE);
         check(
             &board,
             5,
             24,
             60,
             expect![[r"
-            building for 5.0 s: 1 reused, 1 done, 1 at work, 1 to go
+            building for 5.0 s: 1 reused, 2 done, 1 at work
             [stage-0 3/4] RUN make all  3.0 s
               | cc c"]],
         );
@@ -257,7 +268,7 @@ mod tests {
         let plan = plan_of(&format!("{stages}FROM scratch\n{copies}"));
         let mut board = Board::new(&plan);
         for n in 0..60 {
-            board.fold(started(id_of(&plan, &format!("RUN make {n}"))), Duration::from_secs(n));
+            board.fold(started(id_of(&plan, &format!("RUN make {n}"))), Duration::from_secs(n), WIDE);
         }
         check(
             &board,
@@ -281,7 +292,7 @@ mod tests {
         let plan = plan_of("FROM scratch\nRUN make\n");
         let make = id_of(&plan, "RUN make");
         let mut board = Board::new(&plan);
-        board.fold(Event::Waiting { step: make }, Duration::ZERO);
+        board.fold(Event::Waiting { step: make }, Duration::ZERO, WIDE);
         check(
             &board,
             1,

@@ -78,7 +78,7 @@ fn room() -> Room {
 
 impl Renderer for Tty {
     fn event(&self, event: Event) {
-        let kept = self.view.board().fold(event, self.view.began.elapsed());
+        let kept = self.view.board().fold(event, self.view.began.elapsed(), room().columns);
         for line in kept {
             self.view.bar.println(line);
         }

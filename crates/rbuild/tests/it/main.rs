@@ -5,6 +5,7 @@
 mod building;
 mod world;
 
+mod cli_help;
 mod commands_listings;
 mod commands_pull;
 mod commands_run;
@@ -14,6 +15,8 @@ mod concurrent;
 mod cutoff;
 mod diagnostics;
 mod differential;
+mod exit_codes;
 mod explain;
 mod hostile;
 mod kill;
+mod probe;

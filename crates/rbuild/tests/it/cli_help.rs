@@ -1,0 +1,61 @@
+//! The help of every command, as `testdata/cli/COMMAND/help.txt` has it. `rbuild` itself is the directory `rbuild`.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use testkit::golden;
+
+fn help(args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+    // Without a terminal, lines are as wide as clap's own limit says.
+    let output = command.env_clear().args(args).arg("--help").output().expect("rbuild starts");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("help is UTF-8")
+}
+
+/// The commands that `rbuild --help` lists, in its order.
+fn commands() -> Vec<String> {
+    let text = help(&[]);
+    let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = listed
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).map(ToOwned::to_owned);
+    names.filter(|name| name != "help").collect()
+}
+
+#[test]
+fn help_reads_as_recorded() {
+    golden::check("cli", |case| {
+        let name = case.name.clone();
+        let args: Vec<&str> = if name == "rbuild" { Vec::new() } else { vec![&name] };
+        case.compare("help.txt", &help(&args));
+    });
+}
+
+#[test]
+fn every_command_has_recorded_help() {
+    let recorded: BTreeSet<String> = golden::directories("cli").into_iter().map(|case| case.name).collect();
+    let expected: BTreeSet<String> = commands().into_iter().chain(["rbuild".to_owned()]).collect();
+    assert_eq!(recorded, expected);
+}
+
+#[test]
+fn every_option_is_explained() {
+    for name in commands() {
+        let text = help(&[&name]);
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        let options = lines.iter().enumerate().filter(|(_, line)| line.starts_with('-'));
+        for (at, option) in options.filter(|(_, line)| !is_possible_value(line)) {
+            // Beside it, or on the line below.
+            let beside = option.split_once("  ").map_or("", |(_, text)| text.trim());
+            let below = lines.get(at + 1).map_or("", |line| line.trim());
+            assert!(!beside.is_empty() || !below.is_empty(), "{name}: {option}");
+        }
+    }
+}
+
+/// `- json:  One JSON document`
+fn is_possible_value(line: &str) -> bool {
+    line.starts_with("- ")
+}

@@ -1,0 +1,107 @@
+//! The exit codes of `build` and its kin: who is to blame, for a script.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use testkit::registry::Registry;
+
+use crate::world::{World, write_files};
+
+/// Runs rbuild on a context and checks its exit code and what it says.
+#[track_caller]
+fn check(world: &World, args: &[&str], code: i32, says: &str) {
+    let output = world.rbuild().args(args).output().expect("rbuild starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}\n{text}");
+    assert!(text.contains(says), "{args:?} does not say {says:?}:\n{text}");
+}
+
+fn context(world: &World, name: &str, dockerfile: &str) -> String {
+    let context = world.path(name);
+    write_files(&context, &[("Dockerfile", dockerfile)]);
+    context.display().to_string()
+}
+
+#[test]
+fn each_kind_of_failure_has_its_exit_code() {
+    let Some(world) = World::with_base("each_kind_of_failure_has_its_exit_code") else { return };
+    let registry = Registry::start_raw(b"HTTP/1.1 418 teapot\r\nContent-Length: 0\r\n\r\n");
+    let good = context(&world, "good", "FROM base\nRUN true\n");
+    let broken = context(&world, "broken", "FROM base\nRUM true\n");
+    let failing = context(&world, "failing", "FROM base\nRUN exit 5\n");
+    let missing = context(&world, "missing", "FROM base\nCOPY nothing /\n");
+    let remote = context(&world, "remote", &format!("FROM {}\n", registry.reference("image:1")));
+    let nowhere = world.path("nowhere").display().to_string();
+    check(&world, &["build", &good], 0, "image sha256:");
+    check(&world, &["build", &broken], 1, "error[unknown-instruction]");
+    check(&world, &["build", &failing], 1, "error[run-failed]");
+    check(&world, &["build", &missing], 1, "error[missing-source]");
+    check(&world, &["build"], 2, "<CONTEXT>");
+    check(&world, &["build", "--colour", &good], 2, "--colour");
+    check(&world, &["build", &nowhere], 2, "error[no-dockerfile]");
+    check(&world, &["build", "--target=nothing", &good], 2, "error[unknown-target]");
+    check(&world, &["build", "--build-arg", "--tag=Upper", &good], 2, "error");
+    check(&world, &["explain", "-f", &nowhere], 2, "error[no-dockerfile]");
+    check(&world, &["build", &remote], 3, "error[image-unavailable]");
+}
+
+#[test]
+fn the_machine_and_the_store_have_an_exit_code_of_their_own() {
+    const NAME: &str = "the_machine_and_the_store_have_an_exit_code_of_their_own";
+    let Some(world) = World::with_base(NAME) else { return };
+    let good = context(&world, "good", "FROM scratch\nCOPY . /\n");
+    let elsewhere = |root: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+        let output = command.arg("--root").arg(root).args(["build", &good]).output().expect("rbuild starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let other = world.path("no-store");
+    write_files(&other, &[("something", "else")]);
+    let (code, text) = elsewhere(&other);
+    assert_eq!(code, Some(4), "{text}");
+    assert!(text.contains("error[not-a-store]") && text.contains("`--root`"), "{text}");
+    let small = SmallDisk::mount(world.path("small"));
+    fs::write(Path::new(&good).join("large"), vec![1; 8 << 20]).expect("a large file");
+    let (code, text) = elsewhere(&small.0.join("store"));
+    assert_eq!(code, Some(4), "{text}");
+    assert!(text.contains("error[no-space]") && text.contains("rbuild prune"), "{text}");
+}
+
+#[test]
+fn a_build_that_is_interrupted_ends_at_once_and_says_so() {
+    const NAME: &str = "a_build_that_is_interrupted_ends_at_once_and_says_so";
+    let Some(world) = World::with_base(NAME) else { return };
+    let slow = context(&world, "slow", "FROM base\nRUN echo begun && sleep 60\n");
+    let mut command = world.rbuild();
+    command.args(["build", "--progress=plain", &slow]).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("rbuild starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.ends_with("| begun")), "the step begins");
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill starts");
+    assert!(kill.success());
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().expect("it ends").code(), Some(130), "{rest:?}");
+    assert_eq!(rest.last().map(String::as_str), Some("cancelled"), "{rest:?}");
+}
+
+/// A file system of two megabytes, gone with the value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf) -> Self {
+        fs::create_dir(&path).expect("a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&path);
+        assert!(mount.status().expect("mount starts").success());
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let is_unmounted = Command::new("umount").arg(&self.0).status().is_ok_and(|status| status.success());
+        assert!(is_unmounted || std::thread::panicking(), "{} stays mounted", self.0.display());
+    }
+}
