@@ -149,7 +149,8 @@ impl<T> During<T> for io::Result<T> {
 }
 
 fn serve(program: &HelperProgram, requests: &Receiver<Request>) {
-    let prepared = stock_pantry().and_then(|pantry| Ok((copy_program(program)?, pantry)));
+    // The program first: its mount can only be copied from where it is attached.
+    let prepared = safe_program(program).and_then(|image| Ok((image, stock_pantry()?)));
     for request in requests {
         let ready = prepared.as_ref().map_err(|Unprepared { step, errno }| SandboxError::Prepare {
             step,
@@ -168,17 +169,36 @@ fn serve(program: &HelperProgram, requests: &Receiver<Request>) {
     }
 }
 
-fn copy_program(program: &HelperProgram) -> Result<File, Unprepared> {
+/// Our own program in a form that nothing inside a sandbox can write to, though a process there may open `/proc/PID/exe` of one that still
+/// executes it (CVE-2019-5736): through a read-only mount of its own, that is attached nowhere, so that nobody can change it.
+///
+/// A sealed copy in memory does the same, and costs more than all the rest of a start: 12 ms of CPU time for 12 MB, where this was measured.
+fn safe_program(program: &HelperProgram) -> Result<OwnedFd, Unprepared> {
     let path = match program {
         HelperProgram::ThisProgram => Path::new("/proc/self/exe"),
         HelperProgram::File(path) => path,
     };
-    let mut original = File::open(path).during("open our own program")?;
-    sys::memory_file::sealed_copy("rbuild", &mut original).during("copy our own program into memory")
+    read_only(path).or_else(|error| {
+        // A program that was started from another mount namespace than ours cannot be mounted once more.
+        tracing::debug!(%error, "our own program is copied into memory");
+        let mut original = File::open(path).during("open our own program")?;
+        let copy = sys::memory_file::sealed_copy("rbuild", &mut original);
+        copy.map(OwnedFd::from).during("copy our own program into memory")
+    })
+}
+
+/// A file through a detached, read-only mount.
+fn read_only(path: &Path) -> io::Result<OwnedFd> {
+    let file = mount::open_path(path)?;
+    let mounted = mount::clone_tree(file.as_fd(), Depth::One)?;
+    let attributes =
+        Attributes::MOUNT_ATTR_RDONLY | Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
+    mount::restrict(mounted.as_fd(), attributes, Depth::One)?;
+    Ok(mounted)
 }
 
 fn start(
-    image: &File,
+    image: &OwnedFd,
     handed: &DescriptorSocket,
     birthplace: Option<&OwnedFd>,
 ) -> Result<Child, SandboxError> {

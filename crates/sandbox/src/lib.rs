@@ -9,7 +9,7 @@
 //! caller's thread                      launcher thread                 new process
 //! ──────────────────────────────────────────────────────────────────────────────────────────────────
 //! start(&spec): make cgroup, socket ──▶ clone3 (vfork, new mount, pid,
-//! make every mount, detached            uts, ipc; born in its cgroup) ─▶ executes a sealed copy of us
+//! make every mount, detached            uts, ipc; born in its cgroup) ─▶ executes us, read-only
 //! open its mount namespace ◀─────────── pidfd                            waits for instructions
 //! send instructions, descriptors ──────────────────────────────────────▶ cgroup ns, network, host name
 //! hear reports                                                           attach root, /proc, /sys, /dev, mounts
@@ -22,8 +22,8 @@
 //!
 //! * **No path of the machine is used inside.** What comes from the machine was made a detached mount or a descriptor on our side;
 //!   what is resolved below the root is resolved by descriptor and cannot leave it.
-//! * **Setting up writes nothing into the root.** Mount points exist before or are made in a tmpfs of ours. The one exception is
-//!   asked for by name: [`MissingCwd::Create`].
+//! * **Setting up writes nothing into the root.** Mount points exist before or are made in a tmpfs of ours. The exceptions are
+//!   asked for by name: [`MissingCwd::Create`], and [`Durability::Discarded`], of which nothing is kept.
 //! * **The posture is Docker's**: 14 capabilities, its system call list (module `seccomp`), its masks, its devices, umask 022.
 //! * **Everything has one owner.** Process 1 is killed when its [`Process`] is dropped and when we die, and takes all others along;
 //!   mounts go with its namespace, in the background; cgroups are removed, and those of a dead [`Owner`] can be swept ([`sweep`]).

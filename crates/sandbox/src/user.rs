@@ -239,21 +239,21 @@ mod tests {
     fn users_resolve_as_the_table_says() {
         check("", expect!["0:0 [0, 4] /root"]);
         check("root", expect!["0:0 [0, 4] /root"]);
-        check("app", expect!["1000:1001 [4, 10] /home/app"]);
-        check("1000", expect!["1000:1001 [4, 10] /home/app"]);
-        check("4711", expect!["4711:0 [] /"]);
-        check("1000:5", expect!["1000:5 [] /home/app"]);
-        check("4711:4712", expect!["4711:4712 [] /"]);
-        check("app:adm", expect!["1000:4 [] /home/app"]);
-        check("app:31", expect!["1000:31 [] /home/app"]);
-        check(":adm", expect!["0:4 [] /root"]);
-        check("nohome", expect!["5:5 [] /"]);
+        check("app", expect!["1000:1001 [4, 10, 1001] /home/app"]);
+        check("1000", expect!["1000:1001 [4, 10, 1001] /home/app"]);
+        check("4711", expect!["4711:0 [0] /"]);
+        check("1000:5", expect!["1000:5 [5] /home/app"]);
+        check("4711:4712", expect!["4711:4712 [4712] /"]);
+        check("app:adm", expect!["1000:4 [4] /home/app"]);
+        check("app:31", expect!["1000:31 [31] /home/app"]);
+        check(":adm", expect!["0:4 [4] /root"]);
+        check("nohome", expect!["5:5 [5] /"]);
     }
 
     #[test]
     fn digits_are_never_looked_up_as_a_name() {
-        check("123", expect!["123:0 [] /"]);
-        check("app:99", expect!["1000:99 [] /home/app"]);
+        check("123", expect!["123:0 [0] /"]);
+        check("app:99", expect!["1000:99 [99] /home/app"]);
     }
 
     #[test]

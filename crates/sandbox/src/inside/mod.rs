@@ -1,6 +1,6 @@
 //! What happens between the birth of a sandbox's first process and its command.
 //!
-//! The process executes a sealed copy of this program and gets here before anything else of `main`. It is alone in new mount, pid,
+//! The process executes this program through a read-only mount and gets here before anything else of `main`. It is alone in new mount, pid,
 //! uts and ipc namespaces, has one socket to its starter, and its working directory is the pantry (see [`crate::launcher`]). It
 //! sets up its surroundings in the order of [`enter`], which is the order of [`Stage`], and becomes the command.
 //!

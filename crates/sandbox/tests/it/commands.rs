@@ -208,3 +208,20 @@ fn a_missing_working_directory_is_made_or_is_an_error() {
     spec.missing_cwd = MissingCwd::Create;
     assert_eq!(world.try_run(&spec).unwrap_err().exit_code(), 125);
 }
+
+#[test]
+fn pipes_lead_to_all_three_descriptors_and_belong_to_the_user() {
+    let Some(world) = World::new() else { return };
+    let mut spec = world.spec("cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr");
+    spec.stdio = Stdio::Piped;
+    spec.user = "app".parse().unwrap();
+    let (process, output) = world.sandboxes.start(&spec).unwrap();
+    let Output::Piped { mut stdin, mut stdout, mut stderr } = output else { panic!() };
+    stdin.write_all(b"in\n").unwrap();
+    drop(stdin);
+    let (mut out, mut err) = (String::new(), String::new());
+    stdout.read_to_string(&mut out).unwrap();
+    stderr.read_to_string(&mut err).unwrap();
+    assert_eq!((out.as_str(), err.as_str()), ("in\nout\n", "err\n"));
+    assert_eq!(process.wait().unwrap().ending, Ending::Exited(0));
+}

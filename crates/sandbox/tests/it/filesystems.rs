@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use expect_test::{Expect, expect};
-use sandbox::{Access, BindSource, Content, Feature, Layers, Mount, MountKind};
+use sandbox::{
+    Access, BindSource, Content, Durability, Feature, Layers, MissingCwd, Mount, MountKind, SandboxError,
+    Upper,
+};
 
 use crate::world::{World, base, path};
 
@@ -409,4 +412,39 @@ fn layers_that_cannot_be_mounted_say_why() {
         let error = world.try_run(&spec).unwrap_err().to_string();
         assert!(error.starts_with("cannot mount 1 layers as one file system"), "{error}");
     }
+}
+
+#[test]
+fn mount_points_are_made_where_nothing_is_kept_and_only_there() {
+    let Some(world) = World::new() else { return };
+    let tmpfs = |target: &str| Mount {
+        target: path(target),
+        kind: MountKind::Tmpfs { size_bytes: None, mode: 0o700 },
+    };
+    let file = |target: &str| {
+        let content = Content(b"text".to_vec());
+        Mount { target: path(target), kind: MountKind::File { content, mode: 0o644, uid: 0, gid: 0 } }
+    };
+    let script = "stat -c '%n %F %a' /new /new/deep /etc/new; cat /etc/new; pwd; touch /x && echo written";
+    let mut spec = world.spec(script);
+    spec.mounts = vec![file("etc/new"), tmpfs("new/deep")];
+    let refused = world.try_run(&spec).unwrap_err();
+    assert!(matches!(refused, SandboxError::MissingTarget { .. }), "{refused}");
+
+    // An empty root has not even the directories that every process needs.
+    let empty = world.directory("empty");
+    for access in [Access::ReadWrite, Access::ReadOnly] {
+        spec.root.lower = vec![base().to_owned(), empty.clone()];
+        let upper = Upper { durability: Durability::Discarded, ..world.upper() };
+        fs::set_permissions(&upper.directory, fs::Permissions::from_mode(0o711)).unwrap();
+        spec.root.upper = Some(upper);
+        spec.root_access = access;
+        spec.cwd = path("made/too");
+        spec.missing_cwd = MissingCwd::Create;
+        let written = if access == Access::ReadWrite { "written\n" } else { "" };
+        let expected =
+            "/new directory 755\n/new/deep directory 700\n/etc/new regular file 644\ntext/made/too\n";
+        assert_eq!(world.run(&spec).stdout, format!("{expected}{written}"), "{access:?}");
+    }
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
 }

@@ -1,11 +1,14 @@
 //! What a process may do and sees: capabilities, users, system calls, descriptors, environment, network.
 
+use std::fs;
+use std::os::fd::AsRawFd as _;
+
 use expect_test::{Expect, expect};
-use sandbox::{Feature, Network, NewPrivileges};
+use sandbox::{Feature, HelperProgram, Machine, Network, NewPrivileges, PidOne, Sandboxes};
 
 use testkit::requirements::{Need, can_run};
 
-use crate::world::{World, test_name};
+use crate::world::{World, driver, owner, test_name};
 
 #[track_caller]
 fn check_user(world: &World, user: &str, expected: Expect) {
@@ -313,4 +316,34 @@ fn devices_beyond_dockers_list_cannot_be_opened() {
         /bin/sh: can't create /tmp/null: Permission denied
     "#]]
     .assert_eq(&world.output(script));
+}
+
+/// A process inside that still executes our own program is the init.
+const WRITE_TO_PROGRAM: &str = "(: >> /proc/1/exe); chmod 0 /proc/1/exe; touch /proc/1/exe";
+
+#[test]
+fn our_own_program_cannot_be_written_to_from_inside() {
+    let Some(world) = World::new() else { return };
+    let mut spec = world.spec(WRITE_TO_PROGRAM);
+    spec.pid_one = PidOne::Init;
+    expect![[r#"
+        /bin/sh: can't create /proc/1/exe: Text file busy
+        chmod: /proc/1/exe: Read-only file system
+        touch: /proc/1/exe: Read-only file system
+    "#]].assert_eq(&world.output_of(&spec));
+}
+
+#[test]
+fn a_program_that_cannot_be_mounted_is_copied_into_memory() {
+    let Some(mut world) = World::new() else { return };
+    let HelperProgram::File(path) = driver() else { panic!("the driver is a file") };
+    // A file in memory lies on no mount that could be copied.
+    let program = sys::memory_file::sealed_copy("driver", &mut fs::File::open(path).unwrap()).unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd());
+    world.sandboxes =
+        Sandboxes::open(Machine::probe(&[]).unwrap(), owner(), HelperProgram::File(path.into())).unwrap();
+    assert_eq!(world.output("echo started"), "started\n");
+    let mut spec = world.spec("(: >> /proc/1/exe) 2>/dev/null || echo refused");
+    spec.pid_one = PidOne::Init;
+    assert_eq!(world.output_of(&spec), "refused\n");
 }
