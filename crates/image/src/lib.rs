@@ -4,10 +4,10 @@
 //!
 //! | to get an image into the store | to get it out | to look after it |
 //! | --- | --- | --- |
-//! | [`assemble`]: layers and a config, from a build | [`export::archive`], [`export::layout`]: OCI and Docker archives | [`find`], [`local`]: what a name means |
-//! | [`import`](mod@import): a root filesystem's tar | [`export::rootfs_tar`], [`export::rootfs_tree`]: files only | [`list`], [`history`], [`inspect`] |
-//! | [`load`](mod@load): an archive that somebody saved | | [`tag`], [`remove`] |
-//! | [`pull`](mod@pull): from a registry | | [`fsck`] |
+//! | [`assemble`](fn@assemble): layers and a config, from a build | [`export::archive`], [`export::layout`]: OCI and Docker archives | [`find`](fn@find), [`local`](fn@local): what a name means |
+//! | [`import`](mod@import): a root filesystem's tar | [`export::rootfs_tar`], [`export::rootfs_tree`]: files only | [`list`](fn@list), [`history`](fn@history), [`inspect`](fn@inspect) |
+//! | [`load`](mod@load): an archive that somebody saved | | [`tag`](fn@tag), [`remove`](fn@remove) |
+//! | [`pull`](mod@pull): from a registry | | [`fsck`](fn@fsck) |
 //!
 //! **Invariants.**
 //!

@@ -330,7 +330,8 @@ fn our_own_program_cannot_be_written_to_from_inside() {
         /bin/sh: can't create /proc/1/exe: Text file busy
         chmod: /proc/1/exe: Read-only file system
         touch: /proc/1/exe: Read-only file system
-    "#]].assert_eq(&world.output_of(&spec));
+    "#]]
+    .assert_eq(&world.output_of(&spec));
 }
 
 #[test]
