@@ -7,6 +7,7 @@ pub mod golden;
 pub mod leftovers;
 pub mod manifest;
 pub mod observed;
+pub mod probe;
 pub mod registry;
 pub mod requirements;
 pub mod rootfs;

@@ -57,19 +57,30 @@ pub fn make_busybox(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies a program of this machine with the shared libraries it needs, each to the place where it is here.
+/// Copies a program of this machine, and the shared libraries it needs, each to the place where it is here.
 ///
 /// # Errors
 /// If it is not there, or files cannot be copied.
 pub fn add_program(root: &Path, program: &Path) -> Result<()> {
+    add_libraries(root, program)?;
+    copy_below(root, program)
+}
+
+/// Copies the shared libraries that a program of this machine needs.
+///
+/// # Errors
+/// If `ldd` cannot tell them, or files cannot be copied.
+pub fn add_libraries(root: &Path, program: &Path) -> Result<()> {
     let listed = Command::new("ldd").arg(program).output().context("list shared libraries")?;
-    let listed = String::from_utf8(listed.stdout)?;
     // Lines are `name => /path (address)`, or `/path (address)` for the loader itself.
-    let paths = listed.split_whitespace().filter(|word| word.starts_with('/'));
-    for path in paths.map(Path::new).chain([program]) {
-        let target = root.join(path.strip_prefix("/")?);
-        fs::create_dir_all(target.parent().context("a program lies in a directory")?)?;
-        fs::copy(path, &target).with_context(|| format!("copy {}", path.display()))?;
-    }
+    let listed = String::from_utf8(listed.stdout)?;
+    let mut paths = listed.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    paths.try_for_each(|path| copy_below(root, path))
+}
+
+fn copy_below(root: &Path, file: &Path) -> Result<()> {
+    let target = root.join(file.strip_prefix("/")?);
+    fs::create_dir_all(target.parent().context("a file lies in a directory")?)?;
+    fs::copy(file, &target).with_context(|| format!("copy {}", file.display()))?;
     Ok(())
 }

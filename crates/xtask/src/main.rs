@@ -30,6 +30,7 @@ cargo xtask COMMAND
   bench [WORKLOAD]…        measure rbuild beside the reference builders, and record it in benches/results; all workloads, or those named
                            (--alone: without the others; --rounds=N: not five times; --rbuild=FILE: not the one of this tree)
   peers --record [CASE]…   record what BuildKit makes of fixtures/differential (all of it, or the named cases)
+  peers --record-probe     record what a process may do and sees under docker, in testdata/probe
 ";
 
 fn main() -> ExitCode {
@@ -53,6 +54,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["bench", words @ ..] => bench::run(words),
         ["peers"] => peers::report(),
         ["peers", "--record", cases @ ..] => peers::record(cases),
+        ["peers", "--record-probe"] => peers::record_probe(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

