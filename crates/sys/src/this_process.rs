@@ -91,9 +91,15 @@ pub fn new_session() -> io::Result<()> {
 /// # Errors
 /// Those of sigprocmask(2).
 pub fn reset_signals() -> io::Result<()> {
+    // The kernel's `struct sigaction` (handler, flags, restorer, mask), of which zero means the default action. glibc's own call refuses
+    // the two signals that it uses itself, though a parent may have left them ignored.
+    let default = [0_u64; 4];
     for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid action; the call fails with EINVAL for the signals whose action is fixed, which is right.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // SAFETY: the kernel reads one live struct of four words and an eight-byte mask size, and writes nothing to the null pointer; it
+        // fails with EINVAL for the signals whose action is fixed, which is right.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null::<u64>(), 8_usize)
+        };
     }
     Ok(nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
