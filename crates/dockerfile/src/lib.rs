@@ -1,6 +1,6 @@
 //! Dockerfile text to a syntax tree with spans.
 //!
-//! [`parse`] reads a [`Source`] in one pass and always gives both: the [`File`] as far as it could be understood, and every
+//! [`parse`](fn@parse) reads a [`Source`] in one pass and always gives both: the [`File`] as far as it could be understood, and every
 //! [`Finding`] there is. It follows BuildKit: what BuildKit accepts is accepted and means the same. Where a rule differs, the module
 //! that holds it says so and why.
 //!

@@ -1,6 +1,6 @@
 //! A syntax tree, a target and build arguments to a graph of [`Step`]s.
 //!
-//! [`lower`] turns a parsed Dockerfile into a [`Plan`]: the filesystem steps that the target needs, with every variable
+//! [`lower`](fn@lower) turns a parsed Dockerfile into a [`Plan`]: the filesystem steps that the target needs, with every variable
 //! expanded, every default filled in and every path made absolute, and the config of the image at their end. It is a pure
 //! function: no files, no clock, no environment; base images are looked up through [`Images`].
 //!
