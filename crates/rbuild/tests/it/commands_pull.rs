@@ -8,23 +8,19 @@ use std::process::{Child, Command, Stdio};
 use testkit::Need;
 use testkit::registry::{Access, Registry};
 
-use crate::world::{World, succeed};
+use crate::world::{World, succeed, write_files};
 
 /// A registry with the image `base` of a world as `app`, and a world without it.
 fn registry_with_app(test: &str) -> Option<(Registry, World)> {
     let source = World::with_base(test)?;
     let layout = source.path("layout");
     let context = source.path("context");
-    fs::create_dir(&context).unwrap();
-    fs::write(
-        context.join("Dockerfile"),
-        "FROM base\nRUN echo from afar > /greeting\nCMD [\"cat\", \"/greeting\"]\n",
-    )
-    .unwrap();
+    let dockerfile = "FROM base\nRUN echo from afar > /greeting\nCMD [\"cat\", \"/greeting\"]\n";
+    write_files(&context, &[("Dockerfile", dockerfile)]);
     let output = format!("type=oci,tar=false,dest={}", layout.display());
     succeed(source.rbuild().args(["build", "-q", "-o", &output]).arg(&context));
     let registry = Registry::start();
-    registry.serve_layout("app", &layout).unwrap();
+    registry.serve_layout("app", &layout).expect("a layout");
     Some((registry, World::new()))
 }
 
@@ -139,14 +135,18 @@ impl DebianRegistry {
              storage: {{filesystem: {{rootdirectory: {}/registry-data}}}}\n",
             directory.display(),
         );
-        fs::write(&config, text).unwrap();
-        let mut process =
-            Command::new("docker-registry").arg("serve").arg(&config).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        fs::write(&config, text).expect("a file");
+        let mut process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("it was asked for")).lines();
         let address = lines.find_map(|line| {
-            let line = line.unwrap();
+            let line = line.expect("it writes text");
             let (_, address) = line.split_once("listening on ")?;
-            Some(address.split('"').next().unwrap().to_owned())
+            address.split('"').next().map(ToOwned::to_owned)
         });
         // Keeps the pipe empty, so that the registry never blocks on its log.
         std::thread::spawn(move || lines.for_each(drop));

@@ -325,8 +325,9 @@ fn read_until(from: &mut fs::File, end: &str) -> String {
 }
 
 fn settings(pair: &Pair) -> String {
-    let output = Command::new("stty").arg("-g").stdin(pair.terminal.try_clone().unwrap()).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
+    let terminal = pair.terminal.try_clone().expect("a descriptor can be copied");
+    let output = Command::new("stty").arg("-g").stdin(terminal).output().expect("stty starts");
+    String::from_utf8(output.stdout).expect("it wrote text")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use testkit::Need;
 
-use crate::world::{World, succeed};
+use crate::world::{World, succeed, write_files};
 
 #[track_caller]
 fn stdout(output: Output) -> String {
@@ -91,8 +91,7 @@ fn layers(world: &World, name: &str) -> String {
 /// A context with one Dockerfile.
 fn context(world: &World, dockerfile: &str) -> std::path::PathBuf {
     let directory = world.path("context");
-    fs::create_dir_all(&directory).unwrap();
-    fs::write(directory.join("Dockerfile"), dockerfile).unwrap();
+    write_files(&directory, &[("Dockerfile", dockerfile)]);
     directory
 }
 

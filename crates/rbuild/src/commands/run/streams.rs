@@ -23,6 +23,9 @@ pub(crate) fn carry(process: Process, output: Output, input: Input) -> Result<Ex
         }
         Input::Closed | Input::Ours => None,
     };
+    if let (Output::Terminal(terminal), Input::Keyboard) = (&output, input) {
+        carry_input(terminal.try_clone().map_err(|error| failed("copy a descriptor", &error))?);
+    }
     let exit = std::thread::scope(|scope| {
         match output {
             Output::Captured { stdout, stderr } => {
@@ -35,17 +38,17 @@ pub(crate) fn carry(process: Process, output: Output, input: Input) -> Result<Ex
                 scope.spawn(|| carry_output(stderr, io::stderr()));
             }
             Output::Terminal(terminal) => {
-                // Fails only for want of descriptors.
-                if let (Input::Keyboard, Ok(keys)) = (input, terminal.try_clone()) {
-                    carry_input(keys);
-                }
-                scope.spawn(|| carry_output(terminal, io::stdout()));
+                scope.spawn(|| carry_terminal(terminal));
             }
             Output::Inherited => {}
         }
         process.wait()
     });
-    exit.map_err(|error| failed("wait for the process", &error))
+    let exit = exit.map_err(|error| failed("wait for the process", &error))?;
+    if exit.oom_killed {
+        eprintln!("the kernel killed the process for want of memory");
+    }
+    Ok(exit)
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> Failure {
@@ -62,6 +65,12 @@ fn carry_input(to: File) {
 /// When nobody wants our output any more, the process hears of it the way it would without us: its end of the pipe is closed.
 fn carry_output(from: File, to: impl Write) {
     copy(from, to);
+}
+
+/// The other end of a terminal is closed with the process only, which would wait for ever to write if nobody read.
+fn carry_terminal(mut terminal: File) {
+    copy(&mut terminal, io::stdout());
+    copy(terminal, io::sink());
 }
 
 fn copy(mut from: impl Read, mut to: impl Write) {
