@@ -5,7 +5,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Renderer, Snippet};
 use dockerfile::{Source, Span};
 
-use crate::terminal::visible;
+use crate::terminal::{visible, visible_in_place};
 
 /// Lines of a place that are shown; of a longer one only the first line.
 const SHOWN_LINES: u32 = 12;
@@ -98,7 +98,7 @@ impl Diagnostic {
 
     fn with_excerpt<'d>(&'d self, group: Group<'d>) -> Group<'d> {
         let Some(source) = self.source.as_ref().filter(|_| !self.labels.is_empty()) else { return group };
-        let mut snippet = Snippet::source(source.text()).path(visible(source.name()));
+        let mut snippet = Snippet::source(visible_in_place(source.text())).path(visible(source.name()));
         for (number, (span, text)) in self.labels.iter().enumerate() {
             let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
             let annotation = kind.span(shown_part(source, *span).range());

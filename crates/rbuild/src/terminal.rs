@@ -22,6 +22,21 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(shown).collect())
 }
 
+/// As [`visible`], but every character keeps its length in bytes, so that places in the text stay where they are. One-byte control
+/// characters are left to whoever draws an excerpt.
+pub(crate) fn visible_in_place(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii() || !(c.is_control() || is_invisible(c));
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| match c {
+        c if is_plain(c) => c,
+        c if is_invisible(c) => char::REPLACEMENT_CHARACTER,
+        _ => '\u{bf}',
+    };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
 /// As [`visible`], on one line.
 pub(crate) fn one_line(text: &str) -> String {
     visible(text).replace('\n', " ")
@@ -98,6 +113,15 @@ mod tests {
             assert_eq!(visible(text), expected);
         }
         assert_eq!(one_line("a\nb"), "a b");
+    }
+
+    #[test]
+    fn places_stay_where_they_are() {
+        for text in ["plain", "a\u{9b}b", "a\u{202e}b\u{2028}c", "\u{80}\u{9f}ü日"] {
+            let shown = visible_in_place(text);
+            assert_eq!(shown.len(), text.len(), "{text:?}");
+            assert_eq!(visible(&shown), shown, "{text:?}");
+        }
     }
 
     #[test]

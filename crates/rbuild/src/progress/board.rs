@@ -238,16 +238,16 @@ mod tests {
             4,
             24,
             30,
-            expect![[r"
-            building for 4.0 s: 1 reused…
-            [stag…  120 MB of 500 MB  4.0 s
-            [stage-0 3/4] RUN mak…  2.0 s
-              | cc c"]],
+            expect![[r#"
+                building for 4.0 s: 1 reused…
+                [st…  120 MB of 500 MB  4.0 s
+                [stage-0 3/4] RUN mak…  2.0 s
+                  | cc c"#]],
         );
         let kept = board.fold(ran(copy, Duration::from_millis(4100)), second(4), WIDE);
         assert_eq!(kept, ["[stage-0 2/4] COPY big /  4.1 s"]);
         let narrow = board.fold(ran(copy, Duration::from_millis(4100)), second(4), 24);
-        assert_eq!(narrow, ["[stage-0 2/4] CO…  4.1 s"]);
+        assert_eq!(narrow, ["[stage-0 2/4] C…  4.1 s"]);
         board.fold(log(make, "\n"), second(5), WIDE);
         check(
             &board,
