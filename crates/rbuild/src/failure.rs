@@ -1,5 +1,6 @@
 //! How a command fails: diagnostics for a person, an exit code for a program.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use crate::diagnostic::Diagnostic;
@@ -29,6 +30,15 @@ pub(crate) enum Exit {
     Cancelled = 130,
 }
 
+/// Runs a command. A panic, whose message is out by then, is a bug of ours and has an exit code of its own.
+pub(crate) fn or_bug<T>(command: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // Nothing that the command may have left half done is looked at again.
+    catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {
+        let diagnostic = Diagnostic::error("bug", "rbuild has ended where it should not");
+        Err(Failure::new(Exit::Bug, diagnostic.help("please report it, with what stands above")))
+    })
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -55,5 +65,17 @@ impl Failure {
             _ => eprintln!("{}", shown.join("\n\n")),
         }
         ExitCode::from(self.exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_bug_of_ours() {
+        let failure = or_bug(|| -> Result<(), Failure> { panic!("as a test must") }).unwrap_err();
+        assert_eq!(failure.exit as u8, 70);
+        assert_eq!(or_bug(|| Ok(7)).unwrap(), 7);
     }
 }

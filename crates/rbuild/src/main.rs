@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     if cli.global.debug {
         tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
     }
-    match run(&cli, &environment) {
+    match failure::or_bug(|| run(&cli, &environment)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(&environment),
     }
