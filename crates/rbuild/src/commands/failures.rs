@@ -76,7 +76,22 @@ pub(crate) fn of_load(error: &LoadError) -> Failure {
             Exit::Build,
             diagnostic.help("`load` takes what `rbuild save`, `docker save` or `skopeo copy` wrote"),
         ),
-        _ => Failure::new(Exit::Build, diagnostic),
+        LoadError::Member { .. }
+        | LoadError::Tar(_)
+        | LoadError::Missing(_)
+        | LoadError::Path(_)
+        | LoadError::Sparse(_)
+        | LoadError::TooLarge { .. }
+        | LoadError::Document { .. }
+        | LoadError::Config { .. }
+        | LoadError::WrongName { .. }
+        | LoadError::Descriptor(_)
+        | LoadError::TooDeep(_)
+        | LoadError::NoPlatform { .. }
+        | LoadError::Reference { .. }
+        | LoadError::LayerCount { .. }
+        | LoadError::TooManyLayers { .. }
+        | LoadError::Layer(_) => Failure::new(Exit::Build, diagnostic),
     }
 }
 
