@@ -4,8 +4,9 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use rustix::process::{Resource, getrlimit};
 
 use crate::material::Material;
@@ -43,6 +44,20 @@ impl Builder {
             Measured::Export | Measured::Run => self != Self::Classic,
             _ => true,
         }
+    }
+}
+
+impl FromStr for Builder {
+    type Err = Error;
+
+    /// Any that one may leave out.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Ok(match text {
+            "buildkit" => Self::BuildKit,
+            "classic" => Self::Classic,
+            "buildah" => Self::Buildah,
+            _ => bail!("`{text}` is none of buildkit, classic, buildah"),
+        })
     }
 }
 
@@ -84,6 +99,8 @@ pub struct Site<'s> {
     pub rbuild: &'s Path,
     /// The others, if they are to be measured.
     pub peers: Option<&'s Peers<'s>>,
+    /// Those that take no part.
+    pub left_out: &'s [Builder],
     /// A directory that all of them see.
     pub work: &'s Path,
     /// The contexts, in `work`.
@@ -93,8 +110,12 @@ pub struct Site<'s> {
 impl Site<'_> {
     /// Those that are here.
     #[must_use]
-    pub fn builders(&self) -> &'static [Builder] {
-        if self.peers.is_some() { &Builder::ALL } else { &[Builder::Rbuild] }
+    pub fn builders(&self) -> Vec<Builder> {
+        let is_here = |builder: &Builder| *builder == Builder::Rbuild || self.peers.is_some();
+        Builder::ALL
+            .into_iter()
+            .filter(|builder| is_here(builder) && !self.left_out.contains(builder))
+            .collect()
     }
 
     /// Makes the configuration that a builder needs. buildah raises the limits of every process, which not every root may.
@@ -224,7 +245,7 @@ impl Site<'_> {
         command.args(["run", "--network=none"]);
         match builder {
             Builder::Rbuild => command.args([BASE, "true"]),
-            Builder::Buildah => command.args(["--rm", "--cgroups=disabled", BASE, "true"]),
+            Builder::Buildah => command.args(["--rm", BASE, "true"]),
             Builder::BuildKit | Builder::Classic => command.args(["--rm", BASE, "true"]),
         };
         Ok(command)

@@ -14,8 +14,15 @@ pub(crate) fn describe(work: &Path) -> Result<Vec<String>> {
         format!("kernel: {} {}", kernel.sysname().to_string_lossy(), kernel.release().to_string_lossy()),
         format!("processor: {} × {}", processors, field("/proc/cpuinfo", "model name")?),
         format!("memory: {}", field("/proc/meminfo", "MemTotal")?),
+        format!("load in the last 1, 5 and 15 minutes, this bench's included: {}", load()?),
         format!("storage: overlay on {} for every builder", file_system(work)?),
     ])
+}
+
+/// What a reader judges the wall times by.
+fn load() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').take(3).collect::<Vec<_>>().join(", "))
 }
 
 fn field(file: &str, name: &str) -> Result<String> {

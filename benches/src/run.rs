@@ -49,7 +49,7 @@ pub fn run(
     copy_builds(site.work)?;
     site.configure()?;
     for builder in site.builders() {
-        site.make_base(*builder)?;
+        site.make_base(builder)?;
     }
     let mut outcomes = Vec::new();
     for workload in workloads {
@@ -63,8 +63,7 @@ fn run_one(site: &Site<'_>, workload: Workload, rounds: Rounds) -> Result<Outcom
     println!("{workload}: {}", workload.about());
     let mut outcome =
         Outcome { workload, samples: BTreeMap::new(), floor: Vec::new(), failures: BTreeMap::new() };
-    let able: Vec<Builder> =
-        site.builders().iter().copied().filter(|builder| builder.can(workload)).collect();
+    let able: Vec<Builder> = site.builders().into_iter().filter(|builder| builder.can(workload)).collect();
     for builder in &able {
         if workload.wants_first_build() {
             let built = build_unmeasured(site, *builder, workload);

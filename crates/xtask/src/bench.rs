@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use benches::builder::{Peers, Site};
+use benches::builder::{Builder, Peers, Site};
 use benches::material::Material;
 use benches::report;
 use benches::run::{Rounds, run as measure};
@@ -22,6 +22,7 @@ struct Asked {
     workloads: Vec<Workload>,
     rounds: Rounds,
     has_peers: bool,
+    left_out: Vec<Builder>,
     /// Another rbuild than that of this tree.
     rbuild: Option<PathBuf>,
 }
@@ -34,14 +35,21 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
 }
 
 fn read(words: &[&str]) -> Result<Asked> {
-    let mut asked =
-        Asked { workloads: Vec::new(), rounds: Rounds { usual: 5, slow: 3 }, has_peers: true, rbuild: None };
+    let mut asked = Asked {
+        workloads: Vec::new(),
+        rounds: Rounds { usual: 5, slow: 3 },
+        has_peers: true,
+        left_out: Vec::new(),
+        rbuild: None,
+    };
     for word in words {
         if let Some(count) = word.strip_prefix("--rounds=") {
             asked.rounds.usual = count.parse()?;
             asked.rounds.slow = asked.rounds.slow.min(asked.rounds.usual);
         } else if let Some(path) = word.strip_prefix("--rbuild=") {
             asked.rbuild = Some(fs::canonicalize(path).with_context(|| format!("there is no `{path}`"))?);
+        } else if let Some(builder) = word.strip_prefix("--without=") {
+            asked.left_out.push(builder.parse()?);
         } else if *word == "--alone" {
             asked.has_peers = false;
         } else if word.starts_with('-') {
@@ -95,8 +103,12 @@ fn measure_in(asked: &Asked, rbuild: &Path, peers: Option<&Peers<'_>>, below: &P
     let contexts = work.path().join("contexts");
     fs::create_dir(&contexts)?;
     let material = Material::make(&contexts, &asked.workloads)?;
-    let site = Site { rbuild, peers, work: work.path(), material: &material };
-    let title = title()?;
+    let site = Site { rbuild, peers, left_out: &asked.left_out, work: work.path(), material: &material };
+    let mut title = title()?;
+    if asked.workloads.len() < Workload::ALL.len() {
+        // A part must not take the place of the whole.
+        title = asked.workloads.iter().fold(title, |title, workload| format!("{title} {workload}"));
+    }
     let path = repository().join("benches/results").join(format!("{}.md", title.replace(' ', "-")));
     measure(&site, &asked.workloads, asked.rounds, &mut |outcomes| {
         Ok(fs::write(&path, report::render(outcomes, peers, work.path(), &title)?)?)

@@ -28,7 +28,7 @@ cargo xtask COMMAND
   fixtures                 make the base images of the tests below target/fixtures
   peers                    set up the reference builders (Debian sid in a private root) and say what is there
   bench [WORKLOAD]…        measure rbuild beside the reference builders, and record it in benches/results; all workloads, or those named
-                           (--alone: without the others; --rounds=N: not five times; --rbuild=FILE: not the one of this tree)
+                           (--alone: without the others; --without=NAME: without one of them; --rounds=N: not five times; --rbuild=FILE: not the one of this tree)
   peers --record [CASE]…   record what BuildKit makes of fixtures/differential (all of it, or the named cases)
   peers --record-probe     record what a process may do and sees under docker, in testdata/probe
 ";
