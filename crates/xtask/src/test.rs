@@ -8,8 +8,17 @@ use anyhow::{Result, ensure};
 use crate::{apt, command, repository};
 
 /// What tests compare with or work on. Without one of them, the tests that need it are skipped.
-const PACKAGES: &[&str] =
-    &["busybox-static", "docker-registry", "e2fsprogs", "mount", "perl-base", "skopeo", "umoci"];
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "docker-registry",
+    "e2fsprogs",
+    "make",
+    "mount",
+    "perl-base",
+    "python3",
+    "skopeo",
+    "umoci",
+];
 
 /// Installs what the tests need where it may, runs them, and says what was skipped. With `CI` set, skipping is failing.
 pub(crate) fn run() -> Result<()> {
