@@ -44,9 +44,9 @@ fn a_tree_has_everything_that_the_image_has() {
         expect_test::expect![[r#"
             / 40555 0:0 0 dir
             /bin 40755 0:0 1600000000 dir
-            /bin/ash 100755 0:0 1600000000 2 840dcac73c29
+            /bin/ash 100644 0:0 1600000000 2 840dcac73c29
             /bin/link 120777 0:0 1600000000 -> sh
-            /bin/sh 100755 0:0 1600000000 2 840dcac73c29
+            /bin/sh 100644 0:0 1600000000 2 840dcac73c29
             /bin/su 104755 0:0 1600000000 1 0a64ce10853f
             /dev 40755 0:0 1600000000 dir
             /dev/disk 60644 0:0 1600000000 device 1793

@@ -34,9 +34,9 @@ fn an_import_keeps_attributes_and_has_dockers_empty_config() {
         expect_test::expect![[r#"
             / 555 0:0
             /bin 755 0:0 dir
-            /bin/ash 755 0:0 file 7
+            /bin/ash 644 0:0 file 7
             /bin/link 777 0:0 -> sh
-            /bin/sh 755 0:0 link to /bin/ash
+            /bin/sh 644 0:0 link to /bin/ash
             /bin/su 4755 0:0 file 2
             /dev 755 0:0 dir
             /dev/disk 644 0:0 BlockDevice { major: 7, minor: 1 }
