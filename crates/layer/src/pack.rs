@@ -6,11 +6,12 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use oci::{DiffId, Hasher};
 use sys::RootfsPath;
+use sys::block_file::{Block, BlockFile};
 use sys::root::Dir;
 
 use crate::entries::{Entries, Entry, FileDigest, Kind};
@@ -332,93 +333,117 @@ impl Incoming {
     }
 }
 
-/// The way to the hashing thread, and the thread.
-type Hashing<'scope> = (SyncSender<Arc<Vec<u8>>>, std::thread::ScopedJoinHandle<'scope, Hasher>);
+/// The way to the hashing thread, the way back of the blocks, and the thread.
+struct Hashing<'scope> {
+    to: SyncSender<Block>,
+    done: Receiver<Block>,
+    thread: std::thread::ScopedJoinHandle<'scope, Hasher>,
+}
 
 /// The tar as a stream of blocks, hashed on a thread of its own as soon as there is a second block, and perhaps a tree.
 struct Output<'scope, 'env, 'd> {
     scope: &'scope std::thread::Scope<'scope, 'env>,
-    tar: Option<File>,
+    tar: Option<BlockFile>,
     tree: Option<TreeWriter<'d>>,
     file: Option<File>,
-    block: Vec<u8>,
+    /// Of the entry that was begun last.
+    header: Vec<u8>,
+    block: Block,
     bytes: u64,
     hashing: Option<Hashing<'scope>>,
+}
+
+impl<'scope> Hashing<'scope> {
+    fn begin(scope: &'scope std::thread::Scope<'scope, '_>) -> Self {
+        let (to, blocks) = sync_channel::<Block>(BLOCKS_AHEAD);
+        let (back, done) = channel();
+        let hash = move || {
+            let mut hasher = Hasher::sha256();
+            for block in blocks {
+                hasher.update(block.as_slice());
+                // Once all is written, nobody wants it any more.
+                drop(back.send(block));
+            }
+            hasher
+        };
+        Self { to, done, thread: scope.spawn(hash) }
+    }
+
+    fn end(self) -> Hasher {
+        drop(self.to);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
 impl<'scope, 'env, 'd> Output<'scope, 'env, 'd> {
     fn new(form: Form<'d>, scope: &'scope std::thread::Scope<'scope, 'env>) -> Self {
         let (tar, tree) = match form {
             Form::DiffIdOnly => (None, None),
-            Form::Tar(file) => (Some(file), None),
+            Form::Tar(file) => (Some(BlockFile::new(file)), None),
             Form::Tree(dir) => (None, Some(TreeWriter::new(dir))),
         };
-        Self { scope, tar, tree, file: None, block: Vec::new(), bytes: 0, hashing: None }
+        let (header, block) = (Vec::new(), Block::new(BLOCK_BYTES));
+        Self { scope, tar, tree, file: None, header, block, bytes: 0, hashing: None }
     }
 
     fn begin(&mut self, entry: &Entry) -> Result<(), PackError> {
         if let Some(tree) = &mut self.tree {
             self.file = tree.create(entry)?;
         }
-        tar_header::append(entry, &mut self.block);
-        self.flush_full_block()
+        let mut header = std::mem::take(&mut self.header);
+        header.clear();
+        tar_header::append(entry, &mut header);
+        self.append(&header)?;
+        self.header = header;
+        Ok(())
     }
 
     fn content(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), PackError> {
         if let Some(file) = &mut self.file {
             file.write_all(bytes).map_err(|source| TreeError::new(&entry.path, "write", source))?;
         }
-        if !entry.implied {
-            self.block.extend_from_slice(bytes);
-        }
-        self.flush_full_block()
+        if entry.implied { Ok(()) } else { self.append(bytes) }
     }
 
     fn end(&mut self, entry: &Entry) -> Result<(), PackError> {
-        self.block.extend_from_slice(tar_header::padding(entry.size()));
+        self.append(tar_header::padding(entry.size()))?;
         if let Some(tree) = &mut self.tree {
             tree.finish_entry(entry, self.file.take())?;
         }
         Ok(())
     }
 
-    fn flush_full_block(&mut self) -> Result<(), PackError> {
-        if self.block.len() < BLOCK_BYTES {
-            return Ok(());
+    fn append(&mut self, mut bytes: &[u8]) -> Result<(), PackError> {
+        loop {
+            bytes = self.block.fill(bytes);
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            self.pass_block_on()?;
         }
-        let block =
-            Arc::new(std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES + PIECE_BYTES)));
-        let scope = self.scope;
-        let (to, _) = self.hashing.get_or_insert_with(|| {
-            let (to, blocks) = sync_channel::<Arc<Vec<u8>>>(BLOCKS_AHEAD);
-            let hash = move || {
-                let mut hasher = Hasher::sha256();
-                blocks.iter().for_each(|block| hasher.update(&*block));
-                hasher
-            };
-            (to, scope.spawn(hash))
-        });
-        to.send(Arc::clone(&block)).expect("the hashing thread ends only when this sender is dropped");
-        self.write_block(&block)
     }
 
-    fn write_block(&mut self, block: &[u8]) -> Result<(), PackError> {
-        self.bytes += block.len() as u64;
-        self.tar.as_mut().map_or(Ok(()), |file| file.write_all(block)).map_err(PackError::Write)
+    /// Writes the block, which is full, has it hashed, and begins another.
+    fn pass_block_on(&mut self) -> Result<(), PackError> {
+        self.write_block()?;
+        let hashing = self.hashing.get_or_insert_with(|| Hashing::begin(self.scope));
+        let mut next = hashing.done.try_recv().unwrap_or_else(|_| Block::new(BLOCK_BYTES));
+        next.clear();
+        let block = std::mem::replace(&mut self.block, next);
+        hashing.to.send(block).expect("the hashing thread ends only when this sender is dropped");
+        Ok(())
+    }
+
+    fn write_block(&mut self) -> Result<(), PackError> {
+        self.bytes += self.block.as_slice().len() as u64;
+        self.tar.as_mut().map_or(Ok(()), |file| file.append(&self.block)).map_err(PackError::Write)
     }
 
     fn finish(mut self, list: &[Entry]) -> Result<(DiffId, u64), PackError> {
-        self.block.extend_from_slice(&tar_header::END);
-        let block = std::mem::take(&mut self.block);
-        self.write_block(&block)?;
-        let mut hasher = match self.hashing.take() {
-            None => Hasher::sha256(),
-            Some((to, thread)) => {
-                drop(to);
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            }
-        };
-        hasher.update(&block);
+        self.append(&tar_header::END)?;
+        self.write_block()?;
+        let mut hasher = self.hashing.take().map_or_else(Hasher::sha256, Hashing::end);
+        hasher.update(self.block.as_slice());
         if let Some(tree) = self.tree {
             tree.finish(list)?;
         }

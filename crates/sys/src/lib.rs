@@ -4,6 +4,7 @@
 //! This is the only crate of the workspace with `unsafe` code: one function wraps one system call, takes borrowed or
 //! owned descriptors and gives owned ones back. It knows nothing of containers, layers or images.
 
+pub mod block_file;
 pub mod capability;
 pub mod descriptor_socket;
 pub mod device_filter;
@@ -14,6 +15,7 @@ pub mod lock;
 pub mod memory_file;
 pub mod mount;
 pub mod path;
+pub mod poll;
 pub mod process;
 pub mod root;
 pub mod seccomp;
