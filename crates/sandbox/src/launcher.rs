@@ -9,11 +9,13 @@
 //! pantry/            tmpfs, over `/sys` of the private namespace, which neither we nor the program loader need
 //!   root/            where a sandbox attaches its root before it moves there
 //!   scratch/         where it attaches what it takes a part of
-//!   dev/{null,…}     the device nodes of the machine
+//!   nodes/{null,…}   the device nodes of the machine
+//!   proc/ dev/       where it makes its own before there is a root
 //!   empty/           an empty read-only directory, which masks directories
 //!   sys/             a read-only sysfs with its masks
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,13 +26,13 @@ use std::thread::JoinHandle;
 
 use sys::descriptor_socket::DescriptorSocket;
 use sys::mount::{self, Attributes, Depth, Filesystem};
-use sys::process::{self, Child, Program};
+use sys::process::{self, Child};
 use sys::root::Dir;
 use sys::this_process::{self, Namespace};
 use sys::{Root, RootfsPath};
 
-use crate::SandboxError;
-use crate::inside::{DEVICES, HELPER_NAME};
+use crate::inside::{Birth, DEVICES, HELPER_NAME, Order, decode, encode};
+use crate::{Network, SandboxError};
 
 /// Which program sets up a sandbox from within; its `main` begins with [`crate::helper_main`].
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,6 +62,7 @@ enum Request {
     Launch {
         handed: DescriptorSocket,
         birthplace: Option<Arc<OwnedFd>>,
+        network: Network,
         reply: Sender<Result<Child, SandboxError>>,
     },
     Overlay {
@@ -81,6 +84,7 @@ pub(crate) struct OverlayOptions {
 }
 
 /// A process on its way.
+#[derive(Debug)]
 pub(crate) struct Launching(Receiver<Result<Child, SandboxError>>);
 
 impl Launching {
@@ -101,9 +105,14 @@ impl Launcher {
     }
 
     /// Starts the helper with `handed` as its only descriptor beside the standard ones. Does not wait.
-    pub(crate) fn launch(&self, handed: DescriptorSocket, birthplace: Option<Arc<OwnedFd>>) -> Launching {
+    pub(crate) fn launch(
+        &self,
+        handed: DescriptorSocket,
+        birthplace: Option<Arc<OwnedFd>>,
+        network: Network,
+    ) -> Launching {
         let (reply, answer) = mpsc::channel();
-        self.send(Request::Launch { handed, birthplace, reply });
+        self.send(Request::Launch { handed, birthplace, network, reply });
         Launching(answer)
     }
 
@@ -150,7 +159,10 @@ impl<T> During<T> for io::Result<T> {
 
 fn serve(program: &HelperProgram, requests: &Receiver<Request>) {
     // The program first: its mount can only be copied from where it is attached.
-    let prepared = safe_program(program).and_then(|image| Ok((image, stock_pantry()?)));
+    let prepared = safe_program(program).and_then(|image| {
+        let pantry = stock_pantry()?;
+        Ok((pantry, Nursery::open(&image).during("start the helper")?))
+    });
     for request in requests {
         let ready = prepared.as_ref().map_err(|Unprepared { step, errno }| SandboxError::Prepare {
             step,
@@ -158,14 +170,58 @@ fn serve(program: &HelperProgram, requests: &Receiver<Request>) {
         });
         // A requester that went away does not want its answer.
         let delivered = match request {
-            Request::Launch { handed, birthplace, reply } => {
-                reply.send(ready.and_then(|(image, _)| start(image, &handed, birthplace.as_deref()))).is_ok()
+            Request::Launch { handed, birthplace, network, reply } => {
+                let launch = |(_, nursery): &(Root, Nursery)| nursery.bear(&handed, birthplace, network);
+                reply.send(ready.and_then(launch)).is_ok()
             }
             Request::Overlay { options, reply } => {
-                reply.send(ready.and_then(|(_, pantry)| overlay(pantry, &options))).is_ok()
+                reply.send(ready.and_then(|(pantry, _)| overlay(pantry, &options))).is_ok()
             }
         };
         tracing::trace!(delivered, "launcher request");
+    }
+}
+
+/// The helper that all sandboxes begin as copies of. Dropping it ends it.
+struct Nursery {
+    orders: Option<DescriptorSocket>,
+    process: Child,
+}
+
+impl Nursery {
+    fn open(image: &OwnedFd) -> io::Result<Self> {
+        let (orders, theirs) = DescriptorSocket::pair()?;
+        let process = process::start(image.as_fd(), OsStr::new(HELPER_NAME), theirs.as_fd())?;
+        Ok(Self { orders: Some(orders), process })
+    }
+
+    fn bear(
+        &self,
+        handed: &DescriptorSocket,
+        cgroup: Option<Arc<OwnedFd>>,
+        network: Network,
+    ) -> Result<Child, SandboxError> {
+        let failed = |source| SandboxError::Prepare { step: "start a process in new namespaces", source };
+        let orders = self.orders.as_ref().expect("only dropping it takes the socket");
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let descriptors: Vec<_> = std::iter::once(handed.as_fd()).chain(cgroup).collect();
+        let order = encode(&Order { network }).map_err(failed)?;
+        orders.send(&order, &descriptors).map_err(failed)?;
+        let answer = orders.receive().map_err(failed)?.ok_or(SandboxError::Vanished)?;
+        match (decode(&answer.bytes).map_err(failed)?, answer.descriptors.into_iter().next()) {
+            (Birth::Born { pid }, Some(pidfd)) => Ok(Child { pidfd, pid }),
+            (Birth::Born { .. }, None) => Err(SandboxError::Vanished),
+            (Birth::Failed { errno }, _) => Err(failed(io::Error::from_raw_os_error(errno))),
+        }
+    }
+}
+
+impl Drop for Nursery {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Err(error) = process::wait(&self.process.pidfd) {
+            tracing::error!(%error, "the helper could not be waited for");
+        }
     }
 }
 
@@ -197,21 +253,6 @@ fn read_only(path: &Path) -> io::Result<OwnedFd> {
     Ok(mounted)
 }
 
-fn start(
-    image: &OwnedFd,
-    handed: &DescriptorSocket,
-    birthplace: Option<&OwnedFd>,
-) -> Result<Child, SandboxError> {
-    let program = Program {
-        image: image.as_fd(),
-        arguments: &[HELPER_NAME],
-        handed: handed.as_fd(),
-        cgroup: birthplace.map(AsFd::as_fd),
-    };
-    process::start(&program)
-        .map_err(|source| SandboxError::Prepare { step: "start a process in new namespaces", source })
-}
-
 /// Gives the calling thread its own mount namespace with the pantry as working directory.
 fn stock_pantry() -> Result<Root, Unprepared> {
     this_process::unshare(Namespace::Mount).during("make a mount namespace")?;
@@ -222,7 +263,7 @@ fn stock_pantry() -> Result<Root, Unprepared> {
     mount::attach(pantry.as_fd(), place.as_fd()).during("attach a tmpfs")?;
     this_process::enter_directory(pantry.as_fd()).during("enter a tmpfs")?;
     let pantry = Root::from_dir(Dir::from(pantry));
-    for name in ["root", "scratch", "dev", "empty", "sys"] {
+    for name in ["root", "scratch", "nodes", "proc", "dev", "empty", "sys"] {
         pantry.dir().create_dir(name.as_ref()).during("fill a tmpfs")?;
     }
     stock_devices(&pantry).during("copy the device nodes")?;
@@ -238,10 +279,10 @@ fn tmpfs(mode: &str, attributes: Attributes) -> io::Result<OwnedFd> {
 }
 
 fn stock_devices(pantry: &Root) -> io::Result<()> {
-    let dev = pantry.dir().open_dir("dev".as_ref())?;
+    let nodes = pantry.dir().open_dir("nodes".as_ref())?;
     for name in DEVICES {
         let source = mount::open_path(&Path::new("/dev").join(name))?;
-        let target = dev.create_file(name.as_ref())?;
+        let target = nodes.create_file(name.as_ref())?;
         mount::attach(mount::clone_tree(source.as_fd(), Depth::One)?.as_fd(), target.as_fd())?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use crate::inside::{CgroupView, Handle, Instructions, MountInstruction, Shown, S
 use crate::process::Output;
 use crate::sandboxes::Shared;
 use crate::spec::{
-    Access, BindSource, Durability, MissingCwd, Mount, MountKind, Network, NewPrivileges, PidOne, Spec, Stdio,
+    Access, BindSource, Durability, MissingCwd, Mount, MountKind, NewPrivileges, PidOne, Spec, Stdio,
 };
 use crate::{SandboxError, overlay};
 
@@ -62,7 +62,6 @@ pub(crate) fn prepare(
         make_targets: makes_targets(spec),
         seal_root: makes_targets(spec) && spec.root_access == Access::ReadOnly,
         hostname: spec.hostname.clone(),
-        own_network: spec.network == Network::None,
         open_files: spec.limits.open_files,
         stdio,
         init: spec.pid_one == PidOne::Init,

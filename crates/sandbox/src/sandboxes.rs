@@ -3,25 +3,38 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sys::descriptor_socket::{DescriptorSocket, MAX_DESCRIPTORS};
 use sys::seccomp::Instruction;
 
-use crate::cgroup::Groups;
+use crate::cgroup::{Group, Groups};
 use crate::inside::{Report, decode, encode};
-use crate::launcher::Launcher;
+use crate::launcher::{Launcher, Launching};
 use crate::prepare::{self, Prepared};
 use crate::process::{Output, Process};
 use crate::reaper::Reaper;
-use crate::spec::Stdio;
-use crate::{HelperProgram, Machine, Owner, SandboxError, Spec};
+use crate::spec::{Limits, Stdio};
+use crate::{HelperProgram, Machine, Network, Owner, SandboxError, Spec};
 
 /// Starts processes in sandboxes, from any thread. Dropping the last of it and its processes leaves no trace on the machine.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Sandboxes {
+    /// A helper that awaits the next instructions.
+    standby: Mutex<Option<Helper>>,
     shared: Arc<Shared>,
+}
+
+/// A process that has executed the helper, or is about to.
+#[derive(Debug)]
+struct Helper {
+    shared: Arc<Shared>,
+    limits: Limits,
+    network: Network,
+    group: Group,
+    launching: Launching,
+    socket: DescriptorSocket,
 }
 
 /// What [`Sandboxes`] and its processes have in common.
@@ -63,7 +76,7 @@ impl Sandboxes {
         let filter = if machine.seccomp { crate::seccomp::filter() } else { Vec::new() };
         let oom_kills_seen = AtomicU64::new(oom_kills());
         let shared = Shared { machine, launcher, reaper: Reaper::new()?, filter, groups, oom_kills_seen };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { standby: Mutex::default(), shared: Arc::new(shared) })
     }
 
     /// What the machine allows.
@@ -77,24 +90,33 @@ impl Sandboxes {
         self.shared.reaper.settle();
     }
 
+    /// Gets ready, in the background, for the start of a process with the limits and the network of `spec`: that start then takes half the
+    /// time. Whatever goes wrong is told by the start.
+    pub fn expect_another(&self, spec: &Spec) {
+        let mut standby = self.standby();
+        if standby.is_none() {
+            let helper = Helper::launch(&self.shared, spec);
+            *standby = helper.inspect_err(|error| tracing::debug!(%error, "no helper ahead")).ok();
+        }
+    }
+
     /// Starts a process and returns once its command executes.
     ///
     /// # Errors
     /// Every [`SandboxError`]; nothing is left of the attempt.
     pub fn start(&self, spec: &Spec) -> Result<(Process, Output), SandboxError> {
         let shared = &self.shared;
-        let group = shared.groups.make(&spec.limits)?;
-        let (ours, theirs) = DescriptorSocket::pair()
-            .map_err(|source| SandboxError::Prepare { step: "make a socket", source })?;
-        let launching = shared.launcher.launch(theirs, group.birthplace.clone());
+        let helper = self.helper(spec)?;
         // While the helper starts, its mounts are made here.
-        let prepared = prepare::prepare(spec, shared, &group);
-        let mut process = Process::new(Arc::clone(shared), launching.wait()?, group);
+        let prepared = prepare::prepare(spec, shared, &helper.group);
+        let (mut process, socket) = helper.into_process()?;
         let (prepared, output) = prepared?;
         process.hold_namespace(open_namespace(process.pid())?);
-        instruct(&ours, &prepared)?;
+        let instructed = instruct(&socket, &prepared);
         drop(prepared);
-        let terminal = follow(&ours)?;
+        // A helper that was gone before it had them may have said why.
+        let terminal = follow(&socket)?;
+        instructed?;
         let output = match (output, terminal) {
             (Some(output), _) => output,
             (None, Some(terminal)) => {
@@ -108,6 +130,52 @@ impl Sandboxes {
             (None, None) => Output::Inherited,
         };
         Ok((process, output))
+    }
+}
+
+impl Drop for Sandboxes {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.standby().take().map(Helper::end) {
+            tracing::debug!(%error, "the helper ahead had no chance");
+        }
+    }
+}
+
+/// The next process's helper.
+impl Sandboxes {
+    /// One that is ready, or a new one.
+    fn helper(&self, spec: &Spec) -> Result<Helper, SandboxError> {
+        match self.standby().take() {
+            Some(ready) if ready.limits == spec.limits && ready.network == spec.network => Ok(ready),
+            other => {
+                other.map_or(Ok(()), Helper::end)?;
+                Helper::launch(&self.shared, spec)
+            }
+        }
+    }
+
+    fn standby(&self) -> MutexGuard<'_, Option<Helper>> {
+        self.standby.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Helper {
+    fn launch(shared: &Arc<Shared>, spec: &Spec) -> Result<Self, SandboxError> {
+        let (limits, network) = (spec.limits.clone(), spec.network);
+        let group = shared.groups.make(&limits)?;
+        let (socket, theirs) = DescriptorSocket::pair()
+            .map_err(|source| SandboxError::Prepare { step: "make a socket", source })?;
+        let launching = shared.launcher.launch(theirs, group.birthplace.clone(), network);
+        Ok(Self { shared: Arc::clone(shared), limits, network, group, launching, socket })
+    }
+
+    /// Ends one that is not needed.
+    fn end(self) -> Result<(), SandboxError> {
+        self.into_process().map(drop)
+    }
+
+    fn into_process(self) -> Result<(Process, DescriptorSocket), SandboxError> {
+        Ok((Process::new(self.shared, self.launching.wait()?, self.group), self.socket))
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sys::RootfsPath;
 use sys::terminal::WindowSize;
 
@@ -162,7 +163,7 @@ pub enum MissingCwd {
 }
 
 /// Which network a sandbox sees.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Network {
     /// The machine's own.
     Host,

@@ -14,7 +14,7 @@ use rustix::net::{
 pub const MAX_DESCRIPTORS: usize = 253;
 
 /// Longest message.
-pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 /// One end of a pair; messages keep their boundaries.
 #[derive(Debug)]

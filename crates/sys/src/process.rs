@@ -1,37 +1,20 @@
-//! Starting a program in new namespaces, and following it by descriptor. What that program then does to itself is in
+//! Starting processes, in new namespaces too, and following them by descriptor. What a process then does to itself is in
 //! [`crate::this_process`].
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{OsStr, c_int};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-
-/// Where [`start`] puts the descriptor it hands to the new program.
-pub const HANDED_DESCRIPTOR: RawFd = 3;
-
-/// Stack of the child between clone3 and execveat, which needs a few hundred bytes.
-const CHILD_STACK_BYTES: usize = 32 * 1024;
+use nix::sys::signal::Signal;
 
 /// `CLONE_INTO_CGROUP`, which does not fit the integer that libc gives it.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// A program to be started by [`start`].
-#[derive(Debug)]
-pub struct Program<'a> {
-    /// The executable file.
-    pub image: BorrowedFd<'a>,
-    /// Its argument list, the name first. Its environment is empty.
-    pub arguments: &'a [&'a CStr],
-    /// A descriptor that it finds at [`HANDED_DESCRIPTOR`]; it inherits 0, 1 and 2, and no others.
-    pub handed: BorrowedFd<'a>,
-    /// The cgroup 2 directory it starts in; ours if `None`.
-    pub cgroup: Option<BorrowedFd<'a>>,
-}
-
-/// A started process: the first of new mount, pid, uts and ipc namespaces.
+/// A started process.
 #[derive(Debug)]
 pub struct Child {
     /// Refers to it, also after its end.
@@ -60,168 +43,62 @@ pub struct Ended {
     pub peak_resident_bytes: u64,
 }
 
-/// What the child needs between clone3 and execveat; it lives on the caller's stack, which the child shares.
-struct Launch {
-    image: RawFd,
-    handed: RawFd,
-    argv: *const *const libc::c_char,
-    envp: *const *const libc::c_char,
-    error: c_int,
-}
-
-/// Starts `program` as the first process of new mount, pid, uts and ipc namespaces, with the working and root directory of the
-/// calling thread, and returns once it executes. All signals are blocked in it.
-///
-/// The child shares our memory until then (`CLONE_VM | CLONE_VFORK`), so no page table is copied however large we are. It only
-/// makes async-signal-safe system calls.
+/// Starts the executable file `image` with the standard descriptors, the working directory and the mount namespace of the calling thread. It
+/// gets two arguments, its name and the number under which it finds `handed`, and an empty environment. ([`crate::this_process::take_handed`])
 ///
 /// # Errors
-/// Those of clone3(2) and execveat(2).
-pub fn start(program: &Program<'_>) -> io::Result<Child> {
-    let mut argv: Vec<*const libc::c_char> = program.arguments.iter().map(|a| a.as_ptr()).collect();
-    argv.push(std::ptr::null());
-    let envp = [std::ptr::null()];
-    let mut launch = Launch {
-        image: program.image.as_raw_fd(),
-        handed: program.handed.as_raw_fd(),
-        argv: argv.as_ptr(),
-        envp: envp.as_ptr(),
-        error: 0,
-    };
-    let mut stack = Box::<[u128]>::new_uninit_slice(CHILD_STACK_BYTES / size_of::<u128>());
+/// Those of fork(2) and execve(2).
+pub fn start(image: BorrowedFd<'_>, name: &OsStr, handed: BorrowedFd<'_>) -> io::Result<Child> {
+    let (image, handed) = (image.as_raw_fd(), handed.as_raw_fd());
+    let mut command = Command::new(format!("/proc/self/fd/{image}"));
+    command.arg0(name).arg(handed.to_string()).env_clear();
+    // SAFETY: between fork and exec only one async-signal-safe call is made, with two integers that outlive it.
+    unsafe {
+        command.pre_exec(move || match libc::fcntl(handed, libc::F_SETFD, 0) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    let pid = command.spawn()?.id();
+    // Nobody else waits for it, so the number is its own until we do.
+    Ok(Child { pidfd: open(pid)?, pid })
+}
+
+/// Which of the two a process is after [`fork_into_namespaces`].
+#[derive(Debug)]
+pub enum Forked {
+    /// The new one.
+    Child,
+    /// The one that called, which has the new one here.
+    Parent(Child),
+}
+
+/// Copies this process, which has one thread, into new mount, pid, uts and ipc namespaces and, if one is given, into a cgroup 2. The
+/// copy is a child of our parent, which can wait for it.
+///
+/// # Errors
+/// Those of clone3(2); `EBUSY` if there are other threads, whose locks the copy would inherit.
+pub fn fork_into_namespaces(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    crate::this_process::require_one_thread()?;
     let mut pidfd: c_int = -1;
     // SAFETY: all fields of `clone_args` are integers, for which zero is valid and means "not used".
     let mut arguments: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
-    arguments.flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64
+    arguments.flags = (libc::CLONE_PIDFD | libc::CLONE_PARENT) as u64
         | (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC) as u64;
     arguments.pidfd = (&raw mut pidfd) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
-    arguments.stack = stack.as_mut_ptr() as u64;
-    arguments.stack_size = CHILD_STACK_BYTES as u64;
-    if let Some(cgroup) = program.cgroup {
+    if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // A handler of ours that ran in the child would work on our memory.
-    let before = block_signals()?;
-    // SAFETY: `arguments`, the stack and `launch` with all it points to outlive the child's use of them, since CLONE_VFORK
-    // suspends this thread until the child executes or exits; `launch_child` never returns.
-    let pid = unsafe { clone3(&arguments, launch_child, &raw mut launch) };
-    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    if pid < 0 {
-        return Err(io::Error::from_raw_os_error(-pid as i32));
+    // SAFETY: without CLONE_VM the copy has its own memory, and a stack that goes on where this one is. No lock is held by a thread that it
+    // lacks, since there is none. What the C library remembers of the thread's number, it uses for locks of kinds that we do not use.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor that nobody else owns.
+        pid => Ok(Forked::Parent(Child { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, pid: pid as u32 })),
     }
-    // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor that nobody else owns.
-    let child = Child { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, pid: pid as u32 };
-    if launch.error != 0 {
-        wait(child.pidfd.as_fd())?;
-        return Err(io::Error::from_raw_os_error(launch.error));
-    }
-    Ok(child)
-}
-
-fn block_signals() -> io::Result<SigSet> {
-    let mut before = SigSet::empty();
-    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-    Ok(before)
-}
-
-/// The child's side of [`start`].
-///
-/// # Safety
-/// Runs on its own stack in shared memory with the parent thread suspended: system calls only, no allocation, no locks.
-unsafe extern "C" fn launch_child(launch: *mut Launch) -> ! {
-    // SAFETY: `launch` points to the suspended parent's live value; the pointers in it are NUL-terminated arrays; each call takes
-    // plain integers beside them. errno is the suspended parent's, which expects it to change.
-    unsafe {
-        let launch = &mut *launch;
-        if launch.handed == HANDED_DESCRIPTOR {
-            libc::fcntl(HANDED_DESCRIPTOR, libc::F_SETFD, 0);
-        } else {
-            if launch.image == HANDED_DESCRIPTOR {
-                launch.image = libc::fcntl(launch.image, libc::F_DUPFD_CLOEXEC, HANDED_DESCRIPTOR + 1);
-            }
-            libc::dup3(launch.handed, HANDED_DESCRIPTOR, 0);
-        }
-        let (first, last) = (HANDED_DESCRIPTOR + 1, libc::c_uint::MAX);
-        libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC);
-        libc::syscall(
-            libc::SYS_execveat,
-            launch.image,
-            c"".as_ptr(),
-            launch.argv,
-            launch.envp,
-            libc::AT_EMPTY_PATH,
-        );
-        launch.error = *libc::__errno_location();
-        libc::_exit(127)
-    }
-}
-
-/// clone3(2) for a child that runs `child(argument)` on the stack named in `arguments`. Returns the child's number or a negative errno.
-///
-/// # Safety
-/// `arguments` is valid for clone3 and names a stack; `child` never returns; `argument` lives until it has executed or exited.
-#[cfg(target_arch = "x86_64")]
-unsafe fn clone3(
-    arguments: &libc::clone_args,
-    child: unsafe extern "C" fn(*mut Launch) -> !,
-    argument: *mut Launch,
-) -> isize {
-    let mut result = libc::SYS_clone3 as isize;
-    // SAFETY: in the parent, only the registers named here change. The child starts at the instruction after `syscall` on an empty,
-    // aligned stack and leaves for a function that never returns, so it touches none of this frame.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r12",
-            "call r13",
-            "ud2",
-            "2:",
-            inlateout("rax") result,
-            in("rdi") std::ptr::from_ref(arguments).cast::<c_void>(),
-            in("rsi") size_of::<libc::clone_args>(),
-            in("r12") argument,
-            in("r13") child,
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    result
-}
-
-/// As above.
-///
-/// # Safety
-/// As above.
-#[cfg(target_arch = "aarch64")]
-unsafe fn clone3(
-    arguments: &libc::clone_args,
-    child: unsafe extern "C" fn(*mut Launch) -> !,
-    argument: *mut Launch,
-) -> isize {
-    let mut result = std::ptr::from_ref(arguments) as isize;
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!(
-            "svc 0",
-            "cbnz x0, 2f",
-            "mov x29, xzr",
-            "mov x0, x20",
-            "blr x21",
-            "brk 1",
-            "2:",
-            inlateout("x0") result,
-            in("x1") size_of::<libc::clone_args>(),
-            in("x8") libc::SYS_clone3,
-            in("x20") argument,
-            in("x21") child,
-        );
-    }
-    result
 }
 
 /// Waits until the process ends and reaps it.
@@ -322,43 +199,38 @@ pub const SIGKILL: i32 = Signal::SIGKILL as i32;
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
     #[test]
-    fn a_program_starts_with_the_handed_descriptor_and_no_others() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root");
-            return;
-        }
-        let stray = File::open("/dev/null").unwrap();
-        // Without close-on-exec, as descriptors come from careless libraries.
-        rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
+    fn a_program_starts_with_the_handed_descriptor_and_no_environment() {
         let output = tempfile::tempfile().unwrap();
-        let shell = File::open("/bin/sh").unwrap();
-        let script = c"for n in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && echo $n; done >&3; exit 7";
-        let program = Program {
-            image: shell.as_fd(),
-            arguments: &[c"sh", c"-c", script],
-            handed: output.as_fd(),
-            cgroup: None,
-        };
-        let child = start(&program).unwrap();
+        let program = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(program.path(), "#!/bin/sh\necho \"$# $PWD-$HOME\" >&$1; exit 7").unwrap();
+        std::fs::set_permissions(program.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let image = File::open(program.path()).unwrap();
+        // The interpreter of a script opens it by name.
+        rustix::io::fcntl_setfd(&image, rustix::io::FdFlags::empty()).unwrap();
+        drop(program.into_temp_path().keep().map(std::fs::remove_file));
+        let child = start(image.as_fd(), OsStr::new("x"), output.as_fd()).unwrap();
         assert_eq!(wait(child.pidfd.as_fd()).unwrap().ending, Ending::Exited(7));
         let mut text = String::new();
         io::Seek::rewind(&mut &output).unwrap();
         io::Read::read_to_string(&mut &output, &mut text).unwrap();
-        assert_eq!(text, "0\n1\n2\n3\n");
+        assert!(text.starts_with("1 /") && text.ends_with("-\n"), "{text}");
     }
 
     #[test]
     fn what_cannot_be_executed_is_an_error_and_leaves_no_child() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root");
-            return;
-        }
         let text = crate::memory_file::sealed("test", b"no program").unwrap();
-        let program = Program { image: text.as_fd(), arguments: &[c"x"], handed: text.as_fd(), cgroup: None };
-        assert_eq!(start(&program).unwrap_err().raw_os_error(), Some(libc::ENOEXEC));
+        let error = start(text.as_fd(), OsStr::new("x"), text.as_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOEXEC));
+    }
+
+    #[test]
+    fn a_process_with_threads_is_not_copied() {
+        let error = std::thread::spawn(|| fork_into_namespaces(None).unwrap_err()).join().unwrap();
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
     }
 }

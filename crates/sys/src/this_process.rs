@@ -4,13 +4,14 @@ use std::ffi::{CStr, CString, c_int};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 
-use crate::process::{Ending, HANDED_DESCRIPTOR};
+use crate::process::Ending;
 
 /// A namespace that a running process can leave for a new one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -234,17 +235,23 @@ pub fn give_standard(number: RawFd, uid: u32) -> io::Result<()> {
     }
 }
 
-/// Takes the descriptor that [`crate::process::start`] handed over.
+/// Takes the descriptor that [`crate::process::start`] handed over under this number, and closes all others but the standard ones.
 ///
 /// # Errors
 /// `EBADF` if there is none.
-pub fn take_handed() -> io::Result<OwnedFd> {
+pub fn take_handed(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the call takes integers and says whether the descriptor is open.
-    if unsafe { libc::fcntl(HANDED_DESCRIPTOR, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
-        return Err(io::Error::last_os_error());
+    if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    for (first, last) in [(3, number - 1), (number + 1, RawFd::MAX)] {
+        if first <= last {
+            // SAFETY: whatever is open here came from a careless starter: our caller is the first code that runs, and has opened nothing.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
     }
     // SAFETY: the descriptor is open, and this program was started by `process::start` to own it: its caller is the first code that runs.
-    Ok(unsafe { OwnedFd::from_raw_fd(HANDED_DESCRIPTOR) })
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Enters a directory and gives its path as the kernel sees it, which begins with `/` unless the directory lies outside the root.
@@ -261,14 +268,19 @@ pub fn enter_directory(directory: BorrowedFd<'_>) -> io::Result<CString> {
 /// # Errors
 /// Those of fork(2); `EBUSY` if there are other threads, whose locks the copy would inherit.
 pub fn fork(child: impl FnOnce() -> i32) -> io::Result<u32> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
-    }
+    require_one_thread()?;
     // SAFETY: the process has only this thread, so no lock is held by another and the copy can do everything the original can.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Parent { child } => Ok(child.as_raw() as u32),
         nix::unistd::ForkResult::Child => std::process::exit(child()),
     }
+}
+
+/// Fails with `EBUSY` if this process has several threads.
+pub(crate) fn require_one_thread() -> io::Result<()> {
+    // A directory has a link for each directory in it, and two more.
+    let links = std::fs::metadata("/proc/self/task")?.nlink();
+    if links == 3 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EBUSY)) }
 }
 
 /// Makes the calling process the leader of a new process group of its session.

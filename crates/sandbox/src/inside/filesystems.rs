@@ -1,9 +1,10 @@
 //! The file systems of a sandbox: root, `/proc`, `/sys`, `/dev`, the caller's mounts, and the move into the root.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 
@@ -15,8 +16,8 @@ use sys::{Root, RootfsPath};
 use super::message::{At, Failure, errno};
 use super::targets::{Targets, is_directory};
 use super::{CgroupView, Instructions, MountInstruction, Received, Shown, StdioInstruction};
-use crate::Stage;
 use crate::launcher::{inert, mask_sys, resolve_if_there};
+use crate::{Network, Stage};
 
 /// The device nodes of every sandbox.
 pub(crate) const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
@@ -47,10 +48,24 @@ const LINKS_IN_DEV: &[(&str, &str)] = &[
     ("ptmx", "pts/ptmx"),
 ];
 
+/// Where the pantry has `/proc`, `/sys` and `/dev` until there is a root.
+const PROC: &CStr = c"proc";
+const SYS: &CStr = c"sys";
+const DEV: &CStr = c"dev";
+
 /// Size of `/dev` and of `/dev/shm`.
 const SMALL_TMPFS: &str = "65536k";
 
-/// Mounts everything and moves into the root. Gives the terminal, if one was asked for.
+/// Mounts what is the same in every sandbox, in the pantry. This needs no instructions, so it is done while they are awaited.
+pub(super) fn furnish(network: Network) -> Result<(), Failure> {
+    set_up_proc().at(Stage::Proc)?;
+    if network == Network::None {
+        set_up_own_sys().at(Stage::Sys)?;
+    }
+    set_up_dev().at(Stage::Dev)
+}
+
+/// Mounts everything else and moves into the root. Gives the terminal, if one was asked for.
 pub(super) fn set_up(instructions: &Instructions, received: &Received) -> Result<Option<Pair>, Failure> {
     let root = attach_root(instructions, received).at(Stage::Root)?;
     let mut targets = Targets::new(root);
@@ -58,13 +73,13 @@ pub(super) fn set_up(instructions: &Instructions, received: &Received) -> Result
         targets.allow_making_in_root().at(Stage::Root)?;
     }
     let proc = targets.own_directory("proc")?;
-    set_up_proc(&proc).at(Stage::Proc)?;
+    mount::take(PROC, proc.as_fd()).at(Stage::Proc)?;
     let sys = targets.own_directory("sys")?;
-    set_up_sys(&sys, instructions).at(Stage::Sys)?;
+    mount::take(SYS, sys.as_fd()).at(Stage::Sys)?;
     let sys = Root::from_dir(targets.own_directory("sys")?);
     set_up_cgroup_view(&sys, instructions, received).at(Stage::Sys)?;
     let dev = targets.own_directory("dev")?;
-    let dev = set_up_dev(&dev, instructions).at(Stage::Dev)?;
+    let dev = take_dev(&dev, instructions).at(Stage::Dev)?;
     targets.allow_making_in(dev.as_fd()).at(Stage::Dev)?;
     let terminal = match instructions.stdio {
         StdioInstruction::Terminal { rows, columns } => {
@@ -81,7 +96,7 @@ pub(super) fn set_up(instructions: &Instructions, received: &Received) -> Result
 
 fn attach_root(instructions: &Instructions, received: &Received) -> io::Result<Root> {
     let tree = received.get(instructions.root)?;
-    mount::attach(tree, pantry("root")?.as_fd())?;
+    mount::attach(tree, pantry(c"root")?.as_fd())?;
     Ok(Root::from_dir(Dir::from(tree.try_clone_to_owned()?)))
 }
 
@@ -92,13 +107,13 @@ pub(super) fn seal_root() -> io::Result<()> {
 }
 
 /// Something in the pantry, which is the working directory until the move into the root.
-fn pantry(name: &str) -> io::Result<OwnedFd> {
-    mount::open_path(Path::new(name))
+fn pantry(name: &CStr) -> io::Result<OwnedFd> {
+    mount::open_path(Path::new(OsStr::from_bytes(name.to_bytes())))
 }
 
-fn set_up_proc(at: &Dir) -> io::Result<()> {
+fn set_up_proc() -> io::Result<()> {
     let proc = Filesystem::new(c"proc")?.mount(inert())?;
-    mount::attach(proc.as_fd(), at.as_fd())?;
+    mount::attach(proc.as_fd(), pantry(PROC)?.as_fd())?;
     let proc = Root::from_dir(Dir::from(proc));
     for path in READ_ONLY_IN_PROC {
         let Some(original) = resolve_if_there(&proc, path)? else { continue };
@@ -106,7 +121,7 @@ fn set_up_proc(at: &Dir) -> io::Result<()> {
         mount::restrict(copy.as_fd(), Attributes::MOUNT_ATTR_RDONLY, Depth::One)?;
         mount::attach(copy.as_fd(), original.as_fd())?;
     }
-    let (null, empty) = (pantry("dev/null")?, pantry("empty")?);
+    let (null, empty) = (pantry(c"nodes/null")?, pantry(c"empty")?);
     for path in MASKED_IN_PROC {
         let Some(original) = resolve_if_there(&proc, path)? else { continue };
         let mask = if is_directory(original.as_fd())? { &empty } else { &null };
@@ -115,14 +130,11 @@ fn set_up_proc(at: &Dir) -> io::Result<()> {
     Ok(())
 }
 
-fn set_up_sys(at: &Dir, instructions: &Instructions) -> io::Result<()> {
-    if !instructions.own_network {
-        return mount::take(c"sys", at.as_fd());
-    }
-    // A sysfs shows the network interfaces of the namespace that it was mounted in.
+/// A sysfs shows the network interfaces of the namespace that it was mounted in.
+fn set_up_own_sys() -> io::Result<()> {
     let sys = Filesystem::new(c"sysfs")?.mount(inert() | Attributes::MOUNT_ATTR_RDONLY)?;
-    mount::attach(sys.as_fd(), at.as_fd())?;
-    mask_sys(sys, pantry("empty")?.as_fd())
+    mount::attach(sys.as_fd(), pantry(SYS)?.as_fd())?;
+    mask_sys(sys, pantry(c"empty")?.as_fd())
 }
 
 fn set_up_cgroup_view(sys: &Root, instructions: &Instructions, received: &Received) -> io::Result<()> {
@@ -149,16 +161,13 @@ fn set_up_cgroup_view(sys: &Root, instructions: &Instructions, received: &Receiv
     }
 }
 
-fn set_up_dev(at: &Dir, instructions: &Instructions) -> io::Result<Dir> {
-    let mut attributes = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_STRICTATIME;
-    // The nodes are mounts of their own, so they can be opened in any case.
-    attributes.set(Attributes::MOUNT_ATTR_NODEV, !instructions.device_nodes);
-    let dev = tmpfs("755", attributes)?;
-    mount::attach(dev.as_fd(), at.as_fd())?;
+fn set_up_dev() -> io::Result<()> {
+    let dev = tmpfs("755", Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_STRICTATIME)?;
+    mount::attach(dev.as_fd(), pantry(DEV)?.as_fd())?;
     let dev = Dir::from(dev);
     for name in DEVICES {
         let target = dev.create_file(OsStr::new(name))?;
-        mount::take(&CString::new(format!("dev/{name}"))?, target.as_fd())?;
+        mount::take(&CString::new(format!("nodes/{name}"))?, target.as_fd())?;
     }
     for (name, target) in LINKS_IN_DEV {
         dev.create_symlink(OsStr::new(name), target.as_bytes())?;
@@ -171,7 +180,16 @@ fn set_up_dev(at: &Dir, instructions: &Instructions) -> io::Result<Dir> {
     let no_programs = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
     mount_below(&dev, "pts", pts.mount(no_programs)?)?;
     mount_below(&dev, "mqueue", Filesystem::new(c"mqueue")?.mount(inert())?)?;
-    mount_below(&dev, "shm", tmpfs("1777", inert())?)?;
+    mount_below(&dev, "shm", tmpfs("1777", inert())?)
+}
+
+fn take_dev(at: &Dir, instructions: &Instructions) -> io::Result<Dir> {
+    let dev = Dir::open(Path::new("dev"))?;
+    if !instructions.device_nodes {
+        // The nodes are mounts of their own, so they can be opened all the same.
+        mount::restrict(dev.as_fd(), Attributes::MOUNT_ATTR_NODEV, Depth::One)?;
+    }
+    mount::take(DEV, at.as_fd())?;
     Ok(dev)
 }
 
@@ -232,7 +250,7 @@ fn set_up_mount(
 /// A detached copy of what lies at `path` below a detached mount. The mount is attached to the pantry for it, since older kernels copy
 /// nothing that is not attached; it goes away with the pantry.
 fn take_part(tree: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
-    mount::attach(tree, pantry("scratch")?.as_fd())?;
+    mount::attach(tree, pantry(c"scratch")?.as_fd())?;
     let root = Root::from_dir(Dir::from(tree.try_clone_to_owned()?));
     let part = root.resolve(&RootfsPath::parse(path).map_err(io::Error::other)?)?;
     mount::clone_tree(part.as_fd(), Depth::One)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sys::RootfsPath;
 
 use crate::user::{User, UserError};
-use crate::{SandboxError, Stage};
+use crate::{Network, SandboxError, Stage};
 
 /// Number of a descriptor among those that were sent.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -30,7 +30,6 @@ pub(crate) struct Instructions {
     /// Whether the root becomes read-only once all is made in it.
     pub(crate) seal_root: bool,
     pub(crate) hostname: String,
-    pub(crate) own_network: bool,
     pub(crate) open_files: Option<u64>,
     pub(crate) stdio: StdioInstruction,
     pub(crate) init: bool,
@@ -93,6 +92,25 @@ pub(crate) enum CgroupView {
     Unified,
     /// A directory for each controller that the sandbox has a group of its own in.
     Legacy(Vec<(String, Handle)>),
+}
+
+/// What the launcher orders; the new process's socket and, if it has one, its cgroup come with it.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Order {
+    /// Wanted at once: the rest is in the [`Instructions`].
+    pub(crate) network: Network,
+}
+
+/// What came of an [`Order`].
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) enum Birth {
+    /// The process's pidfd comes with this message.
+    Born {
+        pid: u32,
+    },
+    Failed {
+        errno: i32,
+    },
 }
 
 /// What the helper has to say.

@@ -10,44 +10,42 @@ mod command;
 mod filesystems;
 mod identity;
 mod message;
+mod nursery;
 mod targets;
 
 use std::convert::Infallible;
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use sys::descriptor_socket::DescriptorSocket;
 use sys::this_process::{self, Namespace};
 
-use crate::Stage;
+use crate::{Network, Stage};
 pub(crate) use filesystems::DEVICES;
 use message::{At, Failure};
 pub(crate) use message::{
-    CgroupView, Handle, Instructions, MountInstruction, Report, Shown, StdioInstruction, decode, encode,
+    Birth, CgroupView, Handle, Instructions, MountInstruction, Order, Report, Shown, StdioInstruction,
+    decode, encode,
 };
 
 /// The name that the helper is started by.
-pub(crate) const HELPER_NAME: &CStr = c"rbuild: setting up a sandbox";
+pub(crate) const HELPER_NAME: &str = "rbuild: setting up sandboxes";
 
 /// Does what the helper has to do if this process was started as one, and never returns then; else returns at once.
 ///
-/// This is the first call of `main` in every program that is a [`crate::HelperProgram`]. (It looks at the program's own name, the one
-/// thing that it cannot be given as a parameter.)
+/// This is the first call of `main` in every program that is a [`crate::HelperProgram`]. (It looks at the program's own arguments, the one
+/// thing that it cannot be given as parameters.)
 pub fn helper_main() {
-    if std::env::args_os().next().as_deref() != Some(OsStr::from_bytes(HELPER_NAME.to_bytes())) {
+    let mut arguments = std::env::args_os();
+    if arguments.next().as_deref() != Some(OsStr::new(HELPER_NAME)) {
         return;
     }
-    let code = match this_process::take_handed().map(DescriptorSocket::from) {
-        // Started by hand, by somebody who guessed the name.
-        Err(_) => NOT_STARTED,
-        Ok(socket) => {
-            enter(socket).map_or_else(|(socket, failure)| report_failure(&socket, failure), i32::from)
-        }
-    };
-    std::process::exit(code)
+    let handed = arguments.next().and_then(|number| number.to_str()?.parse().ok());
+    let socket = handed.and_then(|number| this_process::take_handed(number).ok());
+    // Without one it was started by hand, by somebody who guessed the name.
+    std::process::exit(socket.map_or(NOT_STARTED, |socket| nursery::serve(socket.into())))
 }
 
 /// The code that `docker run` gives when it could not start the command.
@@ -70,8 +68,8 @@ impl Received {
 }
 
 /// Sets up and becomes the command, or its init, whose code it gives.
-fn enter(socket: DescriptorSocket) -> Result<u8, (DescriptorSocket, Failure)> {
-    match set_up(&socket) {
+fn enter(socket: DescriptorSocket, network: Network) -> Result<u8, (DescriptorSocket, Failure)> {
+    match set_up(&socket, network) {
         Err(failure) => Err((socket, failure)),
         Ok((instructions, home)) if instructions.init => command::supervise(socket, &instructions, &home),
         Ok((instructions, home)) => {
@@ -82,16 +80,17 @@ fn enter(socket: DescriptorSocket) -> Result<u8, (DescriptorSocket, Failure)> {
 }
 
 /// All but the command itself; gives the user's home directory beside the instructions.
-fn set_up(socket: &DescriptorSocket) -> Result<(Instructions, Vec<u8>), Failure> {
-    let (instructions, received) = listen(socket).at(Stage::Instructions)?;
-    join_cgroups(&instructions, &received).at(Stage::Cgroups)?;
-    if instructions.own_network {
+fn set_up(socket: &DescriptorSocket, network: Network) -> Result<(Instructions, Vec<u8>), Failure> {
+    this_process::set_umask(0);
+    if network == Network::None {
         this_process::unshare(Namespace::Network)
             .and_then(|()| this_process::bring_up_loopback())
             .at(Stage::Network)?;
     }
+    filesystems::furnish(network)?;
+    let (instructions, received) = listen(socket).at(Stage::Instructions)?;
+    join_cgroups(&instructions, &received).at(Stage::Cgroups)?;
     this_process::set_hostname(&instructions.hostname).at(Stage::Hostname)?;
-    this_process::set_umask(0);
     let terminal = filesystems::set_up(&instructions, &received)?;
     if let Some(terminal) = &terminal {
         let text = encode(&Report::Terminal).at(Stage::Terminal)?;
