@@ -106,14 +106,19 @@ impl<'l> Layers<'l> {
     /// # Errors
     /// As [`Layers::entries`].
     pub fn merged(&self, ids: &[LayerId]) -> Result<Merged, Error> {
-        let lists: Result<Vec<Entries>, Error> = ids.par_iter().map(|id| self.entries(id)).collect();
-        lists.map(Merged::new)
+        self.entries.all_or_make(ids, |id| self.entries(id)).map(Merged::new)
     }
 
     /// The root directory's attributes in the merged view: those of the topmost layer that has any, else 0755 owned by 0:0. Of each list
     /// only the beginning is read.
     pub(crate) fn root_entry(&self, ids: &[LayerId]) -> Result<Entry, Error> {
         for id in ids.iter().rev() {
+            if let Some(known) = self.entries.get(id) {
+                match known.find(&RootfsPath::root()) {
+                    Some(root) => return Ok(root.clone()),
+                    None => continue,
+                }
+            }
             let path = self.layer(id)?.entries_path();
             let file = File::open(&path).map_err(Error::at("open", &path))?;
             let root = layer::entries::stored_root(file);
@@ -143,7 +148,7 @@ impl<'l> Layers<'l> {
     /// # Errors
     /// As [`Layers::tree`].
     pub fn trees(&self, ids: &[LayerId]) -> Result<Vec<PathBuf>, Error> {
-        ids.par_iter().map(|id| self.tree(id)).collect()
+        self.trees.all_or_make(ids, |id| self.tree(id))
     }
 
     /// Opens the content of a file (or hard link) of the merged view of `ids`. Makes the tree of the layer that has it.
@@ -164,7 +169,12 @@ impl<'l> Layers<'l> {
     /// # Errors
     /// Those of the store.
     pub fn publish(&self, draft: LayerDraft, packed: &Packed) -> Result<Layer, Error> {
-        self.publish_as(draft, &packed.entries.layer_id(), &packed.entries, &packed.diff_id)
+        let id = packed.entries.layer_id();
+        match self.lease.layer_like(&draft, &id)? {
+            // Many steps change nothing, and all of those give the same layer.
+            Some(layer) => self.note_diff_id(layer, &packed.diff_id),
+            None => self.publish_as(draft, &id, &packed.entries, &packed.diff_id),
+        }
     }
 
     /// Publishes a layer under an id that is not made of its entries alone.
@@ -305,7 +315,23 @@ impl<T> Default for PerLayer<T> {
     }
 }
 
-impl<T: Clone> PerLayer<T> {
+impl<T: Clone + Send> PerLayer<T> {
+    /// The values of several layers; those that are not made yet are made in parallel. Where all are, no other thread is woken for it.
+    fn all_or_make(
+        &self,
+        ids: &[LayerId],
+        make: impl Fn(&LayerId) -> Result<T, Error> + Send + Sync,
+    ) -> Result<Vec<T>, Error> {
+        let made: Option<Vec<T>> = ids.iter().map(|id| self.get(id)).collect();
+        made.map_or_else(|| ids.par_iter().map(make).collect(), Ok)
+    }
+
+    /// The value if it is made.
+    fn get(&self, id: &LayerId) -> Option<T> {
+        let slot = Arc::clone(lock(&self.0).get(id)?);
+        slot.try_lock().ok()?.clone()
+    }
+
     /// `make` must not wait for a thread pool: a pool's thread that waits may be given another look-up of the same layer to do.
     fn get_or_make(&self, id: &LayerId, make: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         let slot = Arc::clone(lock(&self.0).entry(id.clone()).or_default());

@@ -73,7 +73,12 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// readers must be able to tell a torn file from a whole one.
 pub(crate) fn replace(target: &Path, temporary: &Path, bytes: &[u8]) -> Result<(), Error> {
     write_new(temporary, bytes)?;
-    rename(temporary, target)
+    // A rename onto a file has ext4 start to write the new one to the disk (ext4(5), "auto_da_alloc"), an exchange of both has not.
+    match sys::durable::rename_exchange(temporary, target) {
+        Ok(()) => remove_file(temporary).map(|_| ()),
+        Err(error) if error.kind() == ErrorKind::NotFound => rename(temporary, target),
+        Err(error) => Err(Error::at("rename to", target)(error)),
+    }
 }
 
 /// As [`replace`], with the bytes written back before the rename. The name is the caller's to make durable.

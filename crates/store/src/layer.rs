@@ -328,6 +328,21 @@ impl Lease {
         Ok(Some(layers))
     }
 
+    /// Pins and gives the layer `id` if it is there and has every form of the draft, which then need not be published.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn layer_like(&self, draft: &LayerDraft, id: &LayerId) -> Result<Option<Layer>, Error> {
+        let found = self.layers(std::slice::from_ref(id))?;
+        let Some(layer) = found.and_then(|layers| layers.into_iter().next()) else { return Ok(None) };
+        for (has, part) in [(layer.has_fs, Part::Fs), (layer.has_tar, Part::Tar)] {
+            if !has && files::exists(&draft.dir.join(part.file()))? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(layer))
+    }
+
     /// Makes a draft the layer `id`: visible to every process at once, pinned by this lease, durable with the next commit that names it.
     ///
     /// If the layer is there already, it stays and gains the forms it lacks. Syncs nothing.

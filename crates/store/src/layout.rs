@@ -210,6 +210,11 @@ fn initialise(root: &Path) -> Result<(), Error> {
     for name in DIRECTORIES {
         files::create_dir(&root.join(name))?;
     }
+    // Every process makes and removes many small files in its area. An ext4 without a journal walks over what was removed lately whenever it
+    // makes a file in the same part of the disk, which made up a third of a build's time.
+    if let Err(error) = sys::durable::spread_subdirectories(&root.join("tmp")) {
+        tracing::debug!(%error, "areas stay together on the disk");
+    }
     let temporary = root.join(format!("{FORMAT_FILE}.{}", random_name()?));
     let format = format!("{FORMAT}\n");
     files::replace_synced(&root.join(FORMAT_FILE), &temporary, format.as_bytes())?;

@@ -76,11 +76,19 @@ impl Lease {
     /// # Errors
     /// [`Error::MissingLayer`] and its kin if one of them is not there (any more); nothing is pinned then.
     pub fn pin(&self, objects: &[Object]) -> Result<(), Error> {
+        // What is held was there when it was pinned, and nobody has been able to take it since.
+        let new: Vec<Object> = {
+            let pins = self.pins();
+            objects.iter().filter(|object| !pins.held.contains(object)).cloned().collect()
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
         let gc = self.store.gc_shared()?;
-        for object in objects {
+        for object in &new {
             self.store.require(object)?;
         }
-        self.pin_under(&gc, objects)
+        self.pin_under(&gc, &new)
     }
 
     pub(crate) fn path(&self) -> &Path {

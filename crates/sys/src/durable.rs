@@ -72,6 +72,16 @@ pub fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
 }
 
+/// Asks ext4 to spread the subdirectories of a directory over the disk instead of keeping them together (chattr(1), "T").
+///
+/// # Errors
+/// Those of ioctl_iflags(2): `ENOTTY` or `EOPNOTSUPP` where the file system has no such wish.
+pub fn spread_subdirectories(path: &Path) -> io::Result<()> {
+    let directory = File::open(path)?;
+    let flags = rustix::fs::ioctl_getflags(&directory)?;
+    Ok(rustix::fs::ioctl_setflags(&directory, flags | rustix::fs::IFlags::TOPDIR)?)
+}
+
 /// Exchanges two names in one step; both must exist.
 ///
 /// # Errors
