@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -84,8 +85,8 @@ pub(crate) fn execute(
         entries: BTreeMap::new(),
     };
     let destination = layer.destination(copy, &sources)?;
-    for (number, source) in sources.into_iter().enumerate() {
-        match archive_in(copy, &source, context)? {
+    for (number, mut source) in sources.into_iter().enumerate() {
+        match archive_in(copy, &mut source, context)? {
             Some(archive) => layer.unpack(&archive, &destination, services)?,
             None => layer.place_source(source, number, &destination)?,
         }
@@ -127,7 +128,7 @@ pub(crate) fn write_tree(
         .below(&base)
         .into_iter()
         .filter_map(|(path, found)| Some(layer_item(&merged, &layers, found, path.below(&base)?)));
-    let source = SourceFiles { name: path.to_string(), is_directory: true, items: items.collect() };
+    let source = SourceFiles { name: path.to_string(), is_directory: true, items: self::items(items) };
     layer.place_source(source, 0, &Landing { path: RootfsPath::root(), is_directory: true })?;
     let dir =
         Dir::open(directory).map_err(|source| StepError::Prepare { path: directory.to_owned(), source })?;
@@ -141,7 +142,14 @@ pub(crate) fn write_tree(
 struct SourceFiles<'c> {
     name: String,
     is_directory: bool,
-    items: Vec<Item<'c>>,
+    items: Items<'c>,
+}
+
+/// The entries of a source in order, made one at a time: there may be many.
+type Items<'c> = Peekable<Box<dyn Iterator<Item = Item<'c>> + 'c>>;
+
+fn items<'c>(items: impl Iterator<Item = Item<'c>> + 'c) -> Items<'c> {
+    (Box::new(items) as Box<dyn Iterator<Item = Item<'c>> + 'c>).peekable()
 }
 
 /// One entry of a source; its path is relative to the destination.
@@ -177,13 +185,13 @@ fn sources<'c>(
         Source::Step(_) => {
             for path in &copy.paths {
                 for matched in select_in(merged, path, copy, &context.place)?.matches {
-                    let items = matched.items.into_iter();
-                    let items = items.map(|item| layer_item(merged, layers, item.found, item.destination));
+                    let found = matched.items.into_iter();
+                    let found = found.map(|item| layer_item(merged, layers, item.found, item.destination));
                     let name = matched.name.to_string();
                     sources.push(SourceFiles {
                         name,
                         is_directory: matched.is_directory,
-                        items: items.collect(),
+                        items: items(found),
                     });
                 }
             }
@@ -202,7 +210,7 @@ fn context_sources<'c>(
     selection.matches().iter().map(move |matched| SourceFiles {
         name: String::from_utf8_lossy(matched.name.as_bytes()).into_owned(),
         is_directory: matched.is_directory,
-        items: matched.entries().map(|entry| context_item(context, entry)).collect(),
+        items: items(matched.entries().map(|entry| context_item(context, entry))),
     })
 }
 
@@ -270,7 +278,7 @@ fn inline_source(file: &InlineFile, time: Time) -> Result<SourceFiles<'_>, StepE
     let kind = Kind::File { size: file.content.len() as u64, digest, member: 0 };
     let entry = Entry { kind, mode: 0o644, ..Entry::directory(RootfsPath::parse(&file.name)?, time) };
     let content = FileContent::Inline(file.content.as_bytes());
-    let items = vec![Item { entry, content, same_file: None }];
+    let items = items(std::iter::once(Item { entry, content, same_file: None }));
     Ok(SourceFiles { name: format!("<<{}", file.name), is_directory: false, items })
 }
 
@@ -286,7 +294,8 @@ struct Placing<'c> {
     owner: Option<Ids>,
     mode: Option<&'c Mode>,
     time: Time,
-    entries: BTreeMap<RootfsPath, Placed<'c>>,
+    /// Boxed, since half of a tree's places are empty when it was filled in order.
+    entries: BTreeMap<RootfsPath, Box<Placed<'c>>>,
 }
 
 struct Placed<'c> {
@@ -361,7 +370,7 @@ impl<'c> Placing<'c> {
         self.set_owner(&mut entry);
         self.set_mode(&mut entry);
         let same_file = item.same_file.map(|(a, b)| (number, a, b));
-        self.entries.insert(path, Placed { entry, content: item.content, same_file });
+        self.entries.insert(path, Box::new(Placed { entry, content: item.content, same_file }));
         Ok(())
     }
 
@@ -392,7 +401,7 @@ impl<'c> Placing<'c> {
             Some(_) => return not_a_directory(path),
             None => self.new_directory(path.clone()),
         };
-        self.entries.insert(path, Placed { entry, content: FileContent::None, same_file: None });
+        self.entries.insert(path, Box::new(Placed { entry, content: FileContent::None, same_file: None }));
         Ok(())
     }
 
@@ -452,7 +461,7 @@ impl<'c> Placing<'c> {
             }
             let is_file = matches!(entry.kind, Kind::File { .. });
             let content = if is_file { FileContent::Unpacked(dir.clone()) } else { FileContent::None };
-            self.entries.insert(entry.path.clone(), Placed { entry, content, same_file: None });
+            self.entries.insert(entry.path.clone(), Box::new(Placed { entry, content, same_file: None }));
         }
         Ok(())
     }
@@ -481,13 +490,13 @@ impl Archive {
 /// The archive that a source is, if ADD unpacks archives and it is one.
 fn archive_in(
     copy: &Copy,
-    source: &SourceFiles<'_>,
+    source: &mut SourceFiles<'_>,
     context: &CopyContext<'_>,
 ) -> Result<Option<Archive>, StepError> {
-    let [item] = source.items.as_slice() else { return Ok(None) };
     if copy.archives == Archives::Copied || source.is_directory {
         return Ok(None);
     }
+    let Some(item) = source.items.peek() else { return Ok(None) };
     let name = source.name.clone();
     let file = match &item.content {
         FileContent::Context(context, node) => context.open_file(node)?.file,
@@ -505,11 +514,12 @@ fn archive_in(
 }
 
 /// Separates the entry list from where the contents are.
-fn split(placed: BTreeMap<RootfsPath, Placed<'_>>) -> (Vec<Entry>, Vec<FileContent<'_>>) {
+fn split(placed: BTreeMap<RootfsPath, Box<Placed<'_>>>) -> (Vec<Entry>, Vec<FileContent<'_>>) {
     let mut first: HashMap<(usize, u64, u64), RootfsPath> = HashMap::new();
     placed
         .into_values()
-        .map(|Placed { mut entry, content, same_file }| {
+        .map(|placed| {
+            let Placed { mut entry, content, same_file } = *placed;
             match same_file.map(|file| (first.get(&file).cloned(), file)) {
                 Some((Some(target), _)) => {
                     entry.kind = Kind::HardLink { target };
@@ -523,7 +533,10 @@ fn split(placed: BTreeMap<RootfsPath, Placed<'_>>) -> (Vec<Entry>, Vec<FileConte
         .unzip()
 }
 
-fn publish(entries: BTreeMap<RootfsPath, Placed<'_>>, context: &CopyContext<'_>) -> Result<Layer, StepError> {
+fn publish(
+    entries: BTreeMap<RootfsPath, Box<Placed<'_>>>,
+    context: &CopyContext<'_>,
+) -> Result<Layer, StepError> {
     let services = context.services;
     let (list, contents) = split(entries);
     let total = list.iter().map(Entry::size).sum();

@@ -28,6 +28,7 @@ mod inputs;
 mod owner;
 mod run;
 mod select;
+mod step_log;
 mod workdir;
 
 pub use error::{RunFailure, SolveError, StepError};

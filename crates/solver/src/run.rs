@@ -1,11 +1,9 @@
 //! RUN: one process tree over the layers so far, and the layer of what it changed.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use image::{MountPoint, Rootfs};
@@ -22,13 +20,10 @@ use sys::root::Dir;
 
 use crate::filesystem::Filesystem;
 use crate::services::Cancel;
-use crate::{Event, RunFailure, Services, StepError, Stream};
+use crate::{Event, RunFailure, Services, StepError, step_log};
 
 /// What a process may take to end by itself when the build is cancelled.
 const GRACE: Duration = Duration::from_millis(700);
-
-/// How many of a failed process' last lines go into the error.
-const LAST_LINES: usize = 12;
 
 const SIGTERM: i32 = 15;
 
@@ -40,6 +35,8 @@ pub(crate) struct RunContext<'r> {
     pub(crate) step: StepId,
     pub(crate) services: &'r Services<'r>,
     pub(crate) sandboxes: &'r Sandboxes,
+    /// Whether this is not the last process that may have to be started.
+    pub(crate) is_another_run_left: &'r (dyn Fn() -> bool + Sync),
     pub(crate) cancel: &'r Arc<Cancel>,
     /// Where its log goes.
     pub(crate) log: (LogId, File),
@@ -286,23 +283,24 @@ fn run_process(run: &Run, spec: &Spec, context: &RunContext<'_>) -> Result<sandb
         return Err(StepError::Cancelled);
     }
     let (process, output) = context.sandboxes.start(spec)?;
+    if (context.is_another_run_left)() {
+        context.sandboxes.expect_another(spec);
+    }
     let hook = context.cancel.hook(stopper(process.signaller()));
     let (log_id, log_file) = &context.log;
-    let log = Log { file: log_file, state: Mutex::new(LogState::default()) };
-    let exit = std::thread::scope(|scope| {
-        if let Output::Captured { stdout, stderr } = output {
-            scope.spawn(|| log.copy(stdout, Stream::Stdout, context));
-            scope.spawn(|| log.copy(stderr, Stream::Stderr, context));
-        }
-        process.wait()
-    })?;
+    let events = context.services.events;
+    let told = |stream, bytes| events(Event::Log { step: context.step, stream, bytes });
+    // The end of its first process is the end of all, so both streams end, too.
+    let (last_lines, kept) = match output {
+        Output::Captured { stdout, stderr } => step_log::keep(stdout, stderr, log_file, &told),
+        _ => (Vec::new(), Ok(())),
+    };
+    let exit = process.wait()?;
     drop(hook);
     if context.cancel.is_cancelled() {
         return Err(StepError::Cancelled);
     }
-    let mut state = log.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    state.end_line();
-    state.error.map_or(Ok(()), |error| Err(StepError::Log(error)))?;
+    kept.map_err(StepError::Log)?;
     if exit.ending == Ending::Exited(0) {
         return Ok(exit);
     }
@@ -310,7 +308,7 @@ fn run_process(run: &Run, spec: &Spec, context: &RunContext<'_>) -> Result<sandb
         command: run.command.clone(),
         ending: exit.ending,
         out_of_memory: exit.oom_killed,
-        last_lines: state.last_lines.into(),
+        last_lines,
         log: context.services.lease.store().log_path(log_id),
     }
     .into())
@@ -329,79 +327,5 @@ fn stopper(signaller: Signaller) -> impl Fn() + Send + 'static {
                 tracing::warn!(%error, "a cancelled step could not be killed");
             }
         });
-    }
-}
-
-/// The two streams of a process on their way to the log file and the events.
-struct Log<'l> {
-    file: &'l File,
-    state: Mutex<LogState>,
-}
-
-#[derive(Default)]
-struct LogState {
-    last_lines: VecDeque<String>,
-    /// The end of the text so far that no newline has ended.
-    open_line: Vec<u8>,
-    error: Option<std::io::Error>,
-}
-
-impl LogState {
-    /// Moves the line so far, if there is one, to the others.
-    fn end_line(&mut self) {
-        let line = std::mem::take(&mut self.open_line);
-        if line.is_empty() {
-            return;
-        }
-        self.last_lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
-        if self.last_lines.len() > LAST_LINES {
-            self.last_lines.pop_front();
-        }
-    }
-}
-
-impl Log<'_> {
-    fn copy(&self, mut from: File, stream: Stream, context: &RunContext<'_>) {
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match from.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(read) => {
-                    let bytes = &buffer[..read];
-                    self.keep(bytes);
-                    (context.services.events)(Event::Log {
-                        step: context.step,
-                        stream,
-                        bytes: bytes.to_vec(),
-                    });
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.lock().error.get_or_insert(error);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn keep(&self, bytes: &[u8]) {
-        let mut state = self.lock();
-        let mut file = self.file;
-        if let Err(error) = file.write_all(bytes) {
-            state.error.get_or_insert(error);
-        }
-        for part in bytes.split_inclusive(|&b| b == b'\n') {
-            // A line without end is no reason to keep all of it.
-            if state.open_line.len() < 4096 {
-                state.open_line.extend_from_slice(part);
-            }
-            if part.ends_with(b"\n") {
-                state.end_line();
-            }
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, LogState> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

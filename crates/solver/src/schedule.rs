@@ -102,6 +102,28 @@ struct Done {
     upstream: Upstream,
 }
 
+/// What a thread that works on a step has to tell.
+enum Told {
+    /// The step's outcome.
+    Done(StepId, Done),
+    /// The thread has nothing more to do; why the step, or recording it, failed.
+    Ended(StepId, Result<(), StepError>),
+}
+
+/// A step that was worked on.
+struct Worked {
+    done: Done,
+    unrecorded: Option<Unrecorded>,
+    /// Held until the record is written.
+    lock: Option<StepLock>,
+}
+
+/// What is still to be written down of a step.
+struct Unrecorded {
+    keys: Keys,
+    record: StepRecord,
+}
+
 /// How long steps took when they ran, in milliseconds, by their short keys.
 type Upstream = BTreeMap<String, u64>;
 
@@ -140,7 +162,7 @@ impl Solver<'_> {
             }
         }
         std::thread::scope(|scope| {
-            let (to, ended) = channel();
+            let (to, told) = channel();
             let mut running = 0;
             let mut failure = None;
             loop {
@@ -148,23 +170,21 @@ impl Solver<'_> {
                     let Some(at) = open.iter().position(|id| self.is_ready(*id)) else { break };
                     let Some(id) = open.remove(at) else { break };
                     running += 1;
-                    let to: Sender<(StepId, Result<Done, StepError>)> = to.clone();
-                    scope.spawn(move || {
-                        let result = self.work(self.plan.step(id));
-                        to.send((id, result)).expect("the receiver outlives the scope's threads");
-                    });
+                    let to = to.clone();
+                    scope.spawn(move || self.work_and_tell(id, &to));
                 }
                 if running == 0 {
                     break;
                 }
-                let (id, result) = ended.recv().expect("this function holds a sender itself");
-                running -= 1;
-                match result {
-                    Ok(done) => self.finish(id, done),
-                    Err(error) => {
-                        // The first failure is the one to tell; those it causes are cancellations.
-                        failure.get_or_insert((id, error));
-                        self.cancel.cancel();
+                match told.recv().expect("this function holds a sender itself") {
+                    Told::Done(id, done) => self.finish(id, done),
+                    Told::Ended(id, result) => {
+                        running -= 1;
+                        if let Err(error) = result {
+                            // The first failure is the one to tell; those it causes are cancellations.
+                            failure.get_or_insert((id, error));
+                            self.cancel.cancel();
+                        }
                     }
                 }
             }
@@ -175,6 +195,19 @@ impl Solver<'_> {
                 None => Ok(()),
             }
         })
+    }
+
+    /// Works on a step, tells its outcome as soon as others can go on with it, and only then records it.
+    fn work_and_tell(&self, id: StepId, to: &Sender<Told>) {
+        let tell = |told| to.send(told).expect("the receiver outlives the scope's threads");
+        let result = self.work(self.plan.step(id)).and_then(|Worked { done, unrecorded, lock }| {
+            tell(Told::Done(id, done));
+            let recorded = unrecorded.map_or(Ok(()), |record| self.record(self.plan.step(id), record));
+            // Whoever waits for the step finds its record.
+            drop(lock);
+            recorded
+        });
+        tell(Told::Ended(id, result));
     }
 
     fn is_ready(&self, id: StepId) -> bool {
@@ -247,19 +280,19 @@ impl Solver<'_> {
 
 /// One step, from its content key to its record.
 impl Solver<'_> {
-    fn work(&self, step: &Step) -> Result<Done, StepError> {
+    fn work(&self, step: &Step) -> Result<Worked, StepError> {
         let began = Instant::now();
         let prepared = &self.lookup.prepared[step.id.index()];
         let keys = prepared.keys(step, self.plan, self.services, &|id| self.filesystem(id))?;
         let is_allowed = self.services.cache_mode.allows(step);
         if is_allowed && let Some(record) = self.find(step, &keys)? {
-            return self.reuse(step, &keys, record, Reuse::Content, began);
+            return self.reuse(step, keys, record, Reuse::Content, began);
         }
         let Explained { cause, origin, parts } = self.explain(step)?;
         let lock = if is_allowed { self.lock(step, &keys)? } else { None };
         // It may have been made while we waited for its lock.
         if is_allowed && let Some(record) = self.find(step, &keys)? {
-            return self.reuse(step, &keys, record, Reuse::OtherBuild, began);
+            return self.reuse(step, keys, record, Reuse::OtherBuild, began);
         }
         let _token = self.tokens.take();
         if self.cancel.is_cancelled() {
@@ -273,8 +306,17 @@ impl Solver<'_> {
             peak_memory_bytes: made.peak_memory_bytes,
         };
         let report = StepReport { outcome, parts, log: made.log };
-        let filesystem = self.record(step, &keys, made.layer, &report)?;
-        Ok(Done { filesystem, report, upstream: self.upstream(step) })
+        let filesystem = self.filesystem_with(step, &made.layer)?;
+        let upstream = self.upstream(step);
+        let recorded = if is_linked(step) { filesystem.layers.len() - 1 } else { 0 };
+        let record = StepRecord {
+            layers: filesystem.layers[recorded..].to_vec(),
+            millis: millis_of(&report),
+            log: report.log.as_ref().map(ToString::to_string),
+            upstream: upstream.clone().into_iter().collect(),
+        };
+        let done = Done { filesystem, report, upstream };
+        Ok(Worked { done, unrecorded: Some(Unrecorded { keys, record }), lock })
     }
 
     /// By content, if the result agrees with the rest of this build. A linked copy brings no layers but its own.
@@ -292,40 +334,42 @@ impl Solver<'_> {
     fn reuse(
         &self,
         step: &Step,
-        keys: &Keys,
+        keys: Keys,
         record: StepRecord,
         by: Reuse,
         began: Instant,
-    ) -> Result<Done, StepError> {
+    ) -> Result<Worked, StepError> {
         let saved = Duration::from_millis(record.millis);
         let verdict = Verdict::Reused { by, saved };
         let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
         let report = StepReport { outcome, parts: self.same_parts(step), log: None };
+        let upstream = self.upstream(step);
         if is_linked(step) {
             // The layers below a linked copy are not those of its record.
             let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
             made.layers.extend(record.layers.last().cloned());
             let filesystem = adoption::settle(made, self.services.cache, self.services.cache_mode)?;
-            return Ok(Done { filesystem, report, upstream: self.upstream(step) });
+            return Ok(Worked { done: Done { filesystem, report, upstream }, unrecorded: None, lock: None });
         }
         // From now on the definition leads here, too.
-        let upstream = self.upstream(step);
         let record = StepRecord { upstream: upstream.clone().into_iter().collect(), ..record };
-        self.services.cache.put(keys, &record)?;
-        self.put_trace(step, keys)?;
-        Ok(Done { filesystem: Filesystem { layers: record.layers }, report, upstream })
+        let filesystem = Filesystem { layers: record.layers.clone() };
+        let done = Done { filesystem, report, upstream };
+        Ok(Worked { done, unrecorded: Some(Unrecorded { keys, record }), lock: None })
+    }
+
+    /// Writes down what a step gave and what it was made of.
+    fn record(&self, step: &Step, Unrecorded { keys, record }: Unrecorded) -> Result<(), StepError> {
+        self.services.cache.put(&keys, &record)?;
+        let all = &self.lookup.prepared;
+        let trace = all[step.id.index()].trace(step, all, self.services)?;
+        Ok(self.services.cache.put_trace(self.plan, step, &keys.definition, &trace)?)
     }
 
     fn explain(&self, step: &Step) -> Result<Explained, StepError> {
         let report = |id: StepId| self.steps[id.index()].get().map(|done| &done.report);
         let prepared = &self.lookup.prepared;
         Causes { plan: self.plan, services: self.services, prepared, report: &report }.explain(step)
-    }
-
-    fn put_trace(&self, step: &Step, keys: &Keys) -> Result<(), StepError> {
-        let all = &self.lookup.prepared;
-        let trace = all[step.id.index()].trace(step, all, self.services)?;
-        Ok(self.services.cache.put_trace(self.plan, step, &keys.definition, &trace)?)
     }
 
     /// How long the steps took that this one stands on, when they ran.
@@ -354,30 +398,15 @@ impl Solver<'_> {
         lock.map_or(Err(StepError::Cancelled), |lock| Ok(Some(lock)))
     }
 
-    fn record(
-        &self,
-        step: &Step,
-        keys: &Keys,
-        layer: Layer,
-        report: &StepReport,
-    ) -> Result<Filesystem, StepError> {
+    /// The filesystem below a step with its own layer, or as it was recorded if it has turned out as it was before.
+    fn filesystem_with(&self, step: &Step, layer: &Layer) -> Result<Filesystem, StepError> {
         let below = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
         let own = RecordedLayer {
             id: layer.id().clone(),
             content: layer.facts().content.clone(),
             created: (self.services.clock)().text,
         };
-        let filesystem = adoption::settle(below.with(own), self.services.cache, self.services.cache_mode)?;
-        let recorded = if is_linked(step) { filesystem.layers.len() - 1 } else { 0 };
-        let record = StepRecord {
-            layers: filesystem.layers[recorded..].to_vec(),
-            millis: millis_of(report),
-            log: report.log.as_ref().map(ToString::to_string),
-            upstream: self.upstream(step).into_iter().collect(),
-        };
-        self.services.cache.put(keys, &record)?;
-        self.put_trace(step, keys)?;
-        Ok(filesystem)
+        Ok(adoption::settle(below.with(own), self.services.cache, self.services.cache_mode)?)
     }
 
     fn execute(&self, step: &Step, lock: Option<&StepLock>) -> Result<Made, StepError> {
@@ -438,12 +467,22 @@ impl Solver<'_> {
             step: step.id,
             services: self.services,
             sandboxes: self.sandboxes()?,
+            is_another_run_left: &|| self.is_another_run_left(),
             cancel: &self.cancel,
             log,
             mounted: &mounted,
         };
         let ran = run::execute(op, below, &context)?;
         Ok(Made { layer: ran.layer, peak_memory_bytes: Some(ran.peak_memory_bytes), log: Some(id) })
+    }
+
+    /// Whether there is an unfinished RUN beside one that is asking.
+    fn is_another_run_left(&self) -> bool {
+        let mut unfinished = self.plan.steps.iter().zip(&self.lookup.found).filter(|(step, found)| {
+            let is_run = matches!(step.op, Op::Run(_)) && matches!(found, Found::Open);
+            is_run && self.steps[step.id.index()].get().is_none()
+        });
+        unfinished.nth(1).is_some()
     }
 
     fn sandboxes(&self) -> Result<&Sandboxes, StepError> {
