@@ -78,7 +78,7 @@ impl BlockFile {
     /// Those of write(2).
     pub fn append(&mut self, block: &Block) -> io::Result<()> {
         let mut rest = block.as_slice();
-        if self.is_direct && rest.len() % ALIGNMENT != 0 {
+        if self.is_direct && !rest.len().is_multiple_of(ALIGNMENT) {
             self.write_buffered_from_here()?;
         }
         while !rest.is_empty() {
