@@ -1,5 +1,7 @@
 //! The one thread that starts all processes of [`crate::Sandboxes`].
 //!
+//! It does so through a process that all of them begin as copies of (`inside::fork_server`).
+//!
 //! A thread of its own, for two reasons. "Kill me when my parent ends" means the *thread* that started the process, so that thread
 //! must live as long as all of them. And the thread has a mount namespace of its own, in which it keeps what every sandbox needs
 //! (the pantry): a new process gets a copy of that namespace, finds its copy of the pantry as its working directory and only
@@ -31,8 +33,8 @@ use sys::root::Dir;
 use sys::this_process::{self, Namespace};
 use sys::{Root, RootfsPath};
 
-use crate::inside::{Birth, DEVICES, HELPER_NAME, Order, decode, encode};
-use crate::{Network, SandboxError};
+use crate::SandboxError;
+use crate::inside::{DEVICES, HELPER_NAME, Order, Outcome, decode, encode};
 
 /// Which program sets up a sandbox from within; its `main` begins with [`crate::helper_main`].
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,7 +64,7 @@ enum Request {
     Launch {
         handed: DescriptorSocket,
         birthplace: Option<Arc<OwnedFd>>,
-        network: Network,
+        order: Order,
         reply: Sender<Result<Child, SandboxError>>,
     },
     Overlay {
@@ -88,7 +90,7 @@ pub(crate) struct OverlayOptions {
 pub(crate) struct Launching(Receiver<Result<Child, SandboxError>>);
 
 impl Launching {
-    /// Waits until the process executes the helper.
+    /// Waits until there is the process.
     pub(crate) fn wait(self) -> Result<Child, SandboxError> {
         self.0.recv().unwrap_or(Err(SandboxError::Vanished))
     }
@@ -104,15 +106,15 @@ impl Launcher {
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
-    /// Starts the helper with `handed` as its only descriptor beside the standard ones. Does not wait.
+    /// Starts a copy of the helper with `handed` as its only descriptor beside the standard ones. Does not wait.
     pub(crate) fn launch(
         &self,
         handed: DescriptorSocket,
         birthplace: Option<Arc<OwnedFd>>,
-        network: Network,
+        order: Order,
     ) -> Launching {
         let (reply, answer) = mpsc::channel();
-        self.send(Request::Launch { handed, birthplace, network, reply });
+        self.send(Request::Launch { handed, birthplace, order, reply });
         Launching(answer)
     }
 
@@ -158,65 +160,101 @@ impl<T> During<T> for io::Result<T> {
 }
 
 fn serve(program: &HelperProgram, requests: &Receiver<Request>) {
-    // The program first: its mount can only be copied from where it is attached.
-    let prepared = safe_program(program).and_then(|image| {
-        let pantry = stock_pantry()?;
-        Ok((pantry, Nursery::open(&image).during("start the helper")?))
-    });
+    let mut prepared = Workshop::open(program);
     for request in requests {
-        let ready = prepared.as_ref().map_err(|Unprepared { step, errno }| SandboxError::Prepare {
+        let ready = prepared.as_mut().map_err(|Unprepared { step, errno }| SandboxError::Prepare {
             step,
             source: io::Error::from_raw_os_error(*errno),
         });
         // A requester that went away does not want its answer.
         let delivered = match request {
-            Request::Launch { handed, birthplace, network, reply } => {
-                let launch = |(_, nursery): &(Root, Nursery)| nursery.bear(&handed, birthplace, network);
+            Request::Launch { handed, birthplace, order, reply } => {
+                let launch = |workshop: &mut Workshop| workshop.launch(&handed, birthplace, order);
                 reply.send(ready.and_then(launch)).is_ok()
             }
             Request::Overlay { options, reply } => {
-                reply.send(ready.and_then(|(pantry, _)| overlay(pantry, &options))).is_ok()
+                reply.send(ready.and_then(|workshop| overlay(&workshop.pantry, &options))).is_ok()
             }
         };
         tracing::trace!(delivered, "launcher request");
     }
 }
 
-/// The helper that all sandboxes begin as copies of. Dropping it ends it.
-struct Nursery {
+/// What the thread needs for its work.
+struct Workshop {
+    pantry: Root,
+    image: OwnedFd,
+    server: ForkServer,
+}
+
+impl Workshop {
+    fn open(program: &HelperProgram) -> Result<Self, Unprepared> {
+        // The program first: its mount can only be copied from where it is attached.
+        let image = safe_program(program)?;
+        let pantry = stock_pantry()?;
+        let server = ForkServer::start(&image).during("start the helper")?;
+        Ok(Self { pantry, image, server })
+    }
+
+    /// A fork server that somebody has killed is started anew, once.
+    fn launch(
+        &mut self,
+        handed: &DescriptorSocket,
+        cgroup: Option<Arc<OwnedFd>>,
+        order: Order,
+    ) -> Result<Child, SandboxError> {
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let first = self.server.fork(handed, cgroup, order);
+        if !first.as_ref().is_err_and(is_gone) {
+            return first.map_err(not_forked);
+        }
+        self.server = ForkServer::start(&self.image).map_err(not_forked)?;
+        self.server.fork(handed, cgroup, order).map_err(not_forked)
+    }
+}
+
+fn not_forked(source: io::Error) -> SandboxError {
+    SandboxError::Prepare { step: "start a process in new namespaces", source }
+}
+
+/// Whether an error is that of a socket whose other end is closed.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// The process that all sandboxes begin as copies of. Dropping it ends it.
+struct ForkServer {
     orders: Option<DescriptorSocket>,
     process: Child,
 }
 
-impl Nursery {
-    fn open(image: &OwnedFd) -> io::Result<Self> {
+impl ForkServer {
+    fn start(image: &OwnedFd) -> io::Result<Self> {
         let (orders, theirs) = DescriptorSocket::pair()?;
         let process = process::start(image.as_fd(), OsStr::new(HELPER_NAME), theirs.as_fd())?;
         Ok(Self { orders: Some(orders), process })
     }
 
-    fn bear(
+    fn fork(
         &self,
         handed: &DescriptorSocket,
-        cgroup: Option<Arc<OwnedFd>>,
-        network: Network,
-    ) -> Result<Child, SandboxError> {
-        let failed = |source| SandboxError::Prepare { step: "start a process in new namespaces", source };
+        cgroup: Option<BorrowedFd<'_>>,
+        order: Order,
+    ) -> io::Result<Child> {
         let orders = self.orders.as_ref().expect("only dropping it takes the socket");
-        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
         let descriptors: Vec<_> = std::iter::once(handed.as_fd()).chain(cgroup).collect();
-        let order = encode(&Order { network }).map_err(failed)?;
-        orders.send(&order, &descriptors).map_err(failed)?;
-        let answer = orders.receive().map_err(failed)?.ok_or(SandboxError::Vanished)?;
-        match (decode(&answer.bytes).map_err(failed)?, answer.descriptors.into_iter().next()) {
-            (Birth::Born { pid }, Some(pidfd)) => Ok(Child { pidfd, pid }),
-            (Birth::Born { .. }, None) => Err(SandboxError::Vanished),
-            (Birth::Failed { errno }, _) => Err(failed(io::Error::from_raw_os_error(errno))),
+        orders.send(&encode(&order)?, &descriptors)?;
+        let answer = orders.receive()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        match (decode(&answer.bytes)?, answer.descriptors.into_iter().next()) {
+            (Outcome::Forked { pid }, Some(pidfd)) => Ok(Child { pidfd, pid }),
+            (Outcome::Forked { .. }, None) => Err(io::ErrorKind::InvalidData.into()),
+            (Outcome::Failed { errno }, _) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 }
 
-impl Drop for Nursery {
+impl Drop for ForkServer {
     fn drop(&mut self) {
         self.orders = None;
         if let Err(error) = process::wait(&self.process.pidfd) {

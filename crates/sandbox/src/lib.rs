@@ -6,17 +6,20 @@
 //! # How a process starts
 //!
 //! ```text
-//! caller's thread                      launcher thread                 new process
-//! ──────────────────────────────────────────────────────────────────────────────────────────────────
-//! start(&spec): make cgroup, socket ──▶ clone3 (vfork, new mount, pid,
-//! make every mount, detached            uts, ipc; born in its cgroup) ─▶ executes us, read-only
-//! open its mount namespace ◀─────────── pidfd                            waits for instructions
-//! send instructions, descriptors ──────────────────────────────────────▶ cgroup ns, network, host name
-//! hear reports                                                           attach root, /proc, /sys, /dev, mounts
-//!                                                                        pivot_root; session, descriptors
-//!                                                                        user, capabilities, filter
-//! ◀───────────────────────────────────────────────── end of the socket ─ executes the command, as process 1
+//! caller's thread                      launcher thread      fork server           new process
+//! ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+//! start(&spec): make cgroup, socket ──▶ order, socket ─────▶ clone3 (new mount, ─▶ own network; makes /proc,
+//! make every mount, detached                                 pid, uts, ipc; born   /sys and /dev in the pantry
+//!                                      pidfd ◀────────────── in its cgroup)        waits for instructions
+//! send instructions, descriptors ───────────────────────────────────────────────▶ cgroup ns, host name
+//! hear reports                                                                    attach root and mounts
+//!                                                                                 pivot_root; session, descriptors
+//!                                                                                 user, capabilities, filter
+//! ◀────────────────────────────────────────────────────────── end of the socket ─ executes the command, as process 1
 //! ```
+//!
+//! The launcher executes our own program once, as the fork server; [`Sandboxes::expect_another`] has the next process get as far as
+//! waiting for its instructions while the one before it works.
 //!
 //! # What holds
 //!
@@ -31,11 +34,10 @@
 //!
 //! # Where the time goes
 //!
-//! A start and the wait for `true` take 4 to 5 ms at best on two cores that others use too (median 5 to 8 with a load of five, 12 with eight):
-//! 0.6 ms for each of the two programs executed, 1 ms for the dynamic loader of our own copy, 0.4 ms for the kernel to check the filter, the
-//! rest in 400 short calls and in waiting to be scheduled. Three
-//! things were worth more than all of that and are avoided: joining a cgroup by writing to it (module `cgroup`), unmounting before the end is reported
-//! (module `reaper`), and mounts stacked over the old root (module `launcher`).
+//! Most of a start is the kernel's: a network namespace of its own takes a millisecond, executing the command and loading it half of one, checking the
+//! filter a fifth, and leaving the old root waits for all processors. What is avoided was worth more: executing our own program for each sandbox
+//! (module `inside`), joining a cgroup by writing to it (module `cgroup`), unmounting before the end is reported (module `reaper`), and mounts
+//! stacked over the old root (module `launcher`). `benches/micro/sandbox.rs` measures it.
 //!
 //! # Example
 //!
@@ -71,6 +73,7 @@
 mod error;
 mod machine;
 mod spec;
+mod ulimit;
 mod user;
 
 mod process;
@@ -96,4 +99,5 @@ pub use spec::{
     Access, BindSource, Content, Durability, Layers, Limits, MissingCwd, Mount, MountKind, Network,
     NewPrivileges, PidOne, Spec, Stdio, StopPolicy, Upper,
 };
+pub use ulimit::{Ulimit, UlimitError, UlimitName};
 pub use user::{Credentials, MAX_ID, NameOrId, User, UserError};

@@ -62,7 +62,7 @@ pub(crate) fn prepare(
         make_targets: makes_targets(spec),
         seal_root: makes_targets(spec) && spec.root_access == Access::ReadOnly,
         hostname: spec.hostname.clone(),
-        open_files: spec.limits.open_files,
+        ulimits: spec.limits.ulimits.clone(),
         stdio,
         init: spec.pid_one == PidOne::Init,
         no_new_privileges: spec.new_privileges == NewPrivileges::Denied,

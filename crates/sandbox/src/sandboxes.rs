@@ -5,12 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sys::descriptor_socket::{DescriptorSocket, MAX_DESCRIPTORS};
+use sys::process::Child;
 use sys::seccomp::Instruction;
 
 use crate::cgroup::{Group, Groups};
-use crate::inside::{Report, decode, encode};
+use crate::inside::{Order, Report, decode, encode};
 use crate::launcher::{Launcher, Launching};
 use crate::prepare::{self, Prepared};
 use crate::process::{Output, Process};
@@ -26,14 +28,14 @@ pub struct Sandboxes {
     shared: Arc<Shared>,
 }
 
-/// A process that has executed the helper, or is about to.
+/// A process that awaits its instructions, or is about to.
 #[derive(Debug)]
 struct Helper {
     shared: Arc<Shared>,
     limits: Limits,
     network: Network,
     group: Group,
-    launching: Launching,
+    launched: Launched,
     socket: DescriptorSocket,
 }
 
@@ -111,12 +113,13 @@ impl Sandboxes {
         let prepared = prepare::prepare(spec, shared, &helper.group);
         let (mut process, socket) = helper.into_process()?;
         let (prepared, output) = prepared?;
-        process.hold_namespace(open_namespace(process.pid())?);
+        let namespace = open_namespace(process.pid());
         let instructed = instruct(&socket, &prepared);
         drop(prepared);
-        // A helper that was gone before it had them may have said why.
+        // A helper that was gone before it had them has said why.
         let terminal = follow(&socket)?;
         instructed?;
+        process.hold_namespace(namespace?);
         let output = match (output, terminal) {
             (Some(output), _) => output,
             (None, Some(terminal)) => {
@@ -135,8 +138,9 @@ impl Sandboxes {
 
 impl Drop for Sandboxes {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.standby().take().map(Helper::end) {
-            tracing::debug!(%error, "the helper ahead had no chance");
+        let ready = self.standby().take();
+        if let Some(helper) = ready {
+            helper.end();
         }
     }
 }
@@ -145,13 +149,16 @@ impl Drop for Sandboxes {
 impl Sandboxes {
     /// One that is ready, or a new one.
     fn helper(&self, spec: &Spec) -> Result<Helper, SandboxError> {
-        match self.standby().take() {
-            Some(ready) if ready.limits == spec.limits && ready.network == spec.network => Ok(ready),
-            other => {
-                other.map_or(Ok(()), Helper::end)?;
-                Helper::launch(&self.shared, spec)
+        let ready = self.standby().take();
+        if let Some(mut ready) = ready {
+            match ready.fits(spec) {
+                Ok(true) => return Ok(ready),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "no use of the helper ahead"),
             }
+            ready.end();
         }
+        Helper::launch(&self.shared, spec)
     }
 
     fn standby(&self) -> MutexGuard<'_, Option<Helper>> {
@@ -162,24 +169,65 @@ impl Sandboxes {
 impl Helper {
     fn launch(shared: &Arc<Shared>, spec: &Spec) -> Result<Self, SandboxError> {
         let (limits, network) = (spec.limits.clone(), spec.network);
+        let order = Order { network, shm_bytes: limits.shm_bytes };
         let group = shared.groups.make(&limits)?;
         let (socket, theirs) = DescriptorSocket::pair()
             .map_err(|source| SandboxError::Prepare { step: "make a socket", source })?;
-        let launching = shared.launcher.launch(theirs, group.birthplace.clone(), network);
-        Ok(Self { shared: Arc::clone(shared), limits, network, group, launching, socket })
+        let launching = shared.launcher.launch(theirs, group.birthplace.clone(), order);
+        Ok(Self {
+            shared: Arc::clone(shared),
+            limits,
+            network,
+            group,
+            launched: Launched::Launching(launching),
+            socket,
+        })
+    }
+
+    /// Whether it is alive, and made for such a process.
+    fn fits(&mut self, spec: &Spec) -> Result<bool, SandboxError> {
+        let child = self.launched.wait()?;
+        let has_ended = sys::process::ends_within(&child.pidfd, Duration::ZERO)
+            .map_err(|source| SandboxError::Prepare { step: "look at a process", source })?;
+        Ok(!has_ended && self.limits == spec.limits && self.network == spec.network)
     }
 
     /// Ends one that is not needed.
-    fn end(self) -> Result<(), SandboxError> {
-        self.into_process().map(drop)
+    fn end(self) {
+        if let Err(error) = self.into_process() {
+            tracing::debug!(%error, "the helper ahead had no chance");
+        }
     }
 
-    fn into_process(self) -> Result<(Process, DescriptorSocket), SandboxError> {
-        Ok((Process::new(self.shared, self.launching.wait()?, self.group), self.socket))
+    fn into_process(mut self) -> Result<(Process, DescriptorSocket), SandboxError> {
+        self.launched.wait()?;
+        let Launched::Running(child) = self.launched else { return Err(SandboxError::Vanished) };
+        Ok((Process::new(self.shared, child, self.group), self.socket))
     }
 }
 
-/// The mount namespace of a process that has not been told what to do yet, so it is still there.
+/// A process that is on its way or there.
+#[derive(Debug)]
+enum Launched {
+    Launching(Launching),
+    Running(Child),
+    Failed,
+}
+
+impl Launched {
+    fn wait(&mut self) -> Result<&Child, SandboxError> {
+        *self = match std::mem::replace(self, Self::Failed) {
+            Self::Launching(launching) => Self::Running(launching.wait()?),
+            other => other,
+        };
+        match self {
+            Self::Running(child) => Ok(child),
+            _ => Err(SandboxError::Vanished),
+        }
+    }
+}
+
+/// The mount namespace of a process. A process that failed has none any more, and says why by itself.
 fn open_namespace(pid: u32) -> Result<OwnedFd, SandboxError> {
     File::open(format!("/proc/{pid}/ns/mnt"))
         .map(OwnedFd::from)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sys::RootfsPath;
 use sys::terminal::WindowSize;
 
-use crate::User;
+use crate::{Ulimit, User};
 
 /// One process tree to be started.
 ///
@@ -176,19 +176,26 @@ pub enum Network {
 pub struct Limits {
     /// Memory, page cache included.
     pub memory_bytes: Option<u64>,
+    /// Memory and swap together; no less than [`Limits::memory_bytes`].
+    pub memory_and_swap_bytes: Option<u64>,
     /// CPU time per wall-clock time, in thousandths of one CPU.
     pub cpu_millis: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// Open files per process, soft and hard; lowered to our own hard limit where raising it is not permitted.
-    pub open_files: Option<u64>,
+    /// What `/dev/shm` can hold; 64 MiB if `None`, as with Docker.
+    pub shm_bytes: Option<u64>,
+    /// Of each process, each thing once.
+    pub ulimits: Vec<Ulimit>,
 }
 
 impl Limits {
     /// Whether one of them needs a cgroup of its own.
     #[must_use]
     pub fn need_cgroup(&self) -> bool {
-        self.memory_bytes.is_some() || self.cpu_millis.is_some() || self.pids.is_some()
+        self.memory_bytes.is_some()
+            || self.memory_and_swap_bytes.is_some()
+            || self.cpu_millis.is_some()
+            || self.pids.is_some()
     }
 }
 

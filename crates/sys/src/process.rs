@@ -44,7 +44,8 @@ pub struct Ended {
 }
 
 /// Starts the executable file `image` with the standard descriptors, the working directory and the mount namespace of the calling thread. It
-/// gets two arguments, its name and the number under which it finds `handed`, and an empty environment. ([`crate::this_process::take_handed`])
+/// gets two arguments, its name and the number under which it finds `handed` ([`crate::this_process::take_handed`]), an empty environment, and all
+/// signals blocked.
 ///
 /// # Errors
 /// Those of fork(2) and execve(2).
@@ -52,16 +53,27 @@ pub fn start(image: BorrowedFd<'_>, name: &OsStr, handed: BorrowedFd<'_>) -> io:
     let (image, handed) = (image.as_raw_fd(), handed.as_raw_fd());
     let mut command = Command::new(format!("/proc/self/fd/{image}"));
     command.arg0(name).arg(handed.to_string()).env_clear();
-    // SAFETY: between fork and exec only one async-signal-safe call is made, with two integers that outlive it.
+    // SAFETY: between fork and exec only async-signal-safe calls are made, with integers that outlive them.
     unsafe {
-        command.pre_exec(move || match libc::fcntl(handed, libc::F_SETFD, 0) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        command.pre_exec(move || {
+            // The keys of a terminal that end us are not for it.
+            crate::this_process::block_all_signals()?;
+            match libc::fcntl(handed, libc::F_SETFD, 0) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
         });
     }
     let pid = command.spawn()?.id();
     // Nobody else waits for it, so the number is its own until we do.
     Ok(Child { pidfd: open(pid)?, pid })
+}
+
+/// Has the kernel kill a program that is to be started when the thread that starts it ends, however that ends (prctl(2),
+/// `PR_SET_PDEATHSIG`).
+pub fn bind_to_us(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec only one async-signal-safe call is made.
+    unsafe { command.pre_exec(crate::this_process::die_with_parent) }
 }
 
 /// Which of the two a process is after [`fork_into_namespaces`].
@@ -223,9 +235,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_executed_is_an_error_and_leaves_no_child() {
-        let text = crate::memory_file::sealed("test", b"no program").unwrap();
+        let text = tempfile::tempfile().unwrap();
         let error = start(text.as_fd(), OsStr::new("x"), text.as_fd()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOEXEC));
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     }
 
     #[test]

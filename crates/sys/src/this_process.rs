@@ -8,8 +8,10 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use rustix::process::{Resource, Rlimit};
+use rustix::process::Rlimit;
 use rustix::thread::{Gid, Uid};
+
+pub use rustix::process::Resource;
 
 use crate::process::Ending;
 
@@ -146,16 +148,16 @@ pub fn set_umask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask));
 }
 
-/// Sets the most open files, soft and hard; where raising the hard limit is not permitted, as near as it is.
+/// Sets a soft and a hard limit (`None`: none); where raising the hard one is not permitted, both as near as it is.
 ///
 /// # Errors
 /// Those of setrlimit(2).
-pub fn set_open_files(limit: u64) -> io::Result<()> {
-    let both = |limit| Rlimit { current: Some(limit), maximum: Some(limit) };
-    match rustix::process::setrlimit(Resource::Nofile, both(limit)) {
+pub fn set_resource_limit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> io::Result<()> {
+    match rustix::process::setrlimit(resource, Rlimit { current: soft, maximum: hard }) {
         Err(rustix::io::Errno::PERM) => {
-            let hard = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(limit);
-            Ok(rustix::process::setrlimit(Resource::Nofile, both(limit.min(hard)))?)
+            let allowed = rustix::process::getrlimit(resource).maximum;
+            let lower = |limit: Option<u64>| limit.into_iter().chain(allowed).min();
+            Ok(rustix::process::setrlimit(resource, Rlimit { current: lower(soft), maximum: lower(hard) })?)
         }
         other => Ok(other?),
     }

@@ -234,9 +234,14 @@ fn subdirectories(directory: &Path) -> Result<Vec<PathBuf>, SandboxError> {
 }
 
 fn first_limit(limits: &Limits) -> Option<&'static str> {
-    [("memory", limits.memory_bytes), ("cpu", limits.cpu_millis), ("pids", limits.pids)]
-        .into_iter()
-        .find_map(|(name, limit)| limit.map(|_| name))
+    [
+        ("memory", limits.memory_bytes),
+        ("swap", limits.memory_and_swap_bytes),
+        ("cpu", limits.cpu_millis),
+        ("pids", limits.pids),
+    ]
+    .into_iter()
+    .find_map(|(name, limit)| limit.map(|_| name))
 }
 
 /// Makes `rbuild/OWNER` (or more) below a hierarchy. Another owner may remove the emptied parent at the same time.

@@ -27,7 +27,9 @@ pub(super) fn make(
     group: &mut Group,
 ) -> Result<(), SandboxError> {
     let settings = [
+        // Memory before memory with swap, which may not be the smaller one.
         ("memory", "memory.limit_in_bytes", &mut limits.memory_bytes, 1),
+        ("memory", "memory.memsw.limit_in_bytes", &mut limits.memory_and_swap_bytes, 1),
         ("pids", "pids.max", &mut limits.pids, 1),
         // Microseconds of each period, which is 100 ms unless somebody changed the root group.
         ("cpu", "cpu.cfs_quota_us", &mut limits.cpu_millis, 100),

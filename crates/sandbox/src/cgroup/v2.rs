@@ -54,8 +54,14 @@ impl Parent {
         group.directories.push(leaf.clone());
         let has = |controller| self.controllers.contains(&controller);
         if has("memory") {
-            if let Some(bytes) = limits.memory_bytes.take() {
+            let memory = limits.memory_bytes.take();
+            if let Some(bytes) = memory {
                 write(&leaf, "memory.max", &bytes.to_string())?;
+            }
+            // Here swap is counted by itself.
+            if let Some(both) = limits.memory_and_swap_bytes.take() {
+                let swap = both.saturating_sub(memory.unwrap_or(0));
+                write(&leaf, "memory.swap.max", &swap.to_string())?;
             }
             group.memory =
                 Some(MemoryFiles { peak: leaf.join("memory.peak"), events: leaf.join("memory.events") });

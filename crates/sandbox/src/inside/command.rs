@@ -16,6 +16,9 @@ use crate::Stage;
 /// Where programs are looked for when the environment does not say.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How much of a name or a path is told when nothing can be executed: it must fit a message, and a person's patience.
+const SHOWN_BYTES: usize = 1024;
+
 /// Executes the command. Returns only if that fails.
 pub(super) fn become_command(
     socket: &DescriptorSocket,
@@ -108,7 +111,7 @@ fn execute_candidates(
     variables: &[CString],
 ) -> Result<Never, Failure> {
     let command = instructions.args.first().cloned().unwrap_or_default();
-    let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let show = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]).into_owned();
     let path = instructions.env.iter().find(|(name, _)| name == b"PATH");
     let path = path.map_or(DEFAULT_PATH, |(_, value)| value.as_slice());
     // What to say if nothing can be executed: the first hint that is better than "not found".

@@ -15,7 +15,7 @@ use sys::{Root, RootfsPath};
 
 use super::message::{At, Failure, errno};
 use super::targets::{Targets, is_directory};
-use super::{CgroupView, Instructions, MountInstruction, Received, Shown, StdioInstruction};
+use super::{CgroupView, Instructions, MountInstruction, Order, Received, Shown, StdioInstruction};
 use crate::launcher::{inert, mask_sys, resolve_if_there};
 use crate::{Network, Stage};
 
@@ -53,16 +53,16 @@ const PROC: &CStr = c"proc";
 const SYS: &CStr = c"sys";
 const DEV: &CStr = c"dev";
 
-/// Size of `/dev` and of `/dev/shm`.
-const SMALL_TMPFS: &str = "65536k";
+/// Size of `/dev`, and of `/dev/shm` if nothing else is asked for, in bytes.
+const SMALL_TMPFS: u64 = 64 << 20;
 
 /// Mounts what is the same in every sandbox, in the pantry. This needs no instructions, so it is done while they are awaited.
-pub(super) fn furnish(network: Network) -> Result<(), Failure> {
+pub(super) fn prepare(order: Order) -> Result<(), Failure> {
     set_up_proc().at(Stage::Proc)?;
-    if network == Network::None {
+    if order.network == Network::None {
         set_up_own_sys().at(Stage::Sys)?;
     }
-    set_up_dev().at(Stage::Dev)
+    set_up_dev(order.shm_bytes.unwrap_or(SMALL_TMPFS)).at(Stage::Dev)
 }
 
 /// Mounts everything else and moves into the root. Gives the terminal, if one was asked for.
@@ -161,8 +161,8 @@ fn set_up_cgroup_view(sys: &Root, instructions: &Instructions, received: &Receiv
     }
 }
 
-fn set_up_dev() -> io::Result<()> {
-    let dev = tmpfs("755", Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_STRICTATIME)?;
+fn set_up_dev(shm_bytes: u64) -> io::Result<()> {
+    let dev = tmpfs("755", SMALL_TMPFS, Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_STRICTATIME)?;
     mount::attach(dev.as_fd(), pantry(DEV)?.as_fd())?;
     let dev = Dir::from(dev);
     for name in DEVICES {
@@ -180,7 +180,7 @@ fn set_up_dev() -> io::Result<()> {
     let no_programs = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
     mount_below(&dev, "pts", pts.mount(no_programs)?)?;
     mount_below(&dev, "mqueue", Filesystem::new(c"mqueue")?.mount(inert())?)?;
-    mount_below(&dev, "shm", tmpfs("1777", inert())?)
+    mount_below(&dev, "shm", tmpfs("1777", shm_bytes, inert())?)
 }
 
 fn take_dev(at: &Dir, instructions: &Instructions) -> io::Result<Dir> {
@@ -193,10 +193,10 @@ fn take_dev(at: &Dir, instructions: &Instructions) -> io::Result<Dir> {
     Ok(dev)
 }
 
-fn tmpfs(mode: &str, attributes: Attributes) -> io::Result<OwnedFd> {
+fn tmpfs(mode: &str, bytes: u64, attributes: Attributes) -> io::Result<OwnedFd> {
     let tmpfs = Filesystem::new(c"tmpfs")?;
     tmpfs.set("mode", mode)?;
-    tmpfs.set("size", SMALL_TMPFS)?;
+    tmpfs.set("size", bytes.to_string())?;
     tmpfs.mount(attributes)
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sys::RootfsPath;
 
 use crate::user::{User, UserError};
-use crate::{Network, SandboxError, Stage};
+use crate::{Network, SandboxError, Stage, Ulimit};
 
 /// Number of a descriptor among those that were sent.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -30,7 +30,7 @@ pub(crate) struct Instructions {
     /// Whether the root becomes read-only once all is made in it.
     pub(crate) seal_root: bool,
     pub(crate) hostname: String,
-    pub(crate) open_files: Option<u64>,
+    pub(crate) ulimits: Vec<Ulimit>,
     pub(crate) stdio: StdioInstruction,
     pub(crate) init: bool,
     pub(crate) no_new_privileges: bool,
@@ -95,17 +95,19 @@ pub(crate) enum CgroupView {
 }
 
 /// What the launcher orders; the new process's socket and, if it has one, its cgroup come with it.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Order {
-    /// Wanted at once: the rest is in the [`Instructions`].
+    /// Wanted at once, as all here: the rest is in the [`Instructions`].
     pub(crate) network: Network,
+    /// What `/dev/shm` can hold.
+    pub(crate) shm_bytes: Option<u64>,
 }
 
 /// What came of an [`Order`].
 #[derive(Debug, Deserialize, Serialize)]
-pub(crate) enum Birth {
+pub(crate) enum Outcome {
     /// The process's pidfd comes with this message.
-    Born {
+    Forked {
         pid: u32,
     },
     Failed {

@@ -1,16 +1,17 @@
 //! What happens between the birth of a sandbox's first process and its command.
 //!
-//! The process executes this program through a read-only mount and gets here before anything else of `main`. It is alone in new mount, pid,
-//! uts and ipc namespaces, has one socket to its starter, and its working directory is the pantry (see [`crate::launcher`]). It
-//! sets up its surroundings in the order of [`enter`], which is the order of [`Stage`], and becomes the command.
+//! The launcher executes this program once, through a read-only mount, and it gets here before anything else of `main`
+//! ([`fork_server`]). Each sandbox begins as a copy of that process: alone in new mount, pid, uts and ipc namespaces, with one socket to its
+//! starter and the pantry as its working directory (see [`crate::launcher`]). It makes what is the same for all, waits for its
+//! instructions, sets up the rest in the order of [`Stage`], and becomes the command.
 //!
 //! Everything of the machine comes as a descriptor; every path is one of the sandbox, resolved below its root.
 
 mod command;
 mod filesystems;
+mod fork_server;
 mod identity;
 mod message;
-mod nursery;
 mod targets;
 
 use std::convert::Infallible;
@@ -26,7 +27,7 @@ use crate::{Network, Stage};
 pub(crate) use filesystems::DEVICES;
 use message::{At, Failure};
 pub(crate) use message::{
-    Birth, CgroupView, Handle, Instructions, MountInstruction, Order, Report, Shown, StdioInstruction,
+    CgroupView, Handle, Instructions, MountInstruction, Order, Outcome, Report, Shown, StdioInstruction,
     decode, encode,
 };
 
@@ -45,7 +46,7 @@ pub fn helper_main() {
     let handed = arguments.next().and_then(|number| number.to_str()?.parse().ok());
     let socket = handed.and_then(|number| this_process::take_handed(number).ok());
     // Without one it was started by hand, by somebody who guessed the name.
-    std::process::exit(socket.map_or(NOT_STARTED, |socket| nursery::serve(socket.into())))
+    std::process::exit(socket.map_or(NOT_STARTED, |socket| fork_server::serve(socket.into())))
 }
 
 /// The code that `docker run` gives when it could not start the command.
@@ -68,8 +69,8 @@ impl Received {
 }
 
 /// Sets up and becomes the command, or its init, whose code it gives.
-fn enter(socket: DescriptorSocket, network: Network) -> Result<u8, (DescriptorSocket, Failure)> {
-    match set_up(&socket, network) {
+fn enter(socket: DescriptorSocket, order: Order) -> Result<u8, (DescriptorSocket, Failure)> {
+    match set_up(&socket, order) {
         Err(failure) => Err((socket, failure)),
         Ok((instructions, home)) if instructions.init => command::supervise(socket, &instructions, &home),
         Ok((instructions, home)) => {
@@ -80,14 +81,14 @@ fn enter(socket: DescriptorSocket, network: Network) -> Result<u8, (DescriptorSo
 }
 
 /// All but the command itself; gives the user's home directory beside the instructions.
-fn set_up(socket: &DescriptorSocket, network: Network) -> Result<(Instructions, Vec<u8>), Failure> {
+fn set_up(socket: &DescriptorSocket, order: Order) -> Result<(Instructions, Vec<u8>), Failure> {
     this_process::set_umask(0);
-    if network == Network::None {
+    if order.network == Network::None {
         this_process::unshare(Namespace::Network)
             .and_then(|()| this_process::bring_up_loopback())
             .at(Stage::Network)?;
     }
-    filesystems::furnish(network)?;
+    filesystems::prepare(order)?;
     let (instructions, received) = listen(socket).at(Stage::Instructions)?;
     join_cgroups(&instructions, &received).at(Stage::Cgroups)?;
     this_process::set_hostname(&instructions.hostname).at(Stage::Hostname)?;
@@ -97,9 +98,7 @@ fn set_up(socket: &DescriptorSocket, network: Network) -> Result<(Instructions, 
         socket.send(&text, &[terminal.controller.as_fd()]).at(Stage::Terminal)?;
     }
     start_session(&instructions, &received, terminal.map(|pair| pair.terminal)).at(Stage::Session)?;
-    if let Some(limit) = instructions.open_files {
-        this_process::set_open_files(limit).at(Stage::Limits)?;
-    }
+    instructions.ulimits.iter().try_for_each(|limit| limit.apply()).at(Stage::Limits)?;
     let credentials = identity::resolve(&instructions.user)?;
     identity::give_stdio(&instructions.stdio, credentials.uid).at(Stage::Credentials)?;
     identity::enter_cwd(&instructions)?;

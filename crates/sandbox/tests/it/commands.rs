@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use sandbox::{Ending, MissingCwd, Output, PidOne, Stdio, StopPolicy};
+use sandbox::{Ending, MissingCwd, Network, Output, PidOne, Stdio, StopPolicy};
 use sys::terminal::WindowSize;
 
 use crate::world::{World, path};
@@ -224,4 +224,30 @@ fn pipes_lead_to_all_three_descriptors_and_belong_to_the_user() {
     stderr.read_to_string(&mut err).unwrap();
     assert_eq!((out.as_str(), err.as_str()), ("in\nout\n", "err\n"));
     assert_eq!(process.wait().unwrap().ending, Ending::Exited(0));
+}
+
+#[test]
+fn a_helper_made_ready_ahead_serves_who_fits_and_leaves_nothing() {
+    let Some(world) = World::new() else { return };
+    let spec = |network, shm_bytes| {
+        let mut spec = world.spec(
+            "ls /sys/class/net; df -k /dev/shm | tail -n 1 | awk '{print $2}'; ls /proc | grep -c '^[0-9]'",
+        );
+        spec.network = network;
+        spec.limits.shm_bytes = shm_bytes;
+        spec
+    };
+    // What a process sees does not depend on how long ago its first half was made.
+    let cold = world.output_of(&spec(Network::None, None));
+    world.sandboxes.expect_another(&spec(Network::None, None));
+    world.sandboxes.expect_another(&spec(Network::None, None));
+    assert_eq!(world.output_of(&spec(Network::None, None)), cold);
+    // One that does not fit is ended, and a new one made.
+    for (network, shm_bytes) in [(Network::Host, None), (Network::None, Some(8 << 20))] {
+        let cold = world.output_of(&spec(network, shm_bytes));
+        world.sandboxes.expect_another(&spec(Network::None, None));
+        assert_eq!(world.output_of(&spec(network, shm_bytes)), cold);
+    }
+    // Nobody comes for this one; the world's end finds it gone.
+    world.sandboxes.expect_another(&spec(Network::None, None));
 }

@@ -87,14 +87,14 @@ fn the_environment_umask_limits_and_descriptors_are_those_asked_for() {
     let mut spec = world.spec("env | grep -v -E '^(SHLVL|PWD)=' | sort; umask; ulimit -n; ulimit -Hn; hostname; ls /proc/self/fd | wc -l");
     spec.env.push(("A".into(), "b c=d".into()));
     spec.env.push(("HOME".into(), "".into()));
-    spec.limits.open_files = Some(1234);
+    spec.limits.ulimits = vec!["nofile=1000:1234".parse().unwrap()];
     // Three, and the one that `ls` reads the directory with.
     expect![[r#"
         A=b c=d
         HOME=/root
         PATH=/bin
         0022
-        1234
+        1000
         1234
         buildkitsandbox
         4
