@@ -21,12 +21,12 @@ use crate::step_lock::RETRY_INTERVAL;
 use crate::{Error, Lease, Store, files};
 
 /// Who may use a cache mount at once (Dockerfile reference, `RUN --mount=type=cache`, `sharing`).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum CacheSharing {
-    /// Everybody together.
-    Shared,
     /// Everybody at once, each with a directory of its own.
     Private,
+    /// Everybody together.
+    Shared,
     /// One after the other.
     Locked,
 }

@@ -76,7 +76,15 @@ pub(crate) fn replace(target: &Path, temporary: &Path, bytes: &[u8]) -> Result<(
     // A rename onto a file has ext4 start to write the new one to the disk (ext4(5), "auto_da_alloc"), an exchange of both has not.
     match sys::durable::rename_exchange(temporary, target) {
         Ok(()) => remove_file(temporary).map(|_| ()),
-        Err(error) if error.kind() == ErrorKind::NotFound => rename(temporary, target),
+        // There is nothing to exchange with, or the file system cannot.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::Unsupported
+            ) =>
+        {
+            rename(temporary, target)
+        }
         Err(error) => Err(Error::at("rename to", target)(error)),
     }
 }

@@ -164,3 +164,16 @@ fn many_publishers_of_one_layer_agree() {
     }
     assert_eq!(fs::read_dir(fixture.root().join("tmp")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_layer_that_has_all_a_draft_has_stands_for_it() {
+    let fixture = Fixture::new();
+    let lease = fixture.store.lease().unwrap();
+    let draft = || lease.layer_draft().unwrap();
+    assert!(lease.layer_like(&draft(), &layer_id("a")).unwrap().is_none());
+    publish(&lease, "a", &[Form::Tar]);
+    assert!(lease.layer_like(&draft(), &layer_id("a")).unwrap().is_some());
+    let with_tree = draft();
+    with_tree.make_fs().unwrap();
+    assert!(lease.layer_like(&with_tree, &layer_id("a")).unwrap().is_none(), "the tree would be lost");
+}

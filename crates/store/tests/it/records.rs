@@ -113,3 +113,22 @@ fn reports_and_logs_are_kept_by_name() {
     let path = fixture.store.context_path(name);
     assert_eq!(path.parent().unwrap(), fixture.root().join("contexts"));
 }
+
+#[test]
+fn a_record_that_says_the_same_is_left_as_it_is() {
+    use std::os::unix::fs::MetadataExt as _;
+    let fixture = Fixture::new();
+    let lease = fixture.store.lease().unwrap();
+    let inode = || {
+        let shards = fs::read_dir(fixture.root().join("records")).unwrap();
+        let mut files = shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap());
+        files.next().unwrap().unwrap().metadata().unwrap().ino()
+    };
+    lease.put_record(&key("step"), &record(&[], b"one")).unwrap();
+    let first = inode();
+    lease.put_record(&key("step"), &record(&[], b"one")).unwrap();
+    assert_eq!(inode(), first);
+    lease.put_record(&key("step"), &record(&[], b"two")).unwrap();
+    assert_ne!(inode(), first);
+    assert_eq!(lease.record(&key("step")).unwrap(), Some(record(&[], b"two")));
+}
