@@ -10,7 +10,8 @@
 //! | RUN | `network` | what the process can reach |
 //! | RUN | `host name` | the process can read it |
 //! | RUN | `extra hosts` | names only |
-//! | RUN | `mount TARGET` | kind, source path, access, tmpfs size, secret's id, mode and owner |
+//! | RUN | `mount TARGET` | kind, source path, access, tmpfs size, secret's or agent's id, mode and owner |
+//! | RUN | `secret ID` | its value, keyed with the store's salt, if the secret was given with `cache=hash` |
 //! | RUN | `script` | a heredoc that begins with `#!` |
 //! | RUN | `platform` | what the process's code runs on |
 //! | COPY | `sources` | how each source is written: decides names in the destination |
@@ -28,7 +29,7 @@
 //!
 //! Left out, since it cannot change the result or must not: mtimes, inode numbers and owners of context files; mode and owner of files
 //! where `--chmod` and `--chown` replace them; proxy variables; addresses of extra hosts; the identity, sharing and content of cache mounts; values of
-//! secrets; resource limits; the name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
+//! other secrets; what an ssh agent has; resource limits; the name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
 
 use std::fmt;
 
@@ -37,7 +38,7 @@ use plan::{Mount, Op, Source, Step, VariableOrigin};
 use store::RecordKey;
 
 /// Changes whenever equal parts no longer mean equal results, for example when COPY is mended. Old records are then not found.
-const KEY_VERSION: &[u8] = b"rbuild key 1";
+const KEY_VERSION: &[u8] = b"rbuild key 2";
 
 /// The name of one part of a key, as `explain` shows it.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -62,6 +63,8 @@ pub enum PartName {
     ExtraHosts,
     /// One `--mount`, by its target.
     Mount(String),
+    /// The value of a secret that counts.
+    Secret(String),
     /// A `#!` heredoc.
     Script,
     /// What the code runs on.
@@ -111,6 +114,7 @@ impl fmt::Display for PartName {
             Self::HostName => f.write_str("host name"),
             Self::ExtraHosts => f.write_str("extra hosts"),
             Self::Mount(target) => write!(f, "mount {target}"),
+            Self::Secret(id) => write!(f, "secret {id}"),
             Self::Script => f.write_str("script"),
             Self::Platform => f.write_str("platform"),
             Self::Sources => f.write_str("sources"),
@@ -274,6 +278,9 @@ fn mount_fields(mount: &Mount) -> Vec<String> {
             format!("{:?}", secret.env),
             format!("{:o} {}:{}", secret.mode, secret.uid, secret.gid),
         ],
+        Mount::Ssh(ssh) => {
+            vec!["ssh".to_owned(), ssh.id.clone(), format!("{:o} {}:{}", ssh.mode, ssh.uid, ssh.gid)]
+        }
     }
 }
 
@@ -326,11 +333,13 @@ mod tests {
                 "ARG" => PartName::Arg("NAME".to_owned()),
                 "mount" => PartName::Mount("TARGET".to_owned()),
                 "heredoc" => PartName::Heredoc("NAME".to_owned()),
+                "secret" => PartName::Secret("ID".to_owned()),
                 "files" => PartName::Files("SOURCE".to_owned()),
                 _ => PartName::SourceStep("SOURCE".to_owned()),
             })
         };
-        let mut expected: Vec<String> = ["ENV", "ARG", "mount", "heredoc", "files", "step"].map(named).into();
+        let mut expected: Vec<String> =
+            ["ENV", "ARG", "mount", "heredoc", "secret", "files", "step"].map(named).into();
         let plain = [
             PartName::Image,
             PartName::Command,

@@ -125,6 +125,16 @@ impl<'l> Cache<'l> {
         &self.scope
     }
 
+    /// A digest of a secret that says nothing to whoever has not this store's salt.
+    #[must_use]
+    pub fn secret_digest(&self, value: &[u8]) -> Digest {
+        let mut hasher = Hasher::sha256();
+        hasher.update_field(self.salt.0);
+        hasher.update_field("secret");
+        hasher.update_field(value);
+        hasher.finish()
+    }
+
     fn keyed_digest(&self, name: &str, digest: &Digest) -> String {
         let mut hasher = Hasher::sha256();
         hasher.update_field(self.salt.0);

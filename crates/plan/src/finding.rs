@@ -225,8 +225,6 @@ pub enum NameKind {
 /// What this version cannot do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Feature {
-    /// `--mount=type=ssh`
-    SshMount,
     /// `--security=insecure`
     InsecureSecurity,
     /// `--device`
@@ -292,7 +290,6 @@ impl fmt::Display for NameKind {
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SshMount => f.write_str("`--mount=type=ssh`"),
             Self::InsecureSecurity => f.write_str("`--security=insecure`"),
             Self::Device => f.write_str("`--device`"),
             Self::HttpSource => f.write_str("ADD of a URL"),

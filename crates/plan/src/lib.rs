@@ -82,7 +82,10 @@ pub use expand::ExpandError;
 pub use finding::{ErrorKind, Feature, Finding, MountError, NameKind, PlanError, Warning, WarningKind};
 pub use lower::lower;
 pub use mode::{EntryKind, Mode, ModeError, SymbolicMode};
-pub use mount::{Access, BindMount, CacheId, CacheMount, Mount, Presence, SecretMount, Sharing, TmpfsMount};
+pub use mount::{
+    Access, BindMount, CacheId, CacheMount, Mount, Presence, SecretMount, Sharing, SshMount, TmpfsMount,
+};
+pub use mount_flag::parse_size;
 pub use owner::{Owner, Principal};
 pub use path::ImagePath;
 pub use pattern::PatternError;

@@ -13,6 +13,8 @@ pub enum Mount {
     Tmpfs(TmpfsMount),
     /// A file or variable that never reaches a layer, a key or a record.
     Secret(SecretMount),
+    /// A socket that leads to an ssh agent of the person who builds.
+    Ssh(SshMount),
 }
 
 /// `type=bind`.
@@ -93,6 +95,23 @@ pub struct SecretMount {
     pub presence: Presence,
 }
 
+/// `type=ssh`.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct SshMount {
+    /// Which agent of the request.
+    pub id: String,
+    /// The socket.
+    pub target: ImagePath,
+    /// Mode of the socket.
+    pub mode: u32,
+    /// Owner of the socket.
+    pub uid: u32,
+    /// Group of the socket.
+    pub gid: u32,
+    /// What happens if the request has no such agent.
+    pub presence: Presence,
+}
+
 /// Whether a mount may be written to.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Access {
@@ -113,10 +132,10 @@ pub enum Sharing {
     Locked,
 }
 
-/// What a missing secret means.
+/// What a missing secret or agent means.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Presence {
-    /// The file or variable is absent.
+    /// The file, variable or socket is absent.
     Optional,
     /// The step fails.
     Required,
@@ -129,7 +148,7 @@ impl Mount {
         match self {
             Self::Bind(bind) => Some(&bind.from),
             Self::Cache(cache) => cache.from.as_ref(),
-            Self::Tmpfs(_) | Self::Secret(_) => None,
+            Self::Tmpfs(_) | Self::Secret(_) | Self::Ssh(_) => None,
         }
     }
 
@@ -141,6 +160,7 @@ impl Mount {
             Self::Cache(cache) => Some(&cache.target),
             Self::Tmpfs(tmpfs) => Some(&tmpfs.target),
             Self::Secret(secret) => secret.target.as_ref(),
+            Self::Ssh(ssh) => Some(&ssh.target),
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use dockerfile::{MountField, MountFlag, MountKey, MountType, Spanned};
 
-use crate::finding::{ErrorKind, Fallible, Feature, Finding, MountError, key_name};
+use crate::finding::{ErrorKind, Fallible, Finding, MountError, key_name};
 use crate::instruction::{Item, StageLowering};
 use crate::suggest::nearest;
 use crate::{
     Access, BindMount, CacheId, CacheMount, ContextName, ImagePath, Mount, Presence, SecretMount, Sharing,
-    Source, TmpfsMount,
+    Source, SshMount, TmpfsMount,
 };
 
 const TYPES: [(&str, MountType); 5] = [
@@ -25,7 +25,13 @@ struct Fields<'a> {
 }
 
 impl StageLowering<'_, '_> {
-    pub(crate) fn mount(&mut self, flag: &Spanned<MountFlag>, item: &Item<'_>) -> Fallible<Mount> {
+    /// `sockets` is how many agents the mounts before this one show.
+    pub(crate) fn mount(
+        &mut self,
+        flag: &Spanned<MountFlag>,
+        item: &Item<'_>,
+        sockets: usize,
+    ) -> Fallible<Mount> {
         let fields = self.fields(flag, item)?;
         let kind = fields.kind()?;
         fields.check_keys(kind)?;
@@ -34,10 +40,7 @@ impl StageLowering<'_, '_> {
             MountType::Cache => self.cache(&fields, flag),
             MountType::Tmpfs => self.tmpfs(&fields, flag),
             MountType::Secret => self.secret(&fields, flag),
-            MountType::Ssh => {
-                let error = Finding::new(ErrorKind::Unsupported(Feature::SshMount), flag.span);
-                Err(Box::new(error.help("pass a key as a secret: `--mount=type=secret,id=…`")))
-            }
+            MountType::Ssh => self.ssh(&fields, flag, sockets),
         }
     }
 
@@ -117,6 +120,22 @@ impl StageLowering<'_, '_> {
             target,
             env: env.map(ToOwned::to_owned),
             mode: fields.mode()?.unwrap_or(0o400),
+            uid: fields.id(MountKey::Uid)?.unwrap_or(0),
+            gid: fields.id(MountKey::Gid)?.unwrap_or(0),
+            presence: fields.presence()?,
+        }))
+    }
+
+    fn ssh(&mut self, fields: &Fields<'_>, flag: &Spanned<MountFlag>, sockets: usize) -> Fallible<Mount> {
+        let text = |key| fields.text(key).filter(|text| !text.is_empty());
+        let target = match text(MountKey::Target) {
+            Some(target) => self.checked_target(target, fields, flag)?,
+            None => ImagePath::rooted(&format!("/run/buildkit/ssh_agent.{sockets}")),
+        };
+        Ok(Mount::Ssh(SshMount {
+            id: text(MountKey::Id).unwrap_or("default").to_owned(),
+            target,
+            mode: fields.mode()?.unwrap_or(0o600),
             uid: fields.id(MountKey::Uid)?.unwrap_or(0),
             gid: fields.id(MountKey::Gid)?.unwrap_or(0),
             presence: fields.presence()?,
@@ -299,8 +318,9 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// `64m`, `1.5 GiB`, `100`: powers of 1024.
-fn parse_size(text: &str) -> Option<u64> {
+/// `64m`, `1.5 GiB`, `100`: powers of 1024; `None` for anything else.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().ok()?;
     let unit = text[digits..].trim_start().to_ascii_lowercase();

@@ -46,7 +46,7 @@ impl ImagePath {
 
     /// The text without its leading `/`: empty for the root.
     #[must_use]
-    pub fn relative(&self) -> &str {
+    pub(crate) fn relative(&self) -> &str {
         &self.0[1..]
     }
 

@@ -204,6 +204,10 @@ impl Display for Mount {
                 tmpfs.size_bytes.map_or(Ok(()), |size| write!(f, ", {size} bytes"))
             }
             Self::Secret(secret) => print_secret(f, secret),
+            Self::Ssh(ssh) => {
+                write!(f, "ssh agent {:?} at {}, mode {:04o}", ssh.id, ssh.target, ssh.mode)?;
+                write!(f, " owner {}:{}, {}", ssh.uid, ssh.gid, ssh.presence)
+            }
         }
     }
 }
@@ -225,9 +229,15 @@ fn print_secret(f: &mut Formatter<'_>, secret: &SecretMount) -> fmt::Result {
     if let Some(env) = &secret.env {
         write!(f, " in ${env}")?;
     }
-    match secret.presence {
-        Presence::Optional => f.write_str(", optional"),
-        Presence::Required => f.write_str(", required"),
+    write!(f, ", {}", secret.presence)
+}
+
+impl Display for Presence {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Optional => "optional",
+            Self::Required => "required",
+        })
     }
 }
 

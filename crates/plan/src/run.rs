@@ -4,7 +4,7 @@ use dockerfile::{CommandLine, Heredoc, SecurityMode};
 
 use crate::finding::{ErrorKind, Fallible, Feature, Finding};
 use crate::instruction::{Item, StageLowering};
-use crate::{InlineFile, NetworkMode, Op, Run, config};
+use crate::{InlineFile, Mount, NetworkMode, Op, Run, config};
 
 /// What a RUN executes.
 struct Command {
@@ -19,7 +19,8 @@ impl StageLowering<'_, '_> {
         check_support(run)?;
         let mut mounts = Vec::with_capacity(run.mounts.len());
         for mount in &run.mounts {
-            mounts.push(self.mount(mount, item)?);
+            let sockets = mounts.iter().filter(|mount| matches!(mount, Mount::Ssh(_))).count();
+            mounts.push(self.mount(mount, item, sockets)?);
         }
         let command = self.command(run);
         let title = match run.script() {

@@ -23,7 +23,7 @@ use layer::tar_read::Members;
 use layer::unpack::unpack;
 use layer::{Entry, FileDigest, Kind, Limits, Xattr, compress};
 use oci::{Digest, LayerId};
-use plan::{Archives, Copy, DestinationForm, ImagePath, InlineFile, Mode, Parents, Source, StepId};
+use plan::{Archives, Copy, DestinationForm, InlineFile, Mode, Parents, Source, StepId};
 use store::Layer;
 use sys::RootfsPath;
 use sys::directory::open_file_below;
@@ -114,13 +114,13 @@ pub(crate) fn context_layer(
 /// Writes what is below a path of a filesystem into an empty directory of the machine: how a cache mount begins.
 pub(crate) fn write_tree(
     filesystem: &Filesystem,
-    path: &ImagePath,
+    path: &RootfsPath,
     directory: &Path,
     services: &Services<'_>,
 ) -> Result<(), StepError> {
     let layers = filesystem.ids();
     let merged = services.layers.merged(&layers)?;
-    let base = merged.resolve(&RootfsPath::parse(path.as_str())?, Follow::Last)?.path;
+    let base = merged.resolve(path, Follow::Last)?.path;
     let empty = Merged::default();
     let mut layer =
         Placing { merged: &empty, owner: None, mode: None, time: Time::default(), entries: BTreeMap::new() };

@@ -104,6 +104,29 @@ pub enum StepError {
     /// A secret that was declared `required` and not given.
     #[error("secret `{0}` is required and was not given")]
     SecretMissing(String),
+    /// A part of a cache that a mount shows.
+    #[error("there is no `{path}` in cache `{id}`")]
+    CachePath {
+        /// Which cache.
+        id: String,
+        /// The part.
+        path: RootfsPath,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An ssh agent that was declared `required` and not given.
+    #[error("ssh agent `{0}` is required and was not given")]
+    AgentMissing(String),
+    /// A socket for an ssh agent.
+    #[error("cannot make a socket for ssh agent `{id}`")]
+    Agent {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// An archive that ADD should unpack.
     #[error("cannot unpack `{path}`")]
     Archive {

@@ -5,6 +5,15 @@ use std::time::Duration;
 use cache::Cause;
 use plan::StepId;
 
+/// What a step waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Until {
+    /// Another process has run the very same step; its log lines follow as if they were ours.
+    SameStepIsDone,
+    /// A step, of this build or another, gives a locked cache back.
+    CacheIsFree,
+}
+
 /// Something that happened. Events of one step come in order; steps interleave.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -17,10 +26,12 @@ pub enum Event {
         /// Where that cause lies.
         origin: Origin,
     },
-    /// A step waits because another process runs the very same one; its log lines follow as if they were ours.
+    /// A step waits for somebody else.
     Waiting {
         /// Which.
         step: StepId,
+        /// What for.
+        until: Until,
     },
     /// A process wrote.
     Log {

@@ -1,15 +1,19 @@
 //! What a step takes from outside itself: files of contexts and of other steps, and what they add to its keys.
 
+use std::collections::HashMap;
+
 use cache::key::{PartName, source_name};
 use cache::{Keys, Parts, Trace};
 use context::{Attributes, Counted, Selection};
-use layer::Entry;
+use layer::{Entry, Merged};
 use oci::{Digest, Hasher};
 use plan::{ContextName, Copy, Linkage, Mount, Op, Plan, Source, SourcePath, Step, StepId};
 use store::RecordKey;
+use sys::RootfsPath;
 
 use crate::filesystem::Filesystem;
 use crate::select::{Selected, select_in};
+use crate::services::SecretInKey;
 use crate::{Services, StepError};
 
 /// A step's keys as far as they are known before anything runs, and the context files they stand on.
@@ -58,7 +62,7 @@ impl Prepared {
         let sources = step_sources(step, plan).into_iter().map(|(name, id)| (PartName::SourceStep(name), id));
         let parent = looked_at_parent(step).map(|id| (PartName::Parent, id));
         let inputs: Vec<(PartName, StepId)> = sources.chain(parent).collect();
-        let mut parts = with_contexts(Parts::of(step), &contexts);
+        let mut parts = own_parts(step, &contexts, services);
         for (name, id) in &inputs {
             parts = parts.with_input(name.clone(), definitions[id.index()].digest().clone());
         }
@@ -74,7 +78,7 @@ impl Prepared {
         services: &Services<'_>,
         filesystem: &dyn Fn(plan::StepId) -> Filesystem,
     ) -> Result<Keys, StepError> {
-        let mut parts = with_contexts(Parts::of(step), &self.contexts);
+        let mut parts = own_parts(step, &self.contexts, services);
         for (name, id) in step_sources(step, plan) {
             let digest = source_content(step, &name, &filesystem(id), services)?;
             parts = parts.with_input(PartName::Files(name), digest);
@@ -105,7 +109,18 @@ impl Prepared {
     }
 }
 
-fn with_contexts(mut parts: Parts, contexts: &[ContextFiles]) -> Parts {
+/// What a step says itself, the secrets that count, and the context's files.
+fn own_parts(step: &Step, contexts: &[ContextFiles], services: &Services<'_>) -> Parts {
+    let mut parts = Parts::of(step);
+    let mounts = if let Op::Run(run) = &step.op { run.mounts.as_slice() } else { &[] };
+    for mount in mounts {
+        let Mount::Secret(mount) = mount else { continue };
+        let secret = services.secrets.get(&mount.id);
+        if let Some(secret) = secret.filter(|secret| secret.in_key == SecretInKey::Counted) {
+            let digest = services.cache.secret_digest(&secret.value);
+            parts = parts.with_input(PartName::Secret(mount.id.clone()), digest);
+        }
+    }
     for files in contexts {
         parts = parts.with_input(PartName::Files(files.name.clone()), files.digest.clone());
     }
@@ -145,6 +160,11 @@ pub(crate) fn counted(copy: &Copy) -> Attributes {
     }
 }
 
+/// The mounts of a RUN that show files of a context, with its name: [`Prepared::contexts`] has an element for each.
+pub(crate) fn context_mounts(run: &plan::Run) -> impl Iterator<Item = (&Mount, &ContextName)> {
+    run.mounts.iter().filter_map(|mount| Some((mount, mount.source()?.context()?)))
+}
+
 fn context_files(step: &Step, plan: &Plan, services: &Services<'_>) -> Result<Vec<ContextFiles>, StepError> {
     match &step.op {
         Op::Copy(copy) => {
@@ -162,17 +182,22 @@ fn context_files(step: &Step, plan: &Plan, services: &Services<'_>) -> Result<Ve
             copy.paths.iter().map(select).collect()
         }
         Op::Run(run) => {
-            let mounted = |mount: &Mount| {
-                let Some(Source::Context(name)) = mount.source() else { return None };
-                let Mount::Bind(bind) = mount else { return None };
+            let mounted = |(mount, name): (&Mount, &ContextName)| {
+                let path = match mount {
+                    Mount::Bind(bind) => &bind.path,
+                    Mount::Cache(cache) => &cache.path,
+                    Mount::Tmpfs(_) | Mount::Secret(_) | Mount::Ssh(_) => {
+                        unreachable!("only these two have a source")
+                    }
+                };
                 let source = context::Source {
-                    pattern: bind.path.as_str().as_bytes(),
+                    pattern: path.as_str().as_bytes(),
                     excludes: &context::Ignore::none(),
                     parents: context::Parents::Dropped,
                 };
-                Some(files_of(name, &source, Attributes::ALL, plan, services))
+                files_of(name, &source, Attributes::ALL, plan, services)
             };
-            run.mounts.iter().filter_map(mounted).collect()
+            context_mounts(run).map(mounted).collect()
         }
         Op::Scratch | Op::Image(_) | Op::Workdir(_) => Ok(Vec::new()),
     }
@@ -208,16 +233,19 @@ fn source_content(
     let mut hasher = Hasher::sha256();
     for path in &copy.paths {
         let selected = select_in(&merged, path, copy, name)?;
-        hash_selected(&selected, counted(copy), &mut hasher);
+        hash_selected(&merged, &selected, counted(copy), &mut hasher);
     }
     Ok(hasher.finish())
 }
 
-fn hash_selected(selected: &Selected<'_>, counted: Attributes, hasher: &mut Hasher) {
+/// What is copied counts, not how the source has it: of a hard link the file behind it, and which names of the selection are one file.
+fn hash_selected(merged: &Merged, selected: &Selected<'_>, counted: Attributes, hasher: &mut Hasher) {
+    let mut first: HashMap<(usize, &RootfsPath), u64> = HashMap::new();
     for matched in &selected.matches {
         hasher.update([u8::from(matched.is_directory)]);
-        for item in &matched.items {
-            let mut entry = Entry { path: item.destination.clone(), ..item.found.entry.clone() };
+        for (number, item) in (1..).zip(&matched.items) {
+            let content = merged.content_of(item.found);
+            let mut entry = Entry { path: item.destination.clone(), ..content.entry.clone() };
             if counted.mode == Counted::Replaced {
                 entry.mode = 0;
             }
@@ -225,6 +253,12 @@ fn hash_selected(selected: &Selected<'_>, counted: Attributes, hasher: &mut Hash
                 (entry.uid, entry.gid) = (0, 0);
             }
             entry.hash_into(hasher);
+            if matches!(entry.kind, layer::Kind::File { .. }) {
+                let same = *first.entry((content.layer, &content.entry.path)).or_insert(number);
+                hasher.update(same.to_le_bytes());
+            }
         }
+        // A copy links names of one source only.
+        first.clear();
     }
 }

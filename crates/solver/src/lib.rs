@@ -22,6 +22,7 @@ mod adoption;
 mod lookup;
 mod schedule;
 
+mod agent;
 mod causes;
 mod copy;
 mod inputs;
@@ -32,7 +33,7 @@ mod step_log;
 mod workdir;
 
 pub use error::{RunFailure, SolveError, StepError};
-pub use event::{Event, Origin, Outcome, Reuse, Stream, Verdict};
+pub use event::{Event, Origin, Outcome, Reuse, Stream, Until, Verdict};
 pub use filesystem::Filesystem;
 pub use schedule::{Solved, StepReport, solve};
-pub use services::{CacheMode, Cancel, Hook, Now, Secret, Services};
+pub use services::{CacheMode, Cancel, Hook, Now, Secret, SecretInKey, Services};

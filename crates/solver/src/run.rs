@@ -1,26 +1,31 @@
 //! RUN: one process tree over the layers so far, and the layer of what it changed.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use image::{MountPoint, Rootfs};
 use layer::merged::Merged;
 use layer::seal::seal;
-use plan::{Access, BindMount, Mount, NetworkMode, Presence, Run, Sharing, StepId};
+use plan::{Access, BindMount, CacheId, Mount, NetworkMode, Presence, Run, Sharing, StepId};
 use sandbox::{
     BindSource, Content, Durability, Ending, Layers, Limits, MissingCwd, MountKind, Network, NewPrivileges,
-    Output, PidOne, Sandboxes, Signaller, Spec, Stdio, Upper,
+    Output, PidOne, Process, Sandboxes, Spec, Stdio, Upper,
 };
 use store::{CacheMountRequest, CacheSharing, Layer, LogId};
-use sys::RootfsPath;
 use sys::root::Dir;
+use sys::{Root, RootfsPath};
 
+use crate::agent::{self, AgentSocket};
 use crate::filesystem::Filesystem;
-use crate::services::Cancel;
-use crate::{Event, RunFailure, Services, StepError, step_log};
+use crate::services::{Cancel, Secret};
+use crate::step_log::{StepLog, Written};
+use crate::{Event, RunFailure, Services, StepError};
 
 /// What a process may take to end by itself when the build is cancelled.
 const GRACE: Duration = Duration::from_millis(700);
@@ -42,6 +47,78 @@ pub(crate) struct RunContext<'r> {
     pub(crate) log: (LogId, File),
     /// The layer list that each source of a mount shows: of steps, or of context files that were copied into a layer.
     pub(crate) mounted: &'r Mounted<'r>,
+    /// The caches that its mounts show.
+    pub(crate) caches: Caches,
+}
+
+/// Cache directories by id, each in use by one RUN.
+#[derive(Debug, Default)]
+pub(crate) struct Caches(BTreeMap<CacheId, store::CacheMount>);
+
+/// Claims the caches of a RUN, waiting for those that another one has locked; `waits` is called when that begins.
+///
+/// One claim for each id, in the order of their names: a RUN that mounts one twice does not wait for itself, and two RUNs that want the
+/// same two do not wait for each other.
+pub(crate) fn claim_caches(
+    run: &Run,
+    services: &Services<'_>,
+    mounted: &Mounted<'_>,
+    cancel: &Cancel,
+    waits: &dyn Fn(),
+) -> Result<Caches, StepError> {
+    let mut wanted: BTreeMap<&CacheId, (&Mount, &plan::CacheMount, CacheSharing)> = BTreeMap::new();
+    for mount in &run.mounts {
+        let Mount::Cache(cache) = mount else { continue };
+        let sharing = sharing(cache.sharing);
+        let entry = wanted.entry(&cache.id).or_insert((mount, cache, sharing));
+        entry.2 = entry.2.max(sharing);
+    }
+    let mut caches = Caches::default();
+    for (id, (mount, cache, sharing)) in wanted {
+        let seed = |directory: &Path| -> io::Result<()> {
+            let Some(from) = &cache.from else { return Ok(()) };
+            let (filesystem, path) = mounted(from, mount).map_err(io::Error::other)?;
+            let path = shown_path(from, &cache.path, path).map_err(io::Error::other)?;
+            crate::copy::write_tree(&filesystem, &path, directory, services).map_err(io::Error::other)
+        };
+        let request = CacheMountRequest {
+            id: id.as_str(),
+            sharing,
+            mode: cache.mode,
+            uid: cache.uid,
+            gid: cache.gid,
+            seed: cache.from.is_some().then_some(&seed),
+        };
+        let mut has_told = false;
+        let claimed = services.lease.cache_mount(&request, || {
+            if !std::mem::replace(&mut has_told, true) {
+                waits();
+            }
+            cancel.is_cancelled()
+        })?;
+        caches.0.insert(id.clone(), claimed.ok_or(StepError::Cancelled)?);
+    }
+    Ok(caches)
+}
+
+fn sharing(sharing: Sharing) -> CacheSharing {
+    match sharing {
+        Sharing::Private => CacheSharing::Private,
+        Sharing::Shared => CacheSharing::Shared,
+        Sharing::Locked => CacheSharing::Locked,
+    }
+}
+
+/// Where in a source's filesystem a mount looks. Only what was selected of a context is in its layer, under a name of its own.
+fn shown_path(
+    from: &plan::Source,
+    written: &plan::ImagePath,
+    selected: RootfsPath,
+) -> Result<RootfsPath, sys::PathError> {
+    match from {
+        plan::Source::Context(_) => Ok(selected),
+        plan::Source::Step(_) => RootfsPath::parse(written.as_str()),
+    }
 }
 
 /// A RUN's outcome.
@@ -51,12 +128,12 @@ pub(crate) struct Ran {
 }
 
 /// Runs the process, and seals and publishes its layer.
-pub(crate) fn execute(run: &Run, below: &Filesystem, context: &RunContext<'_>) -> Result<Ran, StepError> {
+pub(crate) fn execute(run: &Run, below: &Filesystem, mut context: RunContext<'_>) -> Result<Ran, StepError> {
     let services = context.services;
     let mut prepared = Prepared::default();
     prepared.add_standard(run, services);
     for mount in &run.mounts {
-        prepared.add(mount, context)?;
+        prepared.add(mount, &context)?;
     }
     let rootfs = Rootfs::new(services.layers, &below.ids(), &prepared.targets)?;
     let draft = services.lease.layer_draft()?;
@@ -65,12 +142,13 @@ pub(crate) fn execute(run: &Run, below: &Filesystem, context: &RunContext<'_>) -
     let upper = Upper { directory, work: services.lease.scratch_dir()?, durability: Durability::Volatile };
     let root = Layers { lower: rootfs.lower.clone(), upper: Some(upper) };
     let env = std::mem::take(&mut prepared.env);
-    let spec = spec(run, root, std::mem::take(&mut prepared.mounts), env)?;
-    let exit = run_process(run, &spec, context)?;
-    // Cache directories are free for the next step as soon as the process is gone.
+    let spec = spec(run, root, std::mem::take(&mut prepared.mounts), env, services.limits)?;
+    let exit = run_process(run, &spec, &context)?;
+    // Cache directories are free for the next step, and agents out of reach, as soon as the process is gone.
     drop(prepared);
+    context.caches = Caches::default();
 
-    let layer = seal_layer(&upper_dir, &rootfs.merged, draft, context)?;
+    let layer = seal_layer(&upper_dir, &rootfs.merged, draft, &context)?;
     Ok(Ran { layer, peak_memory_bytes: exit.peak_memory_bytes })
 }
 
@@ -90,11 +168,18 @@ fn spec(
     root: Layers,
     mounts: Vec<sandbox::Mount>,
     secrets: Vec<(OsString, OsString)>,
+    limits: &Limits,
 ) -> Result<Spec, StepError> {
     let variables = run.env.iter().map(|variable| (&variable.name, &variable.value));
     let proxies = run.proxy_env.iter().map(|(name, value)| (name, value));
-    let env =
-        variables.chain(proxies).map(|(name, value)| (name.into(), value.into())).chain(secrets).collect();
+    let mut env: Vec<(OsString, OsString)> =
+        variables.chain(proxies).map(|(name, value)| (name.into(), value.into())).collect();
+    for (name, value) in secrets {
+        // An agent's socket does not replace what the image says of it; a secret's variable comes last and counts.
+        if name != "SSH_AUTH_SOCK" || !env.iter().any(|(known, _)| *known == name) {
+            env.push((name, value));
+        }
+    }
     Ok(Spec {
         root,
         root_access: sandbox::Access::ReadWrite,
@@ -110,7 +195,7 @@ fn spec(
             NetworkMode::Default | NetworkMode::Host => Network::Host,
             NetworkMode::None => Network::None,
         },
-        limits: Limits::default(),
+        limits: limits.clone(),
         stdio: Stdio::Captured,
         pid_one: PidOne::Command,
         new_privileges: NewPrivileges::Allowed,
@@ -123,7 +208,7 @@ struct Prepared {
     mounts: Vec<sandbox::Mount>,
     targets: Vec<(RootfsPath, MountPoint)>,
     env: Vec<(OsString, OsString)>,
-    caches: Vec<store::CacheMount>,
+    agents: Vec<AgentSocket>,
 }
 
 impl Prepared {
@@ -150,8 +235,9 @@ impl Prepared {
                 self.push(tmpfs.target.as_str(), MountPoint::Directory, kind)
             }
             Mount::Secret(secret) => self.add_secret(secret, context.services),
-            Mount::Cache(cache) => self.add_cache(cache, mount, context),
+            Mount::Cache(cache) => self.add_cache(cache, &context.caches),
             Mount::Bind(bind) => self.add_bind(bind, mount, context),
+            Mount::Ssh(ssh) => self.add_ssh(ssh, context.services),
         }
     }
 
@@ -163,7 +249,7 @@ impl Prepared {
     }
 
     fn add_secret(&mut self, secret: &plan::SecretMount, services: &Services<'_>) -> Result<(), StepError> {
-        let Some(value) = services.secrets.get(&secret.id) else {
+        let Some(Secret { value, .. }) = services.secrets.get(&secret.id) else {
             return match secret.presence {
                 Presence::Required => Err(StepError::SecretMissing(secret.id.clone())),
                 Presence::Optional => Ok(()),
@@ -171,46 +257,45 @@ impl Prepared {
         };
         if let Some(name) = &secret.env {
             use std::os::unix::ffi::OsStringExt as _;
-            self.env.push((name.into(), OsString::from_vec(value.0.clone())));
+            self.env.push((name.into(), OsString::from_vec(value.clone())));
         }
         let Some(target) = &secret.target else { return Ok(()) };
-        let content = Content(value.0.clone());
+        let content = Content(value.clone());
         let kind = MountKind::File { content, mode: secret.mode, uid: secret.uid, gid: secret.gid };
         self.push(target.as_str(), MountPoint::File, kind)
     }
 
-    fn add_cache(
-        &mut self,
-        cache: &plan::CacheMount,
-        mount: &Mount,
-        context: &RunContext<'_>,
-    ) -> Result<(), StepError> {
-        let seed = |directory: &Path| -> std::io::Result<()> {
-            let Some(from) = &cache.from else { return Ok(()) };
-            let (filesystem, _) = (context.mounted)(from, mount).map_err(std::io::Error::other)?;
-            crate::copy::write_tree(&filesystem, &cache.path, directory, context.services)
-                .map_err(std::io::Error::other)
+    fn add_ssh(&mut self, ssh: &plan::SshMount, services: &Services<'_>) -> Result<(), StepError> {
+        let Some(agent) = services.agents.get(&ssh.id) else {
+            return match ssh.presence {
+                Presence::Required => Err(StepError::AgentMissing(ssh.id.clone())),
+                Presence::Optional => Ok(()),
+            };
         };
-        let request = CacheMountRequest {
-            id: cache.id.as_str(),
-            sharing: match cache.sharing {
-                Sharing::Shared => CacheSharing::Shared,
-                Sharing::Private => CacheSharing::Private,
-                Sharing::Locked => CacheSharing::Locked,
-            },
-            mode: cache.mode,
-            uid: cache.uid,
-            gid: cache.gid,
-            seed: cache.from.is_some().then_some(&seed),
+        let access = agent::Access { mode: ssh.mode, uid: ssh.uid, gid: ssh.gid };
+        let socket = AgentSocket::open(&services.lease.scratch_dir()?, agent, access)
+            .map_err(|source| StepError::Agent { id: ssh.id.clone(), source })?;
+        if self.agents.is_empty() {
+            self.env.push(("SSH_AUTH_SOCK".into(), ssh.target.as_str().into()));
+        }
+        let source = BindSource::Path(socket.path().to_owned());
+        self.agents.push(socket);
+        let kind = MountKind::Bind { source, access: sandbox::Access::ReadWrite };
+        self.push(ssh.target.as_str(), MountPoint::File, kind)
+    }
+
+    fn add_cache(&mut self, cache: &plan::CacheMount, caches: &Caches) -> Result<(), StepError> {
+        let claimed = caches.0.get(&cache.id).expect("every cache of a RUN is claimed before it runs");
+        // With a source elsewhere, the path says what of that the cache begins with.
+        let path = match &cache.from {
+            Some(_) => RootfsPath::root(),
+            None => RootfsPath::parse(cache.path.as_str())?,
         };
-        let claimed = context.services.lease.cache_mount(&request, || context.cancel.is_cancelled())?;
-        let claimed = claimed.ok_or(StepError::Cancelled)?;
-        let source = match (&cache.from, cache.path.is_root()) {
-            (None, false) => claimed.path().join(cache.path.relative()),
-            _ => claimed.path().to_owned(),
-        };
-        let kind = MountKind::Bind { source: BindSource::Path(source), access: access(cache.access) };
-        self.caches.push(claimed);
+        // What lies in a cache was written by processes inside: links in it must not lead out of it.
+        let opened = Root::open(claimed.path()).and_then(|root| root.resolve(&path));
+        let failed = |source| StepError::CachePath { id: cache.id.as_str().to_owned(), path, source };
+        let source = BindSource::Descriptor(opened.map_err(failed)?);
+        let kind = MountKind::Bind { source, access: access(cache.access) };
         self.push(cache.target.as_str(), MountPoint::Directory, kind)
     }
 
@@ -223,11 +308,7 @@ impl Prepared {
         let services = context.services;
         let (filesystem, path) = (context.mounted)(&bind.from, mount)?;
         let rootfs = Rootfs::plain(services.layers, &filesystem.ids())?;
-        let path = match &bind.from {
-            // Only what was selected of a context is in its layer.
-            plan::Source::Context(_) => path,
-            plan::Source::Step(_) => RootfsPath::parse(bind.path.as_str())?,
-        };
+        let path = shown_path(&bind.from, &bind.path, path)?;
         let (path, shape) = mounted_path(&path, &rootfs.merged)?;
         let upper = match bind.access {
             Access::ReadOnly => None,
@@ -286,21 +367,17 @@ fn run_process(run: &Run, spec: &Spec, context: &RunContext<'_>) -> Result<sandb
     if (context.is_another_run_left)() {
         context.sandboxes.expect_another(spec);
     }
-    let hook = context.cancel.hook(stopper(process.signaller()));
+    let Output::Captured { stdout, stderr } = output else { unreachable!("that is what was asked for") };
     let (log_id, log_file) = &context.log;
     let events = context.services.events;
     let told = |stream, bytes| events(Event::Log { step: context.step, stream, bytes });
-    // The end of its first process is the end of all, so both streams end, too.
-    let (last_lines, kept) = match output {
-        Output::Captured { stdout, stderr } => step_log::keep(stdout, stderr, log_file, &told),
-        _ => (Vec::new(), Ok(())),
-    };
+    let log = StepLog::new(stdout, stderr, log_file, &told);
+    let written = follow(&process, log, context.cancel).map_err(StepError::Log)?;
     let exit = process.wait()?;
-    drop(hook);
     if context.cancel.is_cancelled() {
         return Err(StepError::Cancelled);
     }
-    kept.map_err(StepError::Log)?;
+    written.kept.map_err(StepError::Log)?;
     if exit.ending == Ending::Exited(0) {
         return Ok(exit);
     }
@@ -308,24 +385,47 @@ fn run_process(run: &Run, spec: &Spec, context: &RunContext<'_>) -> Result<sandb
         command: run.command.clone(),
         ending: exit.ending,
         out_of_memory: exit.oom_killed,
-        last_lines,
+        last_lines: written.last_lines,
         log: context.services.lease.store().log_path(log_id),
     }
     .into())
 }
 
-/// Asks a process to end, and ends it if it does not. A hook, so it must not block.
-fn stopper(signaller: Signaller) -> impl Fn() + Send + 'static {
-    move || {
-        let signaller = signaller.clone();
-        std::thread::spawn(move || {
-            if let Err(error) = signaller.signal(SIGTERM) {
-                tracing::debug!(%error, "a cancelled step could not be asked to end");
-            }
-            std::thread::sleep(GRACE);
-            if let Err(error) = signaller.kill() {
-                tracing::warn!(%error, "a cancelled step could not be killed");
-            }
-        });
+/// Passes a process' output on until it has ended, which ends all others in its sandbox and so the output. A process of a cancelled build is
+/// asked to end, and killed if it takes its time.
+fn follow(process: &Process, mut log: StepLog<'_>, cancel: &Cancel) -> io::Result<Written> {
+    let (cancelled, raise) = io::pipe()?;
+    // There is room for one byte in an empty pipe, so this does not wait.
+    let _hook = cancel.hook(move || drop((&raise).write(&[0])));
+    let signaller = process.signaller();
+    let (mut is_running, mut is_asked, mut deadline) = (true, false, None::<Instant>);
+    while is_running || log.open_streams().next().is_some() {
+        let streams: Vec<BorrowedFd<'_>> = log.open_streams().collect();
+        let count = streams.len();
+        let waits_for_end = is_running.then(|| process.as_fd());
+        let waits_for_cancel = (!is_asked).then(|| cancelled.as_fd());
+        let all: Vec<_> = streams.into_iter().chain(waits_for_end).chain(waits_for_cancel).collect();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let readable = sys::poll::readable(&all, left)?;
+        let mut rest = readable[count..].iter();
+        is_running &= !(waits_for_end.is_some() && rest.next() == Some(&true));
+        if waits_for_cancel.is_some() && rest.next() == Some(&true) {
+            is_asked = true;
+            deadline = Some(Instant::now() + GRACE);
+            log_failure("asked to end", signaller.signal(SIGTERM));
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            deadline = None;
+            log_failure("killed", signaller.kill());
+        }
+        log.read(&readable[..count]);
+    }
+    Ok(log.finish())
+}
+
+/// The process may have ended meanwhile.
+fn log_failure(what: &str, result: Result<(), sandbox::SandboxError>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a cancelled step could not be {what}");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,10 +19,11 @@ use crate::adoption;
 use crate::causes::{Causes, Explained};
 use crate::copy::{self, CopyContext, Wanted};
 use crate::error::SolveError;
-use crate::event::{Event, Outcome, Reuse, Stream, Verdict};
+use crate::event::{Event, Outcome, Reuse, Stream, Until, Verdict};
 use crate::filesystem::Filesystem;
+use crate::inputs::context_mounts;
 use crate::lookup::{Found, Lookup, at, look_up};
-use crate::run::{self, RunContext};
+use crate::run::{self, Caches, RunContext};
 use crate::services::Cancel;
 use crate::{Services, StepError, workdir};
 
@@ -56,7 +58,10 @@ pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError>
     if services.cancel.is_cancelled() {
         return Err(SolveError::Cancelled);
     }
-    let lookup = look_up(plan, services)?;
+    let lookup = look_up(plan, services).map_err(|error| {
+        // What fails once the person has ended the build fails for that.
+        if services.cancel.is_cancelled() { SolveError::Cancelled } else { error }
+    })?;
     let internal = Arc::new(Cancel::default());
     let from_outside = Arc::clone(&internal);
     let hook = services.cancel.hook(move || from_outside.cancel());
@@ -67,6 +72,7 @@ pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError>
         wanted: wanted_forms(plan),
         consumers: adoption::consumers(plan, &lookup.found),
         tokens: Tokens::new(services.jobs),
+        runs_left: AtomicUsize::new(open_runs(plan, &lookup.found)),
         cancel: internal,
         sandboxes: OnceLock::new(),
         opening: Mutex::new(()),
@@ -76,6 +82,11 @@ pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError>
     drop(hook);
     result?;
     Ok(solver.solved())
+}
+
+fn open_runs(plan: &Plan, found: &[Found]) -> usize {
+    let is_open = |(step, found): (&Step, &Found)| matches!((&step.op, found), (Op::Run(_), Found::Open));
+    plan.steps.iter().zip(found).filter(|pair| is_open(*pair)).count()
 }
 
 /// Which layers will be mounted, by step index: those below a RUN, those mounted into one, and those files are copied from.
@@ -108,6 +119,26 @@ enum Told {
     Done(StepId, Done),
     /// The thread has nothing more to do; why the step, or recording it, failed.
     Ended(StepId, Result<(), StepError>),
+}
+
+/// Tells that a thread has nothing more to do when it is dropped.
+struct End<'t> {
+    id: StepId,
+    to: &'t Sender<Told>,
+    result: Result<(), StepError>,
+}
+
+impl End<'_> {
+    fn tell(&self, told: Told) {
+        self.to.send(told).expect("the receiver outlives the scope's threads");
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let result = std::mem::replace(&mut self.result, Ok(()));
+        self.tell(Told::Ended(self.id, result));
+    }
 }
 
 /// A step that was worked on.
@@ -146,6 +177,8 @@ struct Solver<'s> {
     /// How many steps use each one's result, by step index.
     consumers: Vec<usize>,
     tokens: Tokens,
+    /// How many RUNs may still have to be run, beside those that are worked on.
+    runs_left: AtomicUsize,
     cancel: Arc<Cancel>,
     sandboxes: OnceLock<Sandboxes>,
     /// Held while they are opened: there is one owner of sandboxes, and a second one would remove its cgroups when it is dropped.
@@ -189,9 +222,10 @@ impl Solver<'_> {
                 }
             }
             match failure {
+                // What fails once the person has ended the build fails for that.
+                _ if self.services.cancel.is_cancelled() => Err(SolveError::Cancelled),
                 Some((_, StepError::Cancelled)) => Err(SolveError::Cancelled),
                 Some((id, error)) => Err(at(id, error)),
-                None if self.services.cancel.is_cancelled() => Err(SolveError::Cancelled),
                 None => Ok(()),
             }
         })
@@ -199,15 +233,15 @@ impl Solver<'_> {
 
     /// Works on a step, tells its outcome as soon as others can go on with it, and only then records it.
     fn work_and_tell(&self, id: StepId, to: &Sender<Told>) {
-        let tell = |told| to.send(told).expect("the receiver outlives the scope's threads");
-        let result = self.work(self.plan.step(id)).and_then(|Worked { done, unrecorded, lock }| {
-            tell(Told::Done(id, done));
+        // Told in any case: after a panic, too, somebody waits for it.
+        let mut end = End { id, to, result: Err(StepError::Cancelled) };
+        end.result = self.work(self.plan.step(id)).and_then(|Worked { done, unrecorded, lock }| {
+            end.tell(Told::Done(id, done));
             let recorded = unrecorded.map_or(Ok(()), |record| self.record(self.plan.step(id), record));
             // Whoever waits for the step finds its record.
             drop(lock);
             recorded
         });
-        tell(Told::Ended(id, result));
     }
 
     fn is_ready(&self, id: StepId) -> bool {
@@ -282,6 +316,9 @@ impl Solver<'_> {
 impl Solver<'_> {
     fn work(&self, step: &Step) -> Result<Worked, StepError> {
         let began = Instant::now();
+        if matches!(step.op, Op::Run(_)) {
+            self.runs_left.fetch_sub(1, Ordering::Relaxed);
+        }
         let prepared = &self.lookup.prepared[step.id.index()];
         let keys = prepared.keys(step, self.plan, self.services, &|id| self.filesystem(id))?;
         let is_allowed = self.services.cache_mode.allows(step);
@@ -294,12 +331,14 @@ impl Solver<'_> {
         if is_allowed && let Some(record) = self.find(step, &keys)? {
             return self.reuse(step, keys, record, Reuse::OtherBuild, began);
         }
+        // Before the token, so that no other step waits for one that waits.
+        let caches = self.claim_caches(step)?;
         let _token = self.tokens.take();
         if self.cancel.is_cancelled() {
             return Err(StepError::Cancelled);
         }
         (self.services.events)(Event::Started { step: step.id, cause: cause.clone(), origin });
-        let made = self.execute(step, lock.as_ref())?;
+        let made = self.execute(step, lock.as_ref(), caches)?;
         let outcome = Outcome {
             verdict: Verdict::Ran { cause, origin },
             took: began.elapsed(),
@@ -389,12 +428,14 @@ impl Solver<'_> {
         if let Some(lock) = store.try_step_lock(&keys.definition)? {
             return Ok(Some(lock));
         }
-        (self.services.events)(Event::Waiting { step: step.id });
+        (self.services.events)(Event::Waiting { step: step.id, until: Until::SameStepIsDone });
         let mut follow = FollowedLog::default();
         let lock = store.wait_step_lock(&keys.definition, || {
             follow.pass_on(step.id, &keys.definition, self.services);
             self.cancel.is_cancelled()
         })?;
+        // What it wrote last.
+        follow.pass_on(step.id, &keys.definition, self.services);
         lock.map_or(Err(StepError::Cancelled), |lock| Ok(Some(lock)))
     }
 
@@ -409,7 +450,7 @@ impl Solver<'_> {
         Ok(adoption::settle(below.with(own), self.services.cache, self.services.cache_mode)?)
     }
 
-    fn execute(&self, step: &Step, lock: Option<&StepLock>) -> Result<Made, StepError> {
+    fn execute(&self, step: &Step, lock: Option<&StepLock>, caches: Caches) -> Result<Made, StepError> {
         let below = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
         match &step.op {
             Op::Scratch | Op::Image(_) => unreachable!("the first pass finds images"),
@@ -426,8 +467,16 @@ impl Solver<'_> {
                     self.copy_context(step, source, place, self.wanted[step.id.index()], &cancelled);
                 copy::execute(op, &below, &context).map(Made::layer)
             }
-            Op::Run(op) => self.execute_run(step, op, &below, lock),
+            Op::Run(op) => self.execute_run(step, op, &below, lock, caches),
         }
+    }
+
+    fn claim_caches(&self, step: &Step) -> Result<Caches, StepError> {
+        let Op::Run(op) = &step.op else { return Ok(Caches::default()) };
+        let mounted = |source: &Source, mount: &Mount| self.mounted(step, op, source, mount);
+        let event = Event::Waiting { step: step.id, until: Until::CacheIsFree };
+        let waits = || (self.services.events)(event.clone());
+        run::claim_caches(op, self.services, &mounted, &self.cancel, &waits)
     }
 
     fn copy_context<'c>(
@@ -456,6 +505,7 @@ impl Solver<'_> {
         op: &plan::Run,
         below: &Filesystem,
         lock: Option<&StepLock>,
+        caches: Caches,
     ) -> Result<Made, StepError> {
         let log = self.services.lease.create_log()?;
         if let Some(lock) = lock {
@@ -467,22 +517,14 @@ impl Solver<'_> {
             step: step.id,
             services: self.services,
             sandboxes: self.sandboxes()?,
-            is_another_run_left: &|| self.is_another_run_left(),
+            is_another_run_left: &|| self.runs_left.load(Ordering::Relaxed) > 0,
             cancel: &self.cancel,
             log,
             mounted: &mounted,
+            caches,
         };
-        let ran = run::execute(op, below, &context)?;
+        let ran = run::execute(op, below, context)?;
         Ok(Made { layer: ran.layer, peak_memory_bytes: Some(ran.peak_memory_bytes), log: Some(id) })
-    }
-
-    /// Whether there is an unfinished RUN beside one that is asking.
-    fn is_another_run_left(&self) -> bool {
-        let mut unfinished = self.plan.steps.iter().zip(&self.lookup.found).filter(|(step, found)| {
-            let is_run = matches!(step.op, Op::Run(_)) && matches!(found, Found::Open);
-            is_run && self.steps[step.id.index()].get().is_none()
-        });
-        unfinished.nth(1).is_some()
     }
 
     fn sandboxes(&self) -> Result<&Sandboxes, StepError> {
@@ -506,12 +548,8 @@ impl Solver<'_> {
             Source::Step(id) => return Ok((self.filesystem(*id), RootfsPath::root())),
             Source::Context(name) => name,
         };
-        let from_contexts = run
-            .mounts
-            .iter()
-            .filter(|mount| matches!(mount, Mount::Bind(bind) if bind.from.context().is_some()));
-        let index = from_contexts.into_iter().position(|other| std::ptr::eq(other, mount)).unwrap_or(0);
-        self.context_layer(step, index, name)
+        let index = context_mounts(run).position(|(other, _)| std::ptr::eq(other, mount));
+        self.context_layer(step, index.expect("the mount is one of this RUN"), name)
     }
 
     fn context_layer(
@@ -587,6 +625,9 @@ impl Drop for Token<'_> {
     }
 }
 
+/// How much of another build's log is passed on at a time.
+const FOLLOWED_BYTES: usize = 64 << 10;
+
 /// The log of another process' run of a step, as far as it was passed on.
 #[derive(Default)]
 struct FollowedLog {
@@ -601,8 +642,11 @@ impl FollowedLog {
             self.file = log.and_then(|log| store.open_log(&log).ok().flatten());
         }
         let Some(file) = &mut self.file else { return };
-        let mut bytes = Vec::new();
-        if file.read_to_end(&mut bytes).is_ok() && !bytes.is_empty() {
+        let mut buffer = vec![0; FOLLOWED_BYTES];
+        while let Ok(read) = file.read(&mut buffer)
+            && read > 0
+        {
+            let bytes = buffer[..read].to_vec();
             (services.events)(Event::Log { step, stream: Stream::Stdout, bytes });
         }
     }

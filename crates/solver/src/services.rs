@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cache::Cache;
 use context::Context;
 use plan::ContextName;
-use sandbox::{SandboxError, Sandboxes};
+use sandbox::{Limits, SandboxError, Sandboxes};
 use store::Lease;
 use sys::root::Time;
 
@@ -28,12 +29,16 @@ pub struct Services<'s> {
     pub sandboxes: &'s (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
     /// `--secret`, by id.
     pub secrets: &'s BTreeMap<String, Secret>,
+    /// `--ssh`: sockets of agents, by id.
+    pub agents: &'s BTreeMap<String, PathBuf>,
     /// The content of `/etc/resolv.conf` that a RUN sees.
     pub resolv_conf: &'s [u8],
     /// Which steps may take earlier results.
     pub cache_mode: &'s CacheMode,
     /// How many steps work at once.
     pub jobs: usize,
+    /// What each RUN may use.
+    pub limits: &'s Limits,
     /// Asked before and during every step.
     pub cancel: &'s Cancel,
     /// The time, for layers that are made now.
@@ -53,7 +58,21 @@ pub struct Now {
 
 /// Bytes that reach a RUN and nothing else.
 #[derive(Clone)]
-pub struct Secret(pub Vec<u8>);
+pub struct Secret {
+    /// The bytes.
+    pub value: Vec<u8>,
+    /// Whether they count.
+    pub in_key: SecretInKey,
+}
+
+/// Whether a step is run again when a secret that it mounts has another value.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SecretInKey {
+    /// It is not: tokens change and give the same.
+    Ignored,
+    /// It is. The key has a digest of the value that only this store can make.
+    Counted,
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

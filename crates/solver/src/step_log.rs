@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::Stream;
 
@@ -12,50 +13,73 @@ const LAST_LINES: usize = 12;
 /// Of a line without end this many bytes are kept.
 const LINE_BYTES: usize = 4096;
 
-/// Reads both streams to their ends, whatever goes wrong, since the process waits when nobody reads. Gives the last lines, and the first error
-/// of reading or of writing the log.
-pub(crate) fn keep(
-    stdout: File,
-    stderr: File,
-    log: &File,
-    told: &dyn Fn(Stream, Vec<u8>),
-) -> (Vec<String>, io::Result<()>) {
-    let mut streams = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
-    let mut lines = LastLines::default();
-    let mut kept = Ok(());
-    let mut buffer = vec![0; 64 << 10];
-    while !streams.is_empty() {
-        let readable = match sys::poll::readable(streams.iter().map(|(_, file)| file)) {
-            Ok(readable) => readable,
+/// What a process wrote, as far as somebody wants it later.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The end of it.
+    pub(crate) last_lines: Vec<String>,
+    /// The first error of reading it or of writing the log.
+    pub(crate) kept: io::Result<()>,
+}
+
+/// Takes what a process writes to its log and to whoever watches.
+pub(crate) struct StepLog<'l> {
+    streams: Vec<(Stream, File)>,
+    log: &'l File,
+    told: &'l dyn Fn(Stream, Vec<u8>),
+    lines: LastLines,
+    kept: io::Result<()>,
+    buffer: Vec<u8>,
+}
+
+impl<'l> StepLog<'l> {
+    pub(crate) fn new(stdout: File, stderr: File, log: &'l File, told: &'l dyn Fn(Stream, Vec<u8>)) -> Self {
+        let streams = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+        Self { streams, log, told, lines: LastLines::default(), kept: Ok(()), buffer: vec![0; 64 << 10] }
+    }
+
+    /// The streams that have not ended.
+    pub(crate) fn open_streams(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.streams.iter().map(|(_, file)| file.as_fd())
+    }
+
+    /// Reads once from those of [`StepLog::open_streams`] that can be read. What goes wrong is kept: the process waits when nobody reads.
+    pub(crate) fn read(&mut self, readable: &[bool]) {
+        let mut readable = readable.iter();
+        let mut streams = std::mem::take(&mut self.streams);
+        streams.retain_mut(|(stream, file)| readable.next() != Some(&true) || self.read_one(*stream, file));
+        self.streams = streams;
+    }
+
+    /// `false` at the end of the stream.
+    fn read_one(&mut self, stream: Stream, file: &mut File) -> bool {
+        let read = match file.read(&mut self.buffer) {
+            Ok(0) => return false,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
             Err(error) => {
-                kept = kept.and(Err(error));
-                break;
+                self.note(Err(error));
+                return false;
             }
         };
-        let mut readable = readable.into_iter();
-        streams.retain_mut(|(stream, file)| {
-            if readable.next() != Some(true) {
-                return true;
-            }
-            match file.read(&mut buffer) {
-                Ok(0) => false,
-                Ok(read) => {
-                    let mut log = log;
-                    let written = log.write_all(&buffer[..read]);
-                    kept = std::mem::replace(&mut kept, Ok(())).and(written);
-                    lines.push(&buffer[..read]);
-                    told(*stream, buffer[..read].to_vec());
-                    true
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-                Err(error) => {
-                    kept = std::mem::replace(&mut kept, Ok(())).and(Err(error));
-                    false
-                }
-            }
-        });
+        let mut log = self.log;
+        let written = log.write_all(&self.buffer[..read]);
+        self.note(written);
+        self.lines.push(&self.buffer[..read]);
+        (self.told)(stream, self.buffer[..read].to_vec());
+        true
     }
-    (lines.finish(), kept)
+
+    /// Keeps the first error.
+    pub(crate) fn note(&mut self, result: io::Result<()>) {
+        if self.kept.is_ok() {
+            self.kept = result;
+        }
+    }
+
+    pub(crate) fn finish(self) -> Written {
+        Written { last_lines: self.lines.finish(), kept: self.kept }
+    }
 }
 
 #[derive(Default)]
@@ -106,6 +130,14 @@ mod tests {
         (OwnedFd::from(reader).into(), OwnedFd::from(writer).into())
     }
 
+    fn read_all(mut log: StepLog<'_>) -> Written {
+        while log.open_streams().next().is_some() {
+            let readable = sys::poll::readable(&log.open_streams().collect::<Vec<_>>(), None).unwrap();
+            log.read(&readable);
+        }
+        log.finish()
+    }
+
     #[test]
     fn both_streams_are_kept_and_told_and_the_last_lines_given() {
         let ((stdout, mut out), (stderr, mut err)) = (pipe(), pipe());
@@ -117,7 +149,7 @@ mod tests {
             write!(err, "no newline").unwrap();
         });
         let tell = |stream, bytes: Vec<u8>| told.lock().unwrap().push((stream, bytes));
-        let (lines, kept) = keep(stdout, stderr, &log, &tell);
+        let Written { last_lines: lines, kept } = read_all(StepLog::new(stdout, stderr, &log, &tell));
         writer.join().unwrap();
         kept.unwrap();
         assert_eq!(lines.len(), LAST_LINES);
@@ -137,7 +169,7 @@ mod tests {
         drop(err);
         let full = File::options().write(true).open("/dev/full").unwrap();
         let writer = std::thread::spawn(move || out.write_all(&[b'x'; 1 << 20]).unwrap());
-        let (lines, kept) = keep(stdout, stderr, &full, &|_, _| {});
+        let Written { last_lines: lines, kept } = read_all(StepLog::new(stdout, stderr, &full, &|_, _| {}));
         writer.join().unwrap();
         assert_eq!(kept.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert!(lines[0].len() >= LINE_BYTES && lines[0].len() < LINE_BYTES + (64 << 10));
