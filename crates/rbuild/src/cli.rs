@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Exit;
+use crate::limits::LimitArgs;
 
 /// Turns Dockerfiles into OCI images and runs them: one program, no daemon.
 #[derive(Debug, Parser)]
@@ -129,9 +130,12 @@ pub(crate) struct BuildArgs {
     /// Set a label of the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
-    /// Give a secret to steps that mount it: id=ID[,src=FILE|,env=VARIABLE]
+    /// Give a secret to steps that mount it: id=ID[,src=FILE|,env=VARIABLE][,cache=hash]; with the last, another value runs them again
     #[arg(long = "secret", value_name = "id=ID,…")]
     pub(crate) secrets: Vec<String>,
+    /// Let steps that mount it use an ssh agent: that of SSH_AUTH_SOCK, of a socket, or one with these keys
+    #[arg(long = "ssh", value_name = "default|ID[=SOCKET|KEYFILE,…]")]
+    pub(crate) ssh: Vec<String>,
     /// Network of the RUN steps that name none
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
     pub(crate) network: BuildNetwork,
@@ -167,6 +171,8 @@ pub(crate) struct BuildArgs {
     pub(crate) jobs: Option<usize>,
     /// The directory that COPY and ADD take files from
     pub(crate) context: PathBuf,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 }
 
 impl BuildArgs {
@@ -235,6 +241,8 @@ pub(crate) struct RunArgs {
     /// Command and arguments instead of the image's own
     #[arg(allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 }
 
 #[derive(Args, Debug)]

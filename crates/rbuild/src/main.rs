@@ -11,6 +11,7 @@ mod cli;
 mod diagnostic;
 mod environment;
 mod failure;
+mod limits;
 mod listing;
 mod progress;
 mod session;
@@ -34,12 +35,20 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::report_usage(&error),
     };
-    if cli.global.debug {
-        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
-    }
+    tell_of_trouble(&cli.global);
     match failure::or_bug(|| run(&cli, &environment)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(&environment),
+    }
+}
+
+/// What the libraries warn of reaches the person in any case; what they decide, and why, with `--debug`.
+fn tell_of_trouble(global: &cli::Global) {
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    if global.debug {
+        subscriber.with_max_level(tracing::Level::DEBUG).init();
+    } else {
+        subscriber.with_max_level(tracing::Level::WARN).without_time().with_target(false).init();
     }
 }
 

@@ -14,6 +14,7 @@ const PACKAGES: &[&str] = &[
     "e2fsprogs",
     "make",
     "mount",
+    "openssh-client",
     "perl-base",
     "python3",
     "skopeo",

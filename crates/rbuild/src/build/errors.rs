@@ -138,6 +138,14 @@ impl Place<'_> {
             StepError::Sandbox(error) => self.of_sandbox(error),
             StepError::User(error) => self.fails(Exit::Build, run::of_user(error)),
             StepError::SecretMissing(id) => self.fails(Exit::Build, run::of_missing_secret(id)),
+            StepError::CachePath { .. } => self.fails(
+                Exit::Build,
+                Diagnostic::from_error("cache-path", error).help(
+                    "an earlier RUN must have made it in the cache; leave `source` out to mount all of it",
+                ),
+            ),
+            StepError::AgentMissing(id) => self.fails(Exit::Build, run::of_missing_agent(id)),
+            StepError::Agent { .. } => self.fails(Exit::Machine, Diagnostic::from_error("ssh-agent", error)),
             StepError::Context(error) => self.of_context(error),
             StepError::Exclude(error) => {
                 self.fails(Exit::Build, Diagnostic::from_error("bad-exclude", error))

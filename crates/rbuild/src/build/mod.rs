@@ -1,5 +1,6 @@
 //! `rbuild build`: from a Dockerfile to an image, in the five calls of the architecture.
 
+mod agents;
 pub(crate) mod errors;
 mod images;
 mod output;
@@ -20,6 +21,7 @@ use oci::{History, Reference};
 use plan::{ContextName, Plan};
 use solver::{Services, Solved};
 
+use crate::build::agents::Agents;
 use crate::build::images::Resolver;
 use crate::build::output::Output;
 use crate::build::request::Asked;
@@ -48,7 +50,10 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
     let solved = solve(&plan, &dockerfile, &asked, &session, &layers, args, environment)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
     let exported = output::write(&asked, &assembled, &layers)?;
-    report::keep(&dockerfile, &plan, &solved, &session)?;
+    // Losing what `explain` shows loses nothing that was built.
+    if let Err(error) = report::keep(&dockerfile, &plan, &solved, &session) {
+        tracing::warn!(%error, "what `rbuild explain` shows was not kept");
+    }
     summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed(), args);
     output::write_files(args, &assembled, &asked, exported.as_ref())?;
     close(session)
@@ -148,6 +153,10 @@ fn solve(
     environment: &Environment,
 ) -> Result<Solved, Failure> {
     let contexts = open_contexts(dockerfile, asked, args, session)?;
+    let _hooks: Vec<_> =
+        contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
+    let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
+    let agents = Agents::open(&args.ssh, environment, &scratch)?;
     let salt = session.store().salt().map_err(|error| store_failure(&error))?;
     let scope = dockerfile.path.to_string_lossy().into_owned();
     let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
@@ -162,9 +171,11 @@ fn solve(
         contexts: &contexts,
         sandboxes: &sandboxes,
         secrets: &asked.secrets,
+        agents: &agents.sockets,
         resolv_conf: &resolv_conf,
         cache_mode: &asked.cache_mode,
         jobs: asked.jobs,
+        limits: &asked.limits,
         cancel: &session.cancel,
         clock: &now,
         events: &|event| renderer.event(event),

@@ -79,7 +79,7 @@ pub(crate) fn keep(
     plan: &Plan,
     solved: &Solved,
     session: &Session,
-) -> Result<(), Failure> {
+) -> Result<(), store::Error> {
     let path = dockerfile.path.to_string_lossy().into_owned();
     let lines = plan.steps.iter().zip(&solved.reports);
     let steps = lines.map(|(step, report)| line(step, report, dockerfile, plan, session.store())).collect();
@@ -87,7 +87,7 @@ pub(crate) fn keep(
     let bytes = serde_json::to_vec(&report).expect("a report has string keys only, so it always serialises");
     let logs: Vec<_> = solved.reports.iter().filter_map(|report| report.log.clone()).collect();
     for name in [path.as_str(), LAST] {
-        session.lease.put_build_report(name, &logs, &bytes).map_err(|error| store_failure(&error))?;
+        session.lease.put_build_report(name, &logs, &bytes)?;
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use oci::{Platform, Reference};
 use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
-use solver::{CacheMode, Secret};
+use sandbox::Limits;
+use solver::{CacheMode, Secret, SecretInKey};
 
 use crate::build::output::{self, Output};
 use crate::cli::{BuildArgs, BuildNetwork};
@@ -29,6 +30,8 @@ pub(crate) struct Asked {
     pub(crate) directories: BTreeMap<String, PathBuf>,
     pub(crate) cache_mode: CacheMode,
     pub(crate) jobs: usize,
+    /// Of each RUN.
+    pub(crate) limits: Limits,
 }
 
 impl Asked {
@@ -63,6 +66,7 @@ impl Asked {
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             directories,
             cache_mode: cache_mode(args),
+            limits: args.limits.read()?,
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })
     }
@@ -141,10 +145,10 @@ fn tag_or_digest(text: &str) -> Result<Reference, Failure> {
         .map_err(|error| usage(format!("`{text}` is no image name: {error}"), "a name looks like `app:1.2`"))
 }
 
-/// `id=ID[,src=FILE|,env=VARIABLE][,type=file|env]`; without either, the variable ID if there is one, else the file ID.
+/// `id=ID[,src=FILE|,env=VARIABLE][,type=file|env][,cache=hash]`; without either, the variable ID if there is one, else the file ID.
 fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Failure> {
-    const HELP: &str = "write it as id=ID,src=FILE or id=ID,env=VARIABLE";
-    let (mut id, mut file, mut variable) = (None, None, None);
+    const HELP: &str = "write it as id=ID,src=FILE or id=ID,env=VARIABLE, with `,cache=hash` if another value is to run steps again";
+    let (mut id, mut file, mut variable, mut in_key) = (None, None, None, SecretInKey::Ignored);
     for field in text.split(',') {
         let (key, value) = split(field, '=');
         match (key.as_str(), value) {
@@ -152,6 +156,7 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Fai
             ("src" | "source", Some(value)) => file = Some(value),
             ("env", Some(value)) => variable = Some(value),
             ("type", Some(value)) if value == "file" || value == "env" => {}
+            ("cache", Some(value)) if value == "hash" => in_key = SecretInKey::Counted,
             _ => return Err(usage(format!("`--secret {text}` has an unknown field `{field}`"), HELP)),
         }
     }
@@ -171,5 +176,5 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Fai
             })?,
         },
     };
-    Ok((id, Secret(value)))
+    Ok((id, Secret { value, in_key }))
 }

@@ -9,7 +9,10 @@ use crate::session::Session;
 pub(crate) fn open(session: &Session) -> Result<Sandboxes, SandboxError> {
     let machine = Machine::probe(&[])?;
     for sentence in machine.lowered() {
-        tracing::info!("{sentence}");
+        tracing::debug!("{sentence}");
+    }
+    if !machine.seccomp {
+        tracing::warn!("commands run without a filter of system calls: the kernel has none");
     }
     sweep(session, &machine)?;
     let owner: Owner = format!("{}-{}", store_name(session), session.lease.name()).parse()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plan::{Plan, StepId};
-use solver::{Event, Verdict};
+use solver::{Event, Until, Verdict};
 
 use crate::listing::{human_bytes, human_duration};
 use crate::progress::{Shown, shown_steps};
@@ -34,7 +34,7 @@ pub(crate) struct Board {
 /// A step at work.
 struct Working {
     since: Duration,
-    is_waiting: bool,
+    waits_until: Option<Until>,
     /// The last whole line it wrote, fit for a terminal.
     last_line: String,
     /// What it wrote since.
@@ -53,11 +53,11 @@ impl Board {
     pub(crate) fn fold(&mut self, event: Event, now: Duration, columns: usize) -> Vec<String> {
         match event {
             Event::Started { step, .. } => {
-                self.working(step, now).is_waiting = false;
+                self.working(step, now).waits_until = None;
                 Vec::new()
             }
-            Event::Waiting { step } => {
-                self.working(step, now).is_waiting = true;
+            Event::Waiting { step, until } => {
+                self.working(step, now).waits_until = Some(until);
                 Vec::new()
             }
             Event::Log { step, bytes, .. } => {
@@ -78,7 +78,7 @@ impl Board {
     fn working(&mut self, step: StepId, now: Duration) -> &mut Working {
         self.working.entry(step).or_insert_with(|| Working {
             since: now,
-            is_waiting: false,
+            waits_until: None,
             last_line: String::new(),
             open_line: Vec::new(),
             bytes: None,
@@ -152,8 +152,12 @@ impl Board {
         if let Some((bytes, total)) = working.bytes {
             state = format!("  {} of {}{state}", human_bytes(bytes), human_bytes(total));
         }
-        if working.is_waiting {
-            state = format!("  waits for another build{state}");
+        if let Some(until) = working.waits_until {
+            let whom = match until {
+                Until::SameStepIsDone => "another build",
+                Until::CacheIsFree => "a locked cache",
+            };
+            state = format!("  waits for {whom}{state}");
         }
         let width = columns.saturating_sub(console::measure_text_width(&state));
         cut(&format!("{}{state}", cut(&format!("{label} {title}"), width)), columns)
@@ -292,7 +296,8 @@ mod tests {
         let plan = plan_of("FROM scratch\nRUN make\n");
         let make = id_of(&plan, "RUN make");
         let mut board = Board::new(&plan);
-        board.fold(Event::Waiting { step: make }, Duration::ZERO, WIDE);
+        let until = Until::SameStepIsDone;
+        board.fold(Event::Waiting { step: make, until }, Duration::ZERO, WIDE);
         check(
             &board,
             1,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use plan::{Plan, StepId};
-use solver::{Event, Reuse, Verdict};
+use solver::{Event, Reuse, Until, Verdict};
 
 use crate::listing::{human_bytes, human_duration};
 use crate::progress::{Renderer, Shown, shown_steps};
@@ -65,7 +65,13 @@ impl Lines {
                 self.progress.insert(step, now);
                 vec![self.line(step, &self.steps[step.index()].title)]
             }
-            Event::Waiting { step } => vec![self.line(step, "waits: another build runs the same step")],
+            Event::Waiting { step, until } => vec![self.line(
+                step,
+                match until {
+                    Until::SameStepIsDone => "waits: another build runs the same step",
+                    Until::CacheIsFree => "waits: another step has locked a cache that it mounts",
+                },
+            )],
             Event::Log { step, bytes, .. } => self.log(step, &bytes),
             Event::Progress { step, bytes, total_bytes } => self.moved(step, bytes, total_bytes, now),
             Event::Warning { step, message } => {
@@ -163,7 +169,7 @@ mod tests {
             (9, moved(copy, 250_000_000)),
             (10, moved(copy, 300_000_000)),
             (11, ran(copy, Duration::from_secs(8))),
-            (11, Event::Waiting { step: make }),
+            (11, Event::Waiting { step: make, until: Until::SameStepIsDone }),
         ] {
             shown.extend(lines.fold(event, Duration::from_secs(second)));
         }

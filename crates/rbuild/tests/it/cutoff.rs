@@ -306,3 +306,37 @@ fn assert_python_loads(world: &World) {
     assert!(said.contains("/app/__pycache__/module.cpython-") && said.contains(".pyc matches"), "{said}");
     assert!(!said.contains("code object from '/app/module.py'"), "{said}");
 }
+
+#[test]
+fn a_copied_name_of_a_changed_file_is_copied_again() {
+    let Some(world) = World::with_base("a_copied_name_of_a_changed_file_is_copied_again") else { return };
+    let file = |content: &str| {
+        format!(
+            "FROM base AS b\nRUN mkdir /out && echo {content} > /out/a && ln /out/a /out/b\n\
+             FROM base\nCOPY --from=b /out/b /b\nCMD cat /b\n"
+        )
+    };
+    for content in ["one", "two"] {
+        build(&world, &file(content), &[]);
+        let ran = succeed(world.rbuild().args(["run", "app"]));
+        assert_eq!(String::from_utf8(ran.stdout).unwrap().trim(), content);
+    }
+}
+
+#[test]
+fn names_that_are_one_file_are_not_taken_for_copies_of_it() {
+    let Some(world) = World::with_base("names_that_are_one_file_are_not_taken_for_copies_of_it") else {
+        return;
+    };
+    let file = |make: &str| {
+        format!(
+            "FROM base AS b\nRUN mkdir /out && echo x > /out/a && {make} /out/a /out/b\n\
+             FROM base\nCOPY --from=b /out /out\nCMD stat -c %h /out/a\n"
+        )
+    };
+    for (make, links) in [("ln", "2"), ("cp", "1")] {
+        build(&world, &file(make), &[]);
+        let ran = succeed(world.rbuild().args(["run", "app"]));
+        assert_eq!(String::from_utf8(ran.stdout).unwrap().trim(), links, "{make}");
+    }
+}

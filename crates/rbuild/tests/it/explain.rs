@@ -467,3 +467,34 @@ fn without_times(text: &str) -> String {
     };
     text.lines().map(line).collect()
 }
+
+#[test]
+fn another_secret_runs_a_step_again_only_if_it_was_given_to_count() {
+    let Some(world) = World::with_base("another_secret_runs_a_step_again_only_if_it_was_given_to_count")
+    else {
+        return;
+    };
+    let context = world.path("context");
+    write_files(
+        &context,
+        &[("Dockerfile", "FROM base\nRUN --mount=type=secret,id=t cat /run/secrets/t > /t\n")],
+    );
+    let build = |value: &str, option: &str| {
+        let mut command = world.rbuild();
+        command.args(["build", "--progress=plain", "--secret", option]).arg(&context).env("T", value);
+        String::from_utf8(succeed(&mut command).stderr).unwrap()
+    };
+    build("one", "id=t,env=T");
+    assert!(
+        build("a-second-token", "id=t,env=T").contains("reused"),
+        "a token that was renewed runs nothing"
+    );
+    build("one", "id=t,env=T,cache=hash");
+    assert!(build("one", "id=t,env=T,cache=hash").contains("reused"));
+    let said = build("a-second-token", "id=t,env=T,cache=hash");
+    assert!(said.contains("ran: secret t changed"), "{said}");
+    // Neither the value nor a digest that others could make of it is kept.
+    let records =
+        Command::new("grep").args(["-r", "-l", "a-second-token"]).arg(world.store().join("records")).output();
+    assert_eq!(String::from_utf8(records.unwrap().stdout).unwrap(), "");
+}

@@ -6,6 +6,7 @@
 mod building;
 mod world;
 
+mod caches;
 mod cli_help;
 mod commands_listings;
 mod commands_pull;
@@ -20,4 +21,6 @@ mod exit_codes;
 mod explain;
 mod hostile;
 mod kill;
+mod limits;
 mod probe;
+mod ssh;

@@ -86,6 +86,14 @@ pub(super) fn of_missing_secret(id: &str) -> Diagnostic {
         .help(format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`"))
 }
 
+pub(super) fn of_missing_agent(id: &str) -> Diagnostic {
+    let help = match id {
+        "default" => "start an ssh-agent and give it with `--ssh default`".to_owned(),
+        id => format!("give it with `--ssh {id}=SOCKET`, or `--ssh {id}=KEYFILE`"),
+    };
+    Diagnostic::error("missing-agent", format!("ssh agent `{id}` is required and was not given")).help(help)
+}
+
 impl Place<'_> {
     /// The process could not be started.
     pub(super) fn of_sandbox(&self, error: &SandboxError) -> Failure {

@@ -37,6 +37,7 @@ pub(crate) struct Request {
     command: Vec<String>,
     root_access: Access,
     pid_one: PidOne,
+    limits: Limits,
 }
 
 /// What the process reads.
@@ -83,6 +84,7 @@ impl Request {
             command: args.command.clone(),
             root_access: if args.read_only { Access::ReadOnly } else { Access::ReadWrite },
             pid_one: if args.init { PidOne::Init } else { PidOne::Command },
+            limits: args.limits.read()?,
             // Last, since it makes directories that are missing.
             volumes: args.volumes.iter().map(|text| Volume::parse(text)).collect::<Result<_, _>>()?,
         };
@@ -129,7 +131,7 @@ impl Request {
             user,
             hostname: surroundings.hostname.clone(),
             network: self.network,
-            limits: Limits::default(),
+            limits: self.limits.clone(),
             stdio: self.stdio(),
             pid_one: self.pid_one,
             new_privileges: NewPrivileges::Allowed,
@@ -324,7 +326,7 @@ impl Tmpfs {
         for (key, value) in fields {
             let wrong = || usage(format!("`--tmpfs {text}`: `{key}={value}` is not understood"), HELP);
             match key {
-                "size" => tmpfs.size_bytes = Some(bytes(value).ok_or_else(wrong)?),
+                "size" => tmpfs.size_bytes = Some(plan::parse_size(value).ok_or_else(wrong)?),
                 "mode" => {
                     let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
                     tmpfs.mode = mode.ok_or_else(wrong)?;
@@ -334,18 +336,4 @@ impl Tmpfs {
         }
         Ok(tmpfs)
     }
-}
-
-/// A number of bytes with an optional `k`, `m` or `g`, powers of 1024 as everywhere with Docker.
-fn bytes(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &lower[number.len()..] {
-        "" | "b" => 0,
-        "k" | "kb" => 10,
-        "m" | "mb" => 20,
-        "g" | "gb" => 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }

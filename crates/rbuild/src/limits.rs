@@ -1,0 +1,176 @@
+//! `--memory` and its kin: what processes may use, as Docker writes it.
+
+use clap::Args;
+use sandbox::{Limits, Ulimit, UlimitError, UlimitName};
+
+use crate::diagnostic::Diagnostic;
+use crate::failure::{Exit, Failure};
+
+/// The heading of these options.
+const HEADING: &str = "Limits of a process and all it starts";
+
+/// The kernel's period for CPU time where none is asked for, in microseconds (cgroups(7), "cpu.max").
+const CPU_PERIOD: u64 = 100_000;
+
+/// The least memory that the kernel can start a process in, as Docker has it.
+const LEAST_MEMORY: u64 = 6 << 20;
+
+/// A limit of memory and swap together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum MemoryAndSwap {
+    Bytes(u64),
+    Unlimited,
+}
+
+/// Options of `build` and `run`.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = HEADING)]
+pub(crate) struct LimitArgs {
+    /// The most memory, such as 512m or 2g
+    #[arg(short, long, value_name = "BYTES", value_parser = bytes)]
+    memory: Option<u64>,
+    /// The most memory and swap together; -1 leaves swap unlimited
+    #[arg(long, value_name = "BYTES", value_parser = memory_and_swap, allow_negative_numbers = true)]
+    memory_swap: Option<MemoryAndSwap>,
+    /// How many processors' worth of time, such as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = processors, conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    cpus: Option<u64>,
+    /// CPU time in each period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_quota: Option<u64>,
+    /// The period of --cpu-quota, in microseconds [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS", requires = "cpu_quota", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
+    cpu_period: Option<u64>,
+    /// The size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    shm_size: Option<u64>,
+    /// A limit of each process, such as nofile=1024:4096
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = ulimit)]
+    ulimits: Vec<Ulimit>,
+}
+
+impl LimitArgs {
+    /// What they come to together.
+    pub(crate) fn read(&self) -> Result<Limits, Failure> {
+        let both = match self.memory_swap {
+            Some(MemoryAndSwap::Bytes(bytes)) => Some(bytes),
+            Some(MemoryAndSwap::Unlimited) | None => None,
+        };
+        if let Some(memory) = self.memory.filter(|memory| *memory < LEAST_MEMORY) {
+            return Err(wrong(
+                format!("`--memory` of {memory} bytes is less than 6 MiB"),
+                "give a process room to start: `--memory 64m`",
+            ));
+        }
+        if both.is_some() && self.memory.is_none() {
+            return Err(wrong(
+                "`--memory-swap` stands alone".to_owned(),
+                "it limits memory and swap together, and needs `--memory` beside it",
+            ));
+        }
+        if both.zip(self.memory).is_some_and(|(both, memory)| both < memory) {
+            return Err(wrong(
+                "`--memory-swap` is less than `--memory`".to_owned(),
+                "it limits memory and swap together, so it is the larger one",
+            ));
+        }
+        let quota =
+            self.cpu_quota.map(|quota| (quota * 1000).div_ceil(self.cpu_period.unwrap_or(CPU_PERIOD)));
+        Ok(Limits {
+            memory_bytes: self.memory,
+            memory_and_swap_bytes: both,
+            cpu_millis: self.cpus.or(quota),
+            pids: None,
+            shm_bytes: self.shm_size,
+            ulimits: last_of_each(&self.ulimits),
+        })
+    }
+}
+
+/// A hard limit that was lowered cannot be raised again, so only what counts in the end is set.
+fn last_of_each(ulimits: &[Ulimit]) -> Vec<Ulimit> {
+    let is_last =
+        |(at, limit): &(usize, &Ulimit)| ulimits[at + 1..].iter().all(|later| later.name != limit.name);
+    ulimits.iter().enumerate().filter(is_last).map(|(_, limit)| *limit).collect()
+}
+
+fn wrong(title: String, help: &str) -> Failure {
+    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+}
+
+/// `64m`, `1.5g`, `100`: powers of 1024, as Docker has them.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    plan::parse_size(text).ok_or_else(|| "write a number of bytes, or with a unit: `64m`, `1.5g`".to_owned())
+}
+
+fn memory_and_swap(text: &str) -> Result<MemoryAndSwap, String> {
+    if text == "-1" { Ok(MemoryAndSwap::Unlimited) } else { bytes(text).map(MemoryAndSwap::Bytes) }
+}
+
+/// Thousandths of one processor.
+fn processors(text: &str) -> Result<u64, String> {
+    let number: f64 = text.parse().map_err(|_| "write a number, such as `2` or `0.5`".to_owned())?;
+    let millis = (number * 1000.0).round();
+    // The kernel takes no less than a hundredth.
+    if !(10.0..1e9).contains(&millis) {
+        return Err("write at least 0.01".to_owned());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be within the range"
+    )]
+    Ok(millis as u64)
+}
+
+fn ulimit(text: &str) -> Result<Ulimit, String> {
+    text.parse().map_err(|error: UlimitError| match error {
+        UlimitError::Name(_) => {
+            format!("{error}; there are {}", UlimitName::all().collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_counted_in_thousandths() {
+        assert_eq!(processors("1.5"), Ok(1500));
+        assert_eq!(processors("0.01"), Ok(10));
+        for wrong in ["0", "-1", "many", "NaN", "1e300"] {
+            assert!(processors(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[track_caller]
+    fn check(args: LimitArgs, expected: Option<u64>) {
+        assert_eq!(args.read().unwrap().cpu_millis, expected);
+    }
+
+    #[test]
+    fn a_quota_is_of_its_period() {
+        check(LimitArgs { cpu_quota: Some(50_000), ..LimitArgs::default() }, Some(500));
+        check(
+            LimitArgs { cpu_quota: Some(50_000), cpu_period: Some(25_000), ..LimitArgs::default() },
+            Some(2000),
+        );
+        check(LimitArgs { cpus: Some(250), ..LimitArgs::default() }, Some(250));
+        check(LimitArgs::default(), None);
+    }
+
+    #[test]
+    fn memory_and_swap_fit_together() {
+        let read = |memory, memory_swap| LimitArgs { memory, memory_swap, ..LimitArgs::default() }.read();
+        assert!(read(None, Some(MemoryAndSwap::Bytes(1 << 30))).is_err());
+        assert!(read(Some(2 << 30), Some(MemoryAndSwap::Bytes(1 << 30))).is_err());
+        assert!(read(Some(1), None).is_err());
+        assert_eq!(read(Some(1 << 30), Some(MemoryAndSwap::Unlimited)).unwrap().memory_and_swap_bytes, None);
+        assert_eq!(
+            read(Some(1 << 30), Some(MemoryAndSwap::Bytes(2 << 30))).unwrap().memory_and_swap_bytes,
+            Some(2 << 30)
+        );
+    }
+}
