@@ -68,6 +68,10 @@ pub(crate) enum Command {
     Fsck(FsckArgs),
     /// Show the version
     Version(FormatArgs),
+    /// Write what a shell needs to complete command lines
+    Completions(CompletionsArgs),
+    /// Write the manual as pages for man
+    Man(ManArgs),
 }
 
 /// How a listing is written.
@@ -173,6 +177,19 @@ pub(crate) struct BuildArgs {
     pub(crate) context: PathBuf,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell; its manual says where the file goes
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// Where the pages go, such as /usr/local/share/man/man1
+    pub(crate) directory: PathBuf,
 }
 
 impl BuildArgs {

@@ -82,9 +82,17 @@ impl LimitArgs {
             cpu_millis: self.cpus.or(quota),
             pids: None,
             shm_bytes: self.shm_size,
-            ulimits: last_of_each(&self.ulimits),
+            ulimits: last_of_each(&[open_files(), self.ulimits.clone()].concat()),
         })
     }
+}
+
+/// What processes get where nothing is asked for, as systemd gives it: the result of a build is not to depend on the shell it was started from.
+/// (More than 1024 open files at once is for programs that raise the limit for themselves; some old ones walk over all there could be.)
+const OPEN_FILES: &str = "nofile=1024:524288";
+
+fn open_files() -> Vec<Ulimit> {
+    vec![OPEN_FILES.parse().expect("the constant is a limit")]
 }
 
 /// A hard limit that was lowered cannot be raised again, so only what counts in the end is set.

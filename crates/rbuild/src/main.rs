@@ -68,6 +68,8 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
         Command::Tag(args) => commands::images::tag(args, global).map(|()| 0),
         Command::History(args) => commands::images::history(args, global, environment).map(|()| 0),
         Command::Inspect(args) => commands::images::inspect(args, global).map(|()| 0),
+        Command::Completions(args) => commands::help_files::completions(args).map(|()| 0),
+        Command::Man(args) => commands::help_files::man(args).map(|()| 0),
         Command::Version(args) => commands::machine::version(args).map(|()| 0),
         Command::Info(args) => commands::machine::info(args, global).map(|()| 0),
         Command::Du(args) => commands::upkeep::du(args, global).map(|()| 0),

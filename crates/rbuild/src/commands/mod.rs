@@ -7,6 +7,7 @@ pub(crate) mod failures;
 pub(crate) mod names;
 pub(crate) mod sandbox;
 
+pub(crate) mod help_files;
 pub(crate) mod images;
 pub(crate) mod machine;
 pub(crate) mod pull;

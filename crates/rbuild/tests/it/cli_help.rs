@@ -59,3 +59,28 @@ fn every_option_is_explained() {
 fn is_possible_value(line: &str) -> bool {
     line.starts_with("- ")
 }
+
+#[test]
+fn every_command_is_completed_and_has_a_page() {
+    let rbuild = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+        command.env_clear();
+        command
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let output = rbuild().args(["completions", shell]).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        for name in commands() {
+            assert!(output.status.success() && script.contains(&name), "{shell} does not know {name}");
+        }
+    }
+    let pages = tempfile::tempdir().unwrap();
+    let directory = pages.path().join("man1");
+    assert!(rbuild().arg("man").arg(&directory).status().unwrap().success());
+    for name in commands().iter().map(|name| format!("rbuild-{name}.1")).chain(["rbuild.1".to_owned()]) {
+        let page = std::fs::read_to_string(directory.join(&name)).unwrap_or_default();
+        assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{name}");
+    }
+    let output = rbuild().args(["man", "/dev/null/here"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+}

@@ -43,6 +43,7 @@ fn memory_processors_files_and_shm_are_limited_as_asked() {
     check(&world, &["--cpus", "0.5"], &cpu, &["50000", "50000 100000"]);
     check(&world, &["--cpu-quota", "30000", "--cpu-period", "60000"], &cpu, &["50000", "50000 100000"]);
     check(&world, &["--ulimit", "nofile=100:200"], "echo $(ulimit -n) $(ulimit -Hn)", &["100 200"]);
+    check(&world, &[], "ulimit -n", &["1024"]);
     check(&world, &["--ulimit", "core=0", "--ulimit", "core=512"], "ulimit -c", &["1", "512"]);
     let shm = "df -k /dev/shm | tail -n 1 | awk '{print $2}'";
     check(&world, &["--shm-size", "8m"], shm, &["8192"]);
