@@ -134,7 +134,7 @@ pub(crate) struct BuildArgs {
     /// Set a label of the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
-    /// Give a secret to steps that mount it: id=ID[,src=FILE|,env=VARIABLE][,cache=hash]; with the last, another value runs them again
+    /// Give a secret to steps that mount it: id=ID[,src=FILE|,env=VARIABLE], with ,cache=hash behind it if another value is to run them again
     #[arg(long = "secret", value_name = "id=ID,…")]
     pub(crate) secrets: Vec<String>,
     /// Let steps that mount it use an ssh agent: that of SSH_AUTH_SOCK, of a socket, or one with these keys
