@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::Path;
 
 use sys::root::Dir;
+use walkdir::WalkDir;
 
 use crate::Error;
 
@@ -156,22 +157,12 @@ pub(crate) fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// walked by path counts as larger.
 pub(crate) fn count_at_most(limit: usize, directory: &Path) -> Option<usize> {
     let mut count = 0;
-    let mut pending = vec![directory.to_path_buf()];
-    while let Some(directory) = pending.pop() {
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+    for entry in WalkDir::new(directory).min_depth(1) {
+        match entry {
+            Ok(_) if count == limit => return None,
+            Ok(_) => count += 1,
+            Err(error) if error.io_error().is_some_and(|error| error.kind() == ErrorKind::NotFound) => {}
             Err(_) => return None,
-        };
-        for entry in entries {
-            let entry = entry.ok()?;
-            count += 1;
-            if count > limit {
-                return None;
-            }
-            if entry.file_type().ok()?.is_dir() {
-                pending.push(entry.path());
-            }
         }
     }
     Some(count)

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use walkdir::WalkDir;
 
 use crate::manifest::Manifest;
 use crate::observed::KnownFiles;
@@ -230,18 +231,16 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 
 /// Copies what git checked out, whatever the umask of that checkout was.
 fn copy_tree(source: &Path, target: &Path) -> Result<()> {
-    for entry in fs::read_dir(source)? {
+    for entry in WalkDir::new(source).min_depth(1) {
         let entry = entry?;
-        let (from, to) = (entry.path(), target.join(entry.file_name()));
-        let metadata = entry.metadata()?;
-        if metadata.is_dir() {
+        let (from, to) = (entry.path(), target.join(entry.path().strip_prefix(source)?));
+        if entry.file_type().is_dir() {
             make_directory(&to)?;
-            copy_tree(&from, &to)?;
-        } else if metadata.is_symlink() {
-            symlink(fs::read_link(&from)?, &to)?;
+        } else if entry.path_is_symlink() {
+            symlink(fs::read_link(from)?, &to)?;
         } else {
-            fs::copy(&from, &to)?;
-            let executable = metadata.permissions().mode() & 0o100 != 0;
+            fs::copy(from, &to)?;
+            let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
             fs::set_permissions(&to, fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
         }
     }
