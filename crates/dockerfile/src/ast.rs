@@ -25,6 +25,8 @@ pub struct File {
     pub global_args: Vec<GlobalArg>,
     /// The stages, in order: index 0 is what `--from=0` names.
     pub stages: Vec<Stage>,
+    /// Each `# check=` right above an instruction, in order; its span is that of the instruction, to which it applies.
+    pub checks: Vec<Spanned<Check>>,
 }
 
 impl File {

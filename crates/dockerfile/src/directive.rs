@@ -4,6 +4,8 @@
 //! instruction. A first line that begins with `#!` is skipped, but then only `syntax` and `check` are looked for, because BuildKit's line
 //! reader, which alone knows `escape`, takes it for a comment.
 
+use std::str::FromStr;
+
 use nom::bytes::complete::{tag, take_while};
 use nom::character::complete::{char, satisfy};
 use nom::combinator::{recognize, rest, verify};
@@ -106,19 +108,72 @@ fn escape(value: &str, span: Span, findings: &mut Vec<Finding>) -> Option<Spanne
 }
 
 fn check(value: &str, span: Span, findings: &mut Vec<Finding>) -> Check {
+    let (check, errors) = options(value);
+    findings.extend(errors.iter().map(|error| bad_check(error, span)));
+    check
+}
+
+/// What may be set by `# check=`.
+const OPTIONS: [&str; 3] = ["skip", "error", "experimental"];
+
+/// Why a text is not what may follow `# check=`.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CheckError {
+    /// An option that there is not.
+    #[error("`# check` has no option `{0}`")]
+    UnknownOption(String),
+    /// An option without `=`.
+    #[error("`{0}` of `# check` has no value")]
+    NoValue(String),
+    /// `error=` with something else than a truth value.
+    #[error("`error` of `# check` is `true` or `false`, not `{0}`")]
+    NotBool(String),
+}
+
+impl FromStr for Check {
+    type Err = CheckError;
+
+    /// Reads what follows `# check=`.
+    fn from_str(value: &str) -> Result<Self, CheckError> {
+        let (check, errors) = options(value);
+        errors.into_iter().next().map_or(Ok(check), Err)
+    }
+}
+
+/// What a comment above an instruction asks for, if it is a well-formed `check=…`. Only its first word counts, so that a reason may
+/// follow. Anything else is an ordinary comment, as it is to BuildKit.
+pub(crate) fn local_check(comments: &[&str]) -> Option<Check> {
+    let value = comments.iter().find_map(|comment| {
+        let setting: IResult<&str, (&str, &str)> =
+            separated_pair(key, (blanks, char('='), blanks), value).parse(comment);
+        setting
+            .ok()
+            .filter(|(_, (key, _))| Key::from_text(key) == Some(Key::Check))
+            .map(|(_, (_, value))| value)
+    })?;
+    value.split_whitespace().next()?.parse().ok()
+}
+
+/// Options joined by `;`, and what is wrong with them.
+fn options(value: &str) -> (Check, Vec<CheckError>) {
     let mut check = Check::default();
+    let mut errors = Vec::new();
     for option in value.split(';').map(str::trim).filter(|option| !option.is_empty()) {
         let setting: IResult<&str, (&str, &str)> =
             separated_pair(key, delimited(blanks, char('='), blanks), rest).parse(option);
         match setting {
             Ok((_, ("skip", rules))) => check.skip = rule_set(rules),
             Ok((_, ("experimental", rules))) => check.experimental = rule_set(rules),
-            Ok((_, ("error", text))) if text.parse::<bool>().is_ok() => check.error = text.parse().ok(),
-            Ok((_, (key, text))) => findings.push(bad_check(key, text, span)),
-            Err(_) => findings.push(bad_check(option, "", span)),
+            Ok((_, ("error", text))) => match text.parse() {
+                Ok(is_error) => check.error = Some(is_error),
+                Err(_) => errors.push(CheckError::NotBool(text.to_owned())),
+            },
+            Ok((_, (key, _))) => errors.push(CheckError::UnknownOption(key.to_owned())),
+            Err(_) if OPTIONS.contains(&option) => errors.push(CheckError::NoValue(option.to_owned())),
+            Err(_) => errors.push(CheckError::UnknownOption(option.to_owned())),
         }
     }
-    check
+    (check, errors)
 }
 
 fn rule_set(text: &str) -> RuleSet {
@@ -129,13 +184,10 @@ fn rule_set(text: &str) -> RuleSet {
     RuleSet::Named(names.map(str::to_owned).collect())
 }
 
-fn bad_check(key: &str, value: &str, span: Span) -> Finding {
-    if key == "error" {
-        let message = format!("`error` of `# check` is `true` or `false`, not `{value}`");
-        return Finding::new(Code::InvalidDirective, span, message);
-    }
-    let finding = Finding::new(Code::InvalidDirective, span, format!("`# check` has no option `{key}`"));
-    match nearest(key, &["skip", "error", "experimental"]) {
+fn bad_check(error: &CheckError, span: Span) -> Finding {
+    let finding = Finding::new(Code::InvalidDirective, span, error.to_string());
+    let CheckError::UnknownOption(key) = error else { return finding };
+    match nearest(key, &OPTIONS) {
         Some(name) => finding.with_help(format!("did you mean `{name}`?")),
         None => finding
             .with_help("options are `skip=RULE,…`, `error=true` and `experimental=RULE,…`, joined by `;`"),

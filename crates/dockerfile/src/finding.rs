@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::rule::Rule;
 use crate::span::Span;
 
 /// A problem in a Dockerfile.
@@ -179,6 +180,23 @@ codes! {
     MultipleInstructionsDisallowed = Warning "MultipleInstructionsDisallowed",
     /// `ENV KEY value`.
     LegacyKeyValueFormat = Warning "LegacyKeyValueFormat",
+    /// An `ARG` or `ENV` whose name sounds like a secret.
+    SecretsUsedInArgOrEnv = Warning "SecretsUsedInArgOrEnv",
+    /// A comment above a `FROM` or an `ARG` that describes something else.
+    InvalidDefinitionDescription = Warning "InvalidDefinitionDescription",
+    /// apt's package lists in a layer.
+    AptListsLeft = Warning "AptListsLeft",
+    /// A password or token in a command.
+    SecretInCommand = Warning "SecretInCommand",
+    /// The whole context is copied before dependencies are installed.
+    CacheBusterOrder = Warning "CacheBusterOrder",
+}
+
+impl Code {
+    /// The rule that a warning breaks; errors break none.
+    pub fn rule(self) -> Option<Rule> {
+        self.as_str().parse().ok()
+    }
 }
 
 impl fmt::Display for Code {

@@ -11,7 +11,8 @@
 //! * `lexis`: keyword, flags, words, JSON arrays, as slices of the line;
 //! * `heredoc`: markers in the line, bodies below it;
 //! * `instruction`, `command`, `transfer`, `flags`, `mount`, `duration`: slices to the typed [`Instruction`];
-//! * `parse`: instructions to stages; `lint`: the rules that need no more than this.
+//! * `parse`: instructions to stages; `lint`: the rules that need no more than this, `improve` those of them that only who asks
+//!   for a lint wants to hear; `rule` and `policy`: which rules there are in the whole program, and which are reported.
 //!
 //! Nothing is expanded here. A [`Word`] keeps its raw text, and [`parse_word`] takes it apart for whoever knows the variables.
 //! Nothing is looked up either: no file, no image, no environment.
@@ -42,6 +43,7 @@ mod duration;
 mod finding;
 mod flags;
 mod heredoc;
+mod improve;
 mod instruction;
 mod keyword;
 mod lexis;
@@ -49,7 +51,9 @@ mod line;
 mod lint;
 mod mount;
 mod parse;
+mod policy;
 mod print;
+mod rule;
 mod scope;
 mod span;
 mod suggest;
@@ -63,8 +67,12 @@ pub use ast::{
     MountType, NetworkMode, Onbuild, RuleSet, Run, SecurityMode, Shell, Stage, StageName, Statement,
     StopSignal, Syntax, UnknownName, User, Volume, Word, Workdir,
 };
+pub use directive::CheckError;
 pub use finding::{Code, Finding, Label, Severity};
+pub use improve::improvements;
 pub use parse::{Parsed, parse};
+pub use policy::{Audience, Level, Policy, UnknownLevel};
+pub use rule::{Origin, Reported, Rule, UnknownRule};
 pub use span::{MAX_SOURCE_BYTES, Position, Source, Span, Spanned};
 pub use word::{
     Absence, MAX_DEPTH, Match, Occurrences, Operator, Part, Variable, WordError, parse_text, parse_word,

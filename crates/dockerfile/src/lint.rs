@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::ast::{File, Instruction, Stage};
+use crate::ast::{File, Instruction, Stage, Word};
+use crate::directive;
 use crate::finding::{Code, Finding};
 use crate::instruction::Head;
 use crate::keyword::Keyword;
 use crate::line::LogicalLine;
 use crate::scope::Scope;
-use crate::span::Span;
+use crate::span::{Span, Spanned};
 
 /// `NoEmptyContinuation`: blank lines within an instruction.
 pub(crate) fn empty_continuation(line: &LogicalLine, head: &Head<'_>, scope: &mut Scope<'_>) {
@@ -112,7 +113,74 @@ pub(crate) fn stages(file: &File, findings: &mut Vec<Finding>) {
             seen.insert(name.as_str(), name.span);
         }
         void_instructions(stage, findings);
+        secret_names(stage, findings);
     }
+}
+
+/// `InvalidDefinitionDescription`: the comment right above describes something else than what follows.
+pub(crate) fn description(
+    keyword: &str,
+    names: &[&str],
+    comments: &[&str],
+    span: Span,
+    findings: &mut Vec<Finding>,
+) {
+    let Some(comment) = comments.last() else { return };
+    let described = comment.split(' ').next().unwrap_or_default();
+    if names.contains(&described) || directive::local_check(&[comment]).is_some() {
+        return;
+    }
+    let name = if let [name] = names { name } else { "NAME" };
+    let message = format!("the comment above this `{keyword}` does not begin with the name it describes");
+    let finding = Finding::new(Code::InvalidDefinitionDescription, span, message);
+    findings.push(finding.with_help(format!(
+        "write `# {name} what it is for`, or put a line with only `#` below a comment that is no description"
+    )));
+}
+
+/// `SecretsUsedInArgOrEnv`: such values can be read in the image's config and history.
+fn secret_names(stage: &Stage, findings: &mut Vec<Finding>) {
+    for statement in &stage.instructions {
+        let (keyword, names): (Keyword, Vec<&Spanned<Word>>) = match &statement.instruction {
+            Instruction::Arg(arg) => {
+                (Keyword::Arg, arg.declarations.iter().map(|declaration| &declaration.name).collect())
+            }
+            Instruction::Env(env) => (Keyword::Env, env.pairs.iter().map(|pair| &pair.key).collect()),
+            _ => continue,
+        };
+        for name in names.into_iter().filter(|name| is_secret_name(name.as_str())) {
+            let message = format!(
+                "`{keyword} {}` looks like a secret, which everybody who has the image can read",
+                name.node
+            );
+            let finding = Finding::new(Code::SecretsUsedInArgOrEnv, name.span, message);
+            findings.push(finding.with_help(format!(
+                "give it to the step that needs it: `RUN --mount=type=secret,id={},env={}`",
+                name.as_str().to_lowercase(),
+                name.node
+            )));
+        }
+    }
+}
+
+/// Whether one of the parts between underscores says secret, and none says that it is not the secret itself.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    const SECRET: [&str; 10] = [
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "passwd",
+        "password",
+        "pword",
+        "secret",
+        "token",
+    ];
+    const HARMLESS: [&str; 3] = ["file", "public", "version"];
+    let has =
+        |words: &[&str]| name.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)));
+    has(&SECRET) && !has(&HARMLESS)
 }
 
 /// `MultipleInstructionsDisallowed`: of several, only the last counts; each earlier one is reported.
@@ -134,6 +202,21 @@ fn void_instructions(stage: &Stage, findings: &mut Vec<Finding>) {
                 findings
                     .push(finding.with_label(later, "this one counts").with_help("remove the earlier one"));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_known_by_the_parts_of_their_names() {
+        for name in ["API_KEY", "db_password", "TOKEN", "Auth", "AWS_SECRET_ACCESS_KEY"] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["PUBLIC_KEY", "TOKEN_FILE", "KEY_VERSION", "MONKEY", "PASSWORDLESS", "AUTHOR"] {
+            assert!(!is_secret_name(name), "{name}");
         }
     }
 }

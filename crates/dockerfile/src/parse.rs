@@ -4,7 +4,7 @@
 //! nothing had been, so that all problems come at once. What only follows from an earlier problem is not reported again: after a
 //! broken `FROM` its instructions are still checked, but nobody complains that they have no stage.
 
-use crate::ast::{Arg, File, GlobalArg, Instruction, RuleSet, Stage, StageName, Statement};
+use crate::ast::{Arg, File, GlobalArg, Instruction, Stage, StageName, Statement};
 use crate::directive;
 use crate::finding::{Code, Finding, Severity};
 use crate::flags::Flags;
@@ -35,7 +35,7 @@ impl Parsed {
 
 /// Reads a Dockerfile. Never fails and never panics, whatever the bytes.
 ///
-/// Lint findings that the file's own `# check=skip=` names are left out.
+/// All findings are there, whatever the file's own `# check=` says: [`crate::Policy`] tells which of them are to be reported.
 pub fn parse(source: &Source) -> Parsed {
     let mut parser = Parser::new(source);
     parser.check_bytes();
@@ -118,6 +118,7 @@ impl<'a> Parser<'a> {
             let bodies = self.lines.slice(Span::new(body_start, self.lines.offset()));
             span.end = body_start + bodies.trim_end_matches(['\r', '\n']).len() as u32;
         }
+        self.file.checks.extend(directive::local_check(&comments).map(|check| Spanned::new(check, span)));
         let Some(keyword) = head.keyword else { return instruction::unknown(&head, &mut scope) };
         if keyword == Keyword::From {
             return self.from(head, line, &comments, span);
@@ -129,7 +130,7 @@ impl<'a> Parser<'a> {
         }
         self.casing.add(keyword, word, word_span);
         if let Some(mut instruction) = parsed {
-            describe_arg(&mut instruction, &comments);
+            describe_arg(&mut instruction, &comments, &mut self.findings);
             self.push(Statement { instruction, span, text: line.text.trim().to_owned() });
         }
     }
@@ -161,7 +162,7 @@ impl<'a> Parser<'a> {
 
     fn global_arg(&mut self, parsed: Option<Instruction>, line: &LogicalLine, comments: &[&str], span: Span) {
         let Some(mut instruction) = parsed else { return };
-        describe_arg(&mut instruction, comments);
+        describe_arg(&mut instruction, comments, &mut self.findings);
         if let Instruction::Arg(arg) = instruction {
             let text = line.text.trim().to_owned();
             self.file.global_args.push(GlobalArg { arg, span, text });
@@ -180,11 +181,6 @@ impl<'a> Parser<'a> {
         self.check_contents();
         self.casing.check(&mut self.findings);
         lint::stages(&self.file, &mut self.findings);
-        let check = self.file.directives.check.as_ref();
-        let skipped = check.map_or(&RuleSet::Named(Vec::new()), |check| &check.node.skip).clone();
-        self.findings.retain(|finding| {
-            finding.severity == Severity::Error || !skipped.contains(finding.code.as_str())
-        });
         self.findings.sort_by_key(|finding| finding.span);
         Parsed { file: self.file, findings: self.findings }
     }
@@ -230,6 +226,9 @@ fn from(head: Head<'_>, comments: &[&str], span: Span, scope: &mut Scope<'_>) ->
         }
     };
     let doc = name.as_ref().and_then(|name| description(comments, name.as_str()));
+    if let Some(name) = &name {
+        lint::description("FROM", &[name.as_str()], comments, name.span, scope.findings);
+    }
     let text = scope.line.text.trim().to_owned();
     let image = scope.word(words[0]);
     Some(Stage { image, platform, name, doc, span, text, instructions: Vec::new() })
@@ -267,8 +266,12 @@ fn too_many_words(others: &[&str], arguments: &str, scope: &mut Scope<'_>) {
     });
 }
 
-fn describe_arg(instruction: &mut Instruction, comments: &[&str]) {
+fn describe_arg(instruction: &mut Instruction, comments: &[&str], findings: &mut Vec<Finding>) {
     if let Instruction::Arg(Arg { declarations }) = instruction {
+        let names: Vec<&str> = declarations.iter().map(|declaration| declaration.name.as_str()).collect();
+        if let Some(first) = declarations.first() {
+            lint::description("ARG", &names, comments, first.name.span, findings);
+        }
         for declaration in declarations {
             declaration.doc = description(comments, declaration.name.as_str());
         }

@@ -98,6 +98,15 @@ pub(crate) fn place(word: &Spanned<Word>, range: &Range<usize>) -> Span {
     Span::new(offset(range.start), offset(range.end))
 }
 
+/// Whether there is anything to put a value in.
+pub(crate) fn has_variable(parts: &[Part]) -> bool {
+    parts.iter().any(|part| match part {
+        Part::Variable(_) => true,
+        Part::DoubleQuoted(inner) => has_variable(inner),
+        Part::Literal(_) | Part::Escaped(_) | Part::SingleQuoted(_) => false,
+    })
+}
+
 fn evaluate(parts: &[Part], escape: Escape, env: &Environment) -> Result<Expanded<String>, ExpandError> {
     let mut evaluator = Evaluator { env, escape: escape.char(), missing: Vec::new() };
     let value = evaluator.parts(parts, Escapes::Removed)?;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use dockerfile::{MountKey, Span};
-use oci::{PlatformError, Reference, ReferenceError};
+use dockerfile::{MountKey, Rule, Span};
+use oci::{Platform, PlatformError, Reference, ReferenceError};
 
 use crate::{ExpandError, ImageError, ImagePath, ModeError, PortError};
 
@@ -268,13 +268,62 @@ pub enum WarningKind {
     #[error("`--link` has no effect together with `--chmod`")]
     LinkIgnored,
     /// A relative WORKDIR that depends on what the base image says.
-    #[error("WORKDIR `{written}` is relative to the base image's `{base}`")]
+    #[error("WORKDIR `{written}` is relative to {}", working_directory(.base.as_ref()))]
     RelativeWorkdir {
         /// As written.
         written: String,
-        /// What it is relative to.
-        base: ImagePath,
+        /// What it is relative to; `None` if the base image is not known.
+        base: Option<ImagePath>,
     },
+    /// A shell form where no SHELL was given.
+    #[error("{0} is run by a shell, which does not pass signals on")]
+    ShellForm(&'static str),
+    /// `--platform=$TARGETPLATFORM`.
+    #[error("`--platform={0}` says what is the default anyway")]
+    RedundantPlatform(String),
+    /// `--platform` without a variable.
+    #[error("`--platform` is always {0}, whatever is built for")]
+    ConstantPlatform(Platform),
+    /// A FROM that needs a build argument.
+    #[error("`{0}` names no image unless a build argument is given")]
+    NoDefaultImage(String),
+    /// A protocol in upper case.
+    #[error("the protocol in `{0}` is not in lower case")]
+    PortProtocolCase(String),
+    /// An address or a port of the host.
+    #[error("`{0}` maps a port, which EXPOSE cannot do: only the container's part counts")]
+    PortMapping(String),
+    /// A base image whose name means another image every other day.
+    #[error("`{0}` means whatever image was pushed last")]
+    UnpinnedBase(String),
+    /// An ARG that nothing uses.
+    #[error("ARG `{0}` is not used")]
+    UnusedArg(String),
+    /// An ARG far above its first use.
+    #[error("a new value of ARG `{name}` makes {}", run_again(.runs))]
+    ArgBustsCache {
+        /// Its name.
+        name: String,
+        /// How many RUNs stand between the two.
+        runs: usize,
+    },
+    /// A stage that no other needs.
+    #[error("stage `{0}` is needed by none after it")]
+    UnusedStage(String),
+}
+
+fn working_directory(base: Option<&ImagePath>) -> String {
+    base.map_or_else(
+        || "whatever the base image says".to_owned(),
+        |base| format!("the base image's `{base}`"),
+    )
+}
+
+fn run_again(count: &usize) -> String {
+    match count {
+        1 => "a step run again that does not use it".to_owned(),
+        count => format!("{count} steps run again that do not use it"),
+    }
 }
 
 impl fmt::Display for NameKind {
@@ -357,17 +406,33 @@ impl ErrorKind {
 }
 
 impl WarningKind {
-    /// Stable name: BuildKit's where it has the rule, since people write it in `# check=skip=`.
+    /// The lint rule that is broken.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        match self {
+            Self::UnusedBuildArg(_) => Rule::UnusedBuildArg,
+            Self::UndefinedVariable(_) => Rule::UndefinedVar,
+            Self::UndefinedArgInFrom(_) => Rule::UndefinedArgInFrom,
+            Self::BaseImagePlatform { .. } => Rule::InvalidBaseImagePlatform,
+            Self::ArgHidesEnv(_) => Rule::ArgHidesEnv,
+            Self::LinkIgnored => Rule::LinkIgnored,
+            Self::RelativeWorkdir { .. } => Rule::WorkdirRelativePath,
+            Self::ShellForm(_) => Rule::JsonArgsRecommended,
+            Self::RedundantPlatform(_) => Rule::RedundantTargetPlatform,
+            Self::ConstantPlatform(_) => Rule::FromPlatformFlagConstDisallowed,
+            Self::NoDefaultImage(_) => Rule::InvalidDefaultArgInFrom,
+            Self::PortProtocolCase(_) => Rule::ExposeProtoCasing,
+            Self::PortMapping(_) => Rule::ExposeInvalidFormat,
+            Self::UnpinnedBase(_) => Rule::UnpinnedBase,
+            Self::UnusedArg(_) => Rule::UnusedArg,
+            Self::ArgBustsCache { .. } => Rule::ArgBustsCache,
+            Self::UnusedStage(_) => Rule::UnusedStage,
+        }
+    }
+
+    /// The rule's name: BuildKit's where it has the rule, since people write it in `# check=skip=`.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::UnusedBuildArg(_) => "UnusedBuildArg",
-            Self::UndefinedVariable(_) => "UndefinedVar",
-            Self::UndefinedArgInFrom(_) => "UndefinedArgInFrom",
-            Self::BaseImagePlatform { .. } => "InvalidBaseImagePlatform",
-            Self::ArgHidesEnv(_) => "ArgHidesEnv",
-            Self::LinkIgnored => "LinkIgnored",
-            Self::RelativeWorkdir { .. } => "WorkdirRelativePath",
-        }
+        self.rule().as_str()
     }
 }

@@ -12,10 +12,10 @@ use crate::expand::{self, Expanded};
 use crate::finding::{ErrorKind, Fallible, Finding, NameKind, WarningKind};
 use crate::graph::Origin;
 use crate::lower::Lowering;
-use crate::state::StageState;
+use crate::state::{BaseKnowledge, StageState};
 use crate::suggest::nearest;
 use crate::trigger::{Trigger, TriggerOrigin};
-use crate::{Op, Workdir, args, config, ports, signal};
+use crate::{Op, Workdir, args, config, lint, ports, signal};
 
 /// An instruction to lower: a statement of the stage, or a trigger of its base.
 #[derive(Clone, Debug)]
@@ -110,9 +110,11 @@ impl StageLowering<'_, '_> {
             Instruction::Volume(volume) => self.volume(volume, item)?,
             Instruction::Cmd(cmd) => {
                 self.state.has_cmd = true;
+                self.shared.warnings.extend(lint::shell_form("CMD", &cmd.command, config));
                 config::set_cmd(config, &cmd.command)
             }
             Instruction::Entrypoint(entrypoint) => {
+                self.shared.warnings.extend(lint::shell_form("ENTRYPOINT", &entrypoint.command, config));
                 config::set_entrypoint(config, &entrypoint.command, self.state.has_cmd)
             }
             Instruction::Healthcheck(healthcheck) => config::set_healthcheck(config, healthcheck),
@@ -135,6 +137,7 @@ impl StageLowering<'_, '_> {
             line.push_str(
                 &value.as_ref().map_or_else(|| format!(" {name}"), |value| format!(" {name}={value}")),
             );
+            self.shared.outline.arg(declaration, value.as_deref(), item.span);
             self.state.args.push((name.to_owned(), value));
         }
         Ok(line)
@@ -198,6 +201,7 @@ impl StageLowering<'_, '_> {
         for word in words {
             let expanded = expand::words(word.as_str(), item.escape, &self.state.env);
             for spec in self.report(expanded, word)? {
+                self.shared.warnings.extend(lint::port_style(&spec, word.span));
                 ports.extend(
                     ports::parse(&spec).map_err(|error| Finding::new(ErrorKind::Port(error), word.span))?,
                 );
@@ -240,8 +244,12 @@ impl StageLowering<'_, '_> {
         // The config and the history keep an absolute path as it was written, unclean as it may be.
         let shown = if written.starts_with('/') { written.clone() } else { path.to_string() };
         if !written.starts_with('/') && !self.state.has_workdir {
+            let (base, help) = match self.state.base {
+                BaseKnowledge::Known => (Some(base), format!("write `WORKDIR {path}`")),
+                BaseKnowledge::Unknown => (None, "write an absolute path".to_owned()),
+            };
             let kind = WarningKind::RelativeWorkdir { written, base };
-            self.shared.warnings.push(Finding::new(kind, word.span).help(format!("write `WORKDIR {path}`")));
+            self.shared.warnings.push(Finding::new(kind, word.span).help(help));
         }
         self.state.has_workdir = true;
         self.state.config.execution.working_dir.clone_from(&shown);
@@ -290,7 +298,8 @@ impl StageLowering<'_, '_> {
         let expanded = expanded.map_err(|error| Finding::new(ErrorKind::Expand(error), word.span))?;
         for (name, range) in expanded.missing {
             let is_name = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
-            if is_name && !self.state.declares(&name) {
+            let may_be_set = self.state.base == BaseKnowledge::Unknown || self.state.declares(&name);
+            if is_name && !may_be_set {
                 let meant = nearest(&name, self.state.env.names());
                 let warning =
                     Finding::new(WarningKind::UndefinedVariable(name.clone()), expand::place(word, &range));

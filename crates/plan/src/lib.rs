@@ -11,6 +11,9 @@
 //! * **The config**: ENV, LABEL, CMD and the like are a fold over the stage's config and make no step. Changing a LABEL
 //!   changes no step.
 //!
+//! [`check`](fn@check) walks the same way to say everything there is to say about a file, without needing any image; [`outline`](fn@outline)
+//! and [`targets`] tell what a file offers to whoever builds it.
+//!
 //! ```
 //! use plan::{BaseImage, ImageError, ImageErrorCause, Images, NetworkMode, Op, Request};
 //!
@@ -47,6 +50,7 @@
 mod finding;
 mod mode;
 mod mount;
+mod outline;
 mod owner;
 mod path;
 mod plan;
@@ -57,6 +61,7 @@ mod step;
 mod config;
 mod copy;
 mod instruction;
+mod lint;
 mod lower;
 mod mount_flag;
 mod request;
@@ -80,12 +85,13 @@ mod suggest;
 
 pub use expand::ExpandError;
 pub use finding::{ErrorKind, Feature, Finding, MountError, NameKind, PlanError, Warning, WarningKind};
-pub use lower::lower;
+pub use lower::{Checked, check, lower, outline};
 pub use mode::{EntryKind, Mode, ModeError, SymbolicMode};
 pub use mount::{
     Access, BindMount, CacheId, CacheMount, Mount, Presence, SecretMount, Sharing, SshMount, TmpfsMount,
 };
 pub use mount_flag::parse_size;
+pub use outline::{Outline, OutlineArg, OutlineCache, OutlineMount, Target, targets};
 pub use owner::{Owner, Principal};
 pub use path::ImagePath;
 pub use pattern::PatternError;

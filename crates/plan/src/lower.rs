@@ -9,8 +9,8 @@
 
 use std::collections::BTreeSet;
 
-use dockerfile::{File, Instruction, MountKey, Span, Spanned, Word};
-use oci::{Platform, Reference};
+use dockerfile::{Escape, File, Instruction, MountKey, Span, Spanned, Word};
+use oci::{Config, Digest, ImageId, Platform, Reference};
 
 use crate::args::{self, BuildArgs};
 use crate::contexts::NamedContexts;
@@ -18,14 +18,16 @@ use crate::env::Environment;
 use crate::finding::{ErrorKind, Fallible, Feature, Finding, PlanError, Warning, WarningKind};
 use crate::graph::{Graph, Origin};
 use crate::instruction::{Item, StageLowering};
+use crate::outline::Recorder;
 use crate::source::ImageTable;
 use crate::stages::{Base, Body, FromScope, Named, Stages};
-use crate::state::StageState;
+use crate::state::{BaseKnowledge, StageState};
 use crate::suggest::nearest;
 use crate::trigger::Trigger;
 use crate::{
-    Archives, BaseImage, ContextName, Copy, Destination, DestinationForm, HistoryEntry, Image, ImagePath,
-    Images, Linkage, Op, Output, Parents, Plan, Request, Source, SourcePath, VariableOrigin, expand,
+    Archives, BaseImage, ContextName, Copy, Destination, DestinationForm, HistoryEntry, Image, ImageError,
+    ImageErrorCause, ImagePath, Images, Linkage, Op, Outline, Output, Parents, Plan, Request, Source,
+    SourcePath, Step, VariableOrigin, expand, lint,
 };
 
 /// Turns a Dockerfile into the plan of what `request` asks for.
@@ -36,7 +38,57 @@ use crate::{
 /// # Errors
 /// Everything that is wrong, in the order of the file.
 pub fn lower(file: &File, request: &Request, images: &mut dyn Images) -> Result<Plan, Vec<PlanError>> {
-    Lowering::new(file, request, images).run()
+    Lowering::new(file, request, images, Purpose::Build).run()
+}
+
+/// Everything there is to say about a Dockerfile without building it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// What is wrong, in the order of the file.
+    pub errors: Vec<PlanError>,
+    /// What deserves a word, in the order of the file.
+    pub warnings: Vec<Warning>,
+    /// The steps, as far as they are known, for whoever wants to look what they would copy. They cannot be executed.
+    pub steps: Vec<Step>,
+    /// The images that could not be looked up, each once. Nothing is said that depends on what is in them, with one exception: they
+    /// are taken to have no SHELL of their own, as next to no image has.
+    pub unknown_images: Vec<Reference>,
+}
+
+/// Checks the stages that `request.target` needs, or all of them without a target. An image that `images` does not have is no error.
+///
+/// # Errors
+/// If there is no such target, or no stage at all.
+pub fn check(file: &File, request: &Request, images: &mut dyn Images) -> Result<Checked, Box<PlanError>> {
+    Lowering::new(file, request, images, Purpose::Check).check()
+}
+
+/// What the build of `request.target` takes from outside, without looking at any image. What else is wrong with the file does not matter
+/// here: a required argument that is missing is a reason to ask.
+///
+/// # Errors
+/// If there is no such target, or no stage at all.
+pub fn outline(file: &File, request: &Request) -> Result<Outline, Box<PlanError>> {
+    Lowering::new(file, request, &mut NoImages, Purpose::Check).outline()
+}
+
+/// What the walk over the file is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// A plan that can be executed: every image must be there.
+    Build,
+    /// Findings: an image that is not there is left open.
+    Check,
+}
+
+/// Has nothing.
+struct NoImages;
+
+impl Images for NoImages {
+    fn resolve(&mut self, name: &Reference, _: &Platform, _: Span) -> Result<BaseImage, ImageError> {
+        let message = format!("`{}` was not looked up", name.familiar());
+        Err(ImageError { cause: ImageErrorCause::NotFound, message, notes: Vec::new(), help: None })
+    }
 }
 
 /// What all stages share while they are lowered.
@@ -52,6 +104,9 @@ pub(crate) struct Lowering<'a> {
     pub(crate) warnings: Vec<Warning>,
     errors: Vec<PlanError>,
     pub(crate) images: ImageTable<'a>,
+    pub(crate) purpose: Purpose,
+    pub(crate) outline: Recorder,
+    unknown_images: Vec<Reference>,
     /// By stage; `None` where the target needs none, or not yet.
     states: Vec<Option<StageState>>,
     /// By stage: what its base hands down.
@@ -59,7 +114,7 @@ pub(crate) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn new(file: &'a File, request: &'a Request, images: &'a mut dyn Images) -> Self {
+    fn new(file: &'a File, request: &'a Request, images: &'a mut dyn Images, purpose: Purpose) -> Self {
         let target_platform = request.platform.clone().unwrap_or_else(|| request.build_platform.clone());
         let args = BuildArgs::new(&request.build_args);
         let contexts = NamedContexts::new(&request.named_contexts);
@@ -68,7 +123,7 @@ impl<'a> Lowering<'a> {
         let target_name = request.target.as_deref().or(last_name).unwrap_or_default();
         let mut globals = args::platform_scope(request, &target_platform, target_name, &args);
         for global in &file.global_args {
-            if let Err(error) = declare_globals(&global.arg, file, &args, &mut globals) {
+            if let Err(error) = declare_globals(&global.arg, file.escape(), &args, &mut globals) {
                 errors.push(*error);
             }
         }
@@ -77,12 +132,18 @@ impl<'a> Lowering<'a> {
             contexts: &contexts,
             target_platform: &target_platform,
             escape: file.escape(),
+            declared: &file.global_args,
         };
         let stages = Stages::read(file, &scope, &mut errors, &mut warnings);
+        let mut defaults = args::platform_scope(request, &target_platform, target_name, &BuildArgs::new(&[]));
+        warnings.extend(lint::images_by_default(file, &mut defaults));
         Self {
             states: vec![None; stages.len()],
             triggers: vec![Vec::new(); stages.len()],
             images: ImageTable::new(images),
+            purpose,
+            outline: Recorder::default(),
+            unknown_images: Vec::new(),
             graph: Graph::default(),
             file,
             request,
@@ -117,6 +178,54 @@ impl<'a> Lowering<'a> {
         let output = self.output(target);
         self.warnings.sort_by_key(|warning| warning.span);
         Ok(Plan { steps: self.graph.finish(), output, warnings: self.warnings })
+    }
+
+    fn check(mut self) -> Result<Checked, Box<PlanError>> {
+        self.check_frontend();
+        self.check_system();
+        let asked = self.request.target.as_deref().filter(|target| !target.is_empty());
+        let target = self.stages.target(asked)?;
+        let mut wanted = self.needed_stages(target);
+        if asked.is_none() {
+            for index in 0..self.stages.len() {
+                if wanted.insert(index) {
+                    self.triggers[index] = self.find_triggers(index);
+                }
+            }
+            let needed = (0..self.stages.len()).flat_map(|index| self.direct_needs(index)).collect();
+            self.warnings.extend(lint::unused_stages(&self.stages, target, &needed));
+        }
+        for index in &wanted {
+            self.lower_stage(*index);
+        }
+        // A trigger of an image could declare them.
+        if self.unknown_images.is_empty() {
+            self.warn_of_unused_args();
+        }
+        let checked: Vec<_> = wanted.iter().map(|index| self.stages.get(*index)).collect();
+        self.warnings.extend(lint::unpinned(&checked, &self.contexts, &self.target_platform));
+        self.warnings.extend(lint::args(self.file));
+        self.errors.sort_by_key(|error| error.span);
+        self.warnings.sort_by_key(|warning| warning.span);
+        Ok(Checked {
+            errors: self.errors,
+            warnings: self.warnings,
+            steps: self.graph.finish(),
+            unknown_images: self.unknown_images,
+        })
+    }
+
+    fn outline(mut self) -> Result<Outline, Box<PlanError>> {
+        let target = self.stages.target(self.request.target.as_deref())?;
+        let needed = self.needed_stages(target);
+        for index in &needed {
+            self.lower_stage(*index);
+        }
+        let stages: Vec<_> = needed.iter().map(|index| self.stages.get(*index).syntax).collect();
+        let syntax = self.stages.get(target).syntax;
+        let name = self.stages.get(target).label.name.clone();
+        let recorded = self.outline.finish(self.file, &stages, &self.globals);
+        Ok(Outline { name, description: syntax.doc.clone(), ..recorded })
     }
 
     /// Only our own reading of Dockerfiles is built in; another frontend's file may mean anything.
@@ -258,12 +367,30 @@ impl<'a> Lowering<'a> {
         let platform = self.stage_platform(index);
         let syntax = self.stages.get(index).syntax;
         let found = self.images.find(&reference, &platform, syntax.image.span);
-        let base = found.map_err(|error| self.explain_image(*error, &syntax.image, index))?;
+        let (base, knowledge) = match found {
+            Err(error) if self.purpose == Purpose::Check => {
+                (self.unknown_image(*error, &platform), BaseKnowledge::Unknown)
+            }
+            found => (
+                found.map_err(|error| self.explain_image(*error, &syntax.image, index))?,
+                BaseKnowledge::Known,
+            ),
+        };
         self.check_base_platform(&reference, &base, &platform, syntax.image.span);
         let origin = self.origin(index, platform.clone(), syntax.span, &syntax.text);
         let step =
             self.graph.image(Image { reference, platform: platform.clone(), image: base.image }, origin);
-        Ok(StageState::new(base.config, step, platform))
+        Ok(StageState { base: knowledge, ..StageState::new(base.config, step, platform) })
+    }
+
+    /// Stands for an image that cannot be had when that does not matter.
+    pub(crate) fn unknown_image(&mut self, error: PlanError, platform: &Platform) -> BaseImage {
+        if let ErrorKind::Image { reference, .. } = error.kind
+            && !self.unknown_images.contains(&reference)
+        {
+            self.unknown_images.push(reference);
+        }
+        BaseImage { image: ImageId::new(Digest::of([])), config: Config::empty(platform) }
     }
 
     /// A directory as a base: its whole content, copied into nothing.
@@ -295,7 +422,8 @@ impl<'a> Lowering<'a> {
     fn placeholder(&mut self, index: usize) -> StageState {
         let platform = self.stage_platform(index);
         let step = self.graph.scratch(&platform, self.stages.get(index).syntax.span);
-        StageState::new(StageState::scratch_config(&platform), step, platform)
+        let state = StageState::new(StageState::scratch_config(&platform), step, platform);
+        StageState { base: BaseKnowledge::Unknown, ..state }
     }
 
     fn check_base_platform(
@@ -383,14 +511,15 @@ impl<'a> Lowering<'a> {
             contexts: &self.contexts,
             target_platform: &self.target_platform,
             escape: self.file.escape(),
+            declared: &self.file.global_args,
         }
     }
 }
 
 /// Adds the arguments of one global ARG to the scope, each visible to the next.
-fn declare_globals(
+pub(crate) fn declare_globals(
     arg: &dockerfile::Arg,
-    file: &File,
+    escape: Escape,
     given: &BuildArgs,
     globals: &mut Environment,
 ) -> Fallible<()> {
@@ -399,7 +528,7 @@ fn declare_globals(
         let value = match (given.get(name), &declaration.default) {
             (Some(value), _) => Some(value.to_owned()),
             (None, Some(default)) => {
-                let expanded = expand::word(default.as_str(), file.escape(), globals);
+                let expanded = expand::word(default.as_str(), escape, globals);
                 Some(expanded.map_err(|error| Finding::new(ErrorKind::Expand(error), default.span))?.value)
             }
             (None, None) => None,

@@ -75,6 +75,7 @@ impl StageLowering<'_, '_> {
             Some(id) => id.to_owned(),
             None => cleaned(written),
         };
+        self.shared.outline.cache(&id, flag.span);
         let namespace = self.shared.args.cache_namespace();
         Ok(Mount::Cache(CacheMount {
             target,
@@ -109,6 +110,7 @@ impl StageLowering<'_, '_> {
                 return Err(Box::new(error.help("write `--mount=type=secret,id=NAME`")));
             }
         };
+        self.shared.outline.secret(id, fields.presence()?, flag.span);
         let env = text(MountKey::Env);
         let target = match (target, env) {
             (Some(target), _) => Some(self.checked_target(target, fields, flag)?),
@@ -132,8 +134,10 @@ impl StageLowering<'_, '_> {
             Some(target) => self.checked_target(target, fields, flag)?,
             None => ImagePath::rooted(&format!("/run/buildkit/ssh_agent.{sockets}")),
         };
+        let id = text(MountKey::Id).unwrap_or("default");
+        self.shared.outline.ssh(id, fields.presence()?, flag.span);
         Ok(Mount::Ssh(SshMount {
-            id: text(MountKey::Id).unwrap_or("default").to_owned(),
+            id: id.to_owned(),
             target,
             mode: fields.mode()?.unwrap_or(0o600),
             uid: fields.id(MountKey::Uid)?.unwrap_or(0),

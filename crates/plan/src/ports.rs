@@ -44,6 +44,25 @@ pub(crate) fn parse(spec: &str) -> Result<Vec<String>, PortError> {
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
+/// How a port was written, right or wrong.
+#[derive(Debug)]
+pub(crate) struct Style<'s> {
+    /// Whether it names an address or a port of the host.
+    pub(crate) is_mapping: bool,
+    /// The container's part.
+    pub(crate) container: &'s str,
+    /// The protocol, or nothing.
+    pub(crate) protocol: &'s str,
+}
+
+impl<'s> Style<'s> {
+    pub(crate) fn of(spec: &'s str) -> Self {
+        let (host, container) = spec.rsplit_once(':').unwrap_or(("", spec));
+        let (_, protocol) = container.split_once('/').unwrap_or((container, ""));
+        Self { is_mapping: !host.is_empty(), container, protocol }
+    }
+}
+
 fn check_address(spec: &str, address: &str) -> Result<(), PortError> {
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     if address.is_empty() || bare.parse::<std::net::IpAddr>().is_ok() {

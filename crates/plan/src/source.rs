@@ -7,7 +7,7 @@ use oci::{Platform, Reference};
 
 use crate::finding::{ErrorKind, Fallible, Finding, PlanError};
 use crate::graph::Origin;
-use crate::lower::Lowering;
+use crate::lower::{Lowering, Purpose};
 use crate::stages::{Base, Body, Named};
 use crate::suggest::nearest;
 use crate::{BaseImage, ContextName, Image, ImageError, Images, Source};
@@ -28,7 +28,10 @@ impl Lowering<'_> {
             Named::Image(reference) => {
                 let platform = self.target_platform.clone();
                 let found = self.images.find(&reference, &platform, name.span);
-                let base = found.map_err(|error| self.explain_image(*error, name, index))?;
+                let base = match found {
+                    Err(error) if self.purpose == Purpose::Check => self.unknown_image(*error, &platform),
+                    found => found.map_err(|error| self.explain_image(*error, name, index))?,
+                };
                 let title = format!("FROM {}", reference.familiar());
                 let origin = Origin { platform: platform.clone(), stage: None, span: name.span, title };
                 Ok(Source::Step(self.graph.image(Image { reference, platform, image: base.image }, origin)))

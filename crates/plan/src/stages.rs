@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use dockerfile::{Escape, Span, Spanned, Word};
+use dockerfile::{Escape, GlobalArg, Span, Spanned, Word};
 use oci::{Platform, Reference};
 
 use crate::contexts::NamedContexts;
@@ -13,7 +13,7 @@ use crate::env::Environment;
 use crate::expand;
 use crate::finding::{ErrorKind, Fallible, Finding, PlanError, Warning, WarningKind};
 use crate::suggest::nearest;
-use crate::{NamedContext, StageLabel};
+use crate::{NamedContext, StageLabel, lint};
 
 /// The word for a filesystem without layers.
 pub(crate) const SCRATCH: &str = "scratch";
@@ -65,6 +65,15 @@ pub(crate) struct FromScope<'s> {
     pub(crate) contexts: &'s NamedContexts,
     pub(crate) target_platform: &'s Platform,
     pub(crate) escape: Escape,
+    /// The ARGs before the first FROM, also those without a value.
+    pub(crate) declared: &'s [GlobalArg],
+}
+
+impl FromScope<'_> {
+    fn declares(&self, name: &str) -> bool {
+        let mut declarations = self.declared.iter().flat_map(|global| &global.arg.declarations);
+        declarations.any(|declaration| declaration.name.as_str() == name)
+    }
 }
 
 /// All stages, in order.
@@ -160,6 +169,9 @@ impl<'f> Stages<'f> {
         let image = expand_global(&syntax.image, scope, warnings)?;
         let platform =
             syntax.platform.as_ref().map(|word| read_platform(word, scope, warnings)).transpose()?;
+        if let (Some(word), Some(platform)) = (&syntax.platform, &platform) {
+            warnings.extend(lint::platform_flag(word, platform, syntax.name.as_ref(), scope.escape));
+        }
         let wanted = platform.as_ref().unwrap_or(scope.target_platform);
         let replacement = label.name.as_ref().and_then(|name| scope.contexts.find(name, wanted));
         if let Some(context) = replacement {
@@ -282,7 +294,8 @@ fn expand_global(
 ) -> Fallible<String> {
     let expanded = expand::word(word.as_str(), scope.escape, scope.globals)
         .map_err(|error| Finding::new(ErrorKind::Expand(error), word.span))?;
-    for (name, range) in expanded.missing {
+    let missing = expanded.missing.into_iter().filter(|(name, _)| !scope.declares(name));
+    for (name, range) in missing {
         let span = expand::place(word, &range);
         let meant = nearest(&name, scope.globals.names());
         let warning = Finding::new(WarningKind::UndefinedArgInFrom(name.clone()), span);

@@ -23,6 +23,15 @@ pub(crate) struct StageState {
     pub(crate) has_cmd: bool,
     /// Whether a WORKDIR of this file was executed, so that relative ones do not depend on the base image.
     pub(crate) has_workdir: bool,
+    /// Whether the base image is known. If not, it may set any variable.
+    pub(crate) base: BaseKnowledge,
+}
+
+/// Whether a stage's base image was looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum BaseKnowledge {
+    Known,
+    Unknown,
 }
 
 impl StageState {
@@ -49,6 +58,7 @@ impl StageState {
             platform,
             has_cmd: false,
             has_workdir: false,
+            base: BaseKnowledge::Known,
         }
     }
 

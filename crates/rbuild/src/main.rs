@@ -12,6 +12,7 @@ mod diagnostic;
 mod environment;
 mod failure;
 mod limits;
+mod lint;
 mod listing;
 mod progress;
 mod session;

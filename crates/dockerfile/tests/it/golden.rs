@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use dockerfile::{Code, Source};
+use dockerfile::{Audience, Code, Finding, Level, Parsed, Policy, Severity, Source};
 
 use crate::show;
 
@@ -10,8 +10,32 @@ fn every_case_gives_its_tree_and_its_findings() {
         let source = Source::new("Dockerfile", &case.read_bytes("Dockerfile"));
         let parsed = dockerfile::parse(&source);
         case.compare("ast.txt", &show::tree(&source, &parsed.file));
-        case.compare("findings.txt", &show::findings(&source, &parsed.findings));
+        case.compare("findings.txt", &show::findings(&source, &reported(&parsed)));
     });
+}
+
+/// What somebody who lints is told, each at its level.
+fn reported(parsed: &Parsed) -> Vec<Finding> {
+    let policy = Policy::of(&parsed.file, Audience::Linting);
+    let mut all = parsed.findings.clone();
+    all.extend(dockerfile::improvements(&parsed.file));
+    all.sort_by_key(|finding| finding.span);
+    all.retain_mut(|finding| match finding.code.rule().map(|rule| policy.level(rule, finding.span)) {
+        Some(Level::Off) => false,
+        Some(Level::Error) => {
+            finding.severity = Severity::Error;
+            true
+        }
+        Some(Level::Warning) | None => true,
+    });
+    all
+}
+
+#[test]
+fn every_warning_breaks_a_rule_and_no_error_does() {
+    for code in Code::ALL {
+        assert_eq!(code.rule().is_some(), code.severity() == Severity::Warning, "{code}");
+    }
 }
 
 #[test]
@@ -19,7 +43,7 @@ fn every_code_has_a_case() {
     let mut seen = BTreeSet::new();
     for case in testkit::golden::directories("dockerfile") {
         let source = Source::new("Dockerfile", &case.read_bytes("Dockerfile"));
-        seen.extend(dockerfile::parse(&source).findings.iter().map(|finding| finding.code.as_str()));
+        seen.extend(reported(&dockerfile::parse(&source)).iter().map(|finding| finding.code.as_str()));
     }
     // 16 MiB are no golden file; `a_file_that_is_too_large_is_cut` covers it.
     seen.insert(Code::FileTooLarge.as_str());

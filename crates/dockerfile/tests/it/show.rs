@@ -15,6 +15,9 @@ pub(crate) fn tree(source: &Source, file: &File) -> String {
     if let Some(check) = &file.directives.check {
         text += &format!("{} check: {}\n", place(source, check.span), check.node);
     }
+    for check in &file.checks {
+        text += &format!("{} check of the instruction: {}\n", place(source, check.span), check.node);
+    }
     for global in &file.global_args {
         let printed = Instruction::Arg(global.arg.clone()).print(escape);
         text += &format!("{}\n{}", place(source, global.span), indented(&printed));

@@ -1,7 +1,7 @@
 //! What holds for every plan: checked on all golden cases that have one.
 
 use dockerfile::Source;
-use plan::{Op, Plan};
+use plan::{Op, Plan, WarningKind};
 
 use crate::flags::request;
 use crate::images::RecordedImages;
@@ -69,6 +69,42 @@ fn thousands_of_stages_need_neither_stack_nor_patience() {
     let file = dockerfile::parse(&Source::new("Dockerfile", text.as_bytes())).file;
     let plan = plan::lower(&file, &request(""), &mut RecordedImages::default()).unwrap();
     assert_eq!((plan.steps.len(), plan.output.history.len()), (9999, 9998));
+    let checked = plan::check(&file, &request(""), &mut RecordedImages::default()).unwrap();
+    assert_eq!((checked.steps.len(), checked.errors.len()), (9999, 0));
+}
+
+/// Whoever checks learns at least what whoever builds does, and asking what a file offers needs no image.
+fn check_and_outline(file: &dockerfile::File, request: &plan::Request, name: &str) {
+    let lowered = plan::lower(file, request, &mut RecordedImages::default());
+    let Ok(checked) = plan::check(file, request, &mut RecordedImages::default()) else {
+        assert!(lowered.is_err(), "{name}");
+        return;
+    };
+    if let Ok(plan) = lowered {
+        // A stage that is not built may declare what nothing else does.
+        let depends_on_stages =
+            |warning: &plan::Warning| matches!(warning.kind, WarningKind::UnusedBuildArg(_));
+        let is_told =
+            |warning: &plan::Warning| depends_on_stages(warning) || checked.warnings.contains(warning);
+        assert!(plan.warnings.iter().all(is_told), "{name}: {:?} {:?}", plan.warnings, checked.warnings);
+    }
+    plan::outline(file, request).expect("there is a target");
+    assert_eq!(plan::targets(file).len(), file.stages.len());
+}
+
+#[test]
+fn what_a_check_knows_of_no_image_it_does_not_say() {
+    let source = Source::new(
+        "Dockerfile",
+        b"FROM unknown AS a\nLABEL x=$X\nWORKDIR w\nCOPY --from=other a b c\nFROM a\nENV Y=$Y\n",
+    );
+    let checked =
+        plan::check(&dockerfile::parse(&source).file, &request(""), &mut RecordedImages::default()).unwrap();
+    assert_eq!(checked.errors, []);
+    let rules: Vec<_> = checked.warnings.iter().map(|warning| warning.kind.code()).collect();
+    assert_eq!(rules, ["UnpinnedBase", "WorkdirRelativePath"]);
+    let unknown: Vec<_> = checked.unknown_images.iter().map(oci::Reference::familiar).collect();
+    assert_eq!(unknown, ["unknown:latest", "other:latest"]);
 }
 
 /// Every file with one line left out, and with each two neighbours swapped.
@@ -91,6 +127,7 @@ fn damaged_files_have_a_plan_or_errors_but_no_panic() {
                         assert!(!errors.is_empty(), "{}: no plan and no reason: {text}", case.name)
                     }
                 }
+                check_and_outline(&file, &request(&flags), &case.name);
                 lowered += 1;
             }
         }

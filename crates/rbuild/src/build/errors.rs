@@ -53,7 +53,8 @@ fn plan_exit(kind: &ErrorKind) -> Exit {
     }
 }
 
-fn of_plan_error(finding: &PlanError, source: &Arc<Source>) -> Diagnostic {
+/// One thing that lowering found wrong.
+pub(crate) fn of_plan_error(finding: &PlanError, source: &Arc<Source>) -> Diagnostic {
     let mut diagnostic = Diagnostic::from_error(finding.kind.code(), &finding.kind);
     if let ErrorKind::Image { source: error, .. } = &finding.kind {
         // What was tried says more than that it was in vain.
@@ -215,22 +216,8 @@ impl Place<'_> {
 
     /// Points at one word of the instruction, if it stands there exactly once.
     fn fails_at(&self, word: &str, exit: Exit, diagnostic: Diagnostic) -> Failure {
-        let span = self.span_of(word).unwrap_or(self.step.span);
+        let span = span_of_word(self.source, self.step.span, word).unwrap_or(self.step.span);
         Failure::new(exit, diagnostic.at(self.source, span, self.in_stage()))
-    }
-
-    fn span_of(&self, word: &str) -> Option<Span> {
-        let text = self.source.slice(self.step.span);
-        let is_end = |c: Option<char>| {
-            c.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '/' | '[' | ']'))
-        };
-        let found = text.match_indices(word).filter(|(at, _)| {
-            is_end(text[..*at].chars().next_back()) && is_end(text[at + word.len()..].chars().next())
-        });
-        let mut starts = found.map(|(at, _)| at);
-        let (start, None) = (starts.next()?, starts.next()) else { return None };
-        let start = self.step.span.start + u32::try_from(start).ok()?;
-        Some(Span::new(start, start + u32::try_from(word.len()).ok()?)).filter(|_| !word.is_empty())
     }
 
     /// `in stage `app`, step 4 of 6`
@@ -240,6 +227,21 @@ impl Place<'_> {
             None => String::new(),
         }
     }
+}
+
+/// The place of a word within an instruction, if it stands there exactly once.
+pub(crate) fn span_of_word(source: &Source, instruction: Span, word: &str) -> Option<Span> {
+    let text = source.slice(instruction);
+    let is_end = |c: Option<char>| {
+        c.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '/' | '[' | ']'))
+    };
+    let found = text.match_indices(word).filter(|(at, _)| {
+        is_end(text[..*at].chars().next_back()) && is_end(text[at + word.len()..].chars().next())
+    });
+    let mut starts = found.map(|(at, _)| at);
+    let (start, None) = (starts.next()?, starts.next()) else { return None };
+    let start = instruction.start + u32::try_from(start).ok()?;
+    Some(Span::new(start, start + u32::try_from(word.len()).ok()?)).filter(|_| !word.is_empty())
 }
 
 /// Trouble with layers or images of the store.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use context::{Context, Ignore};
-use dockerfile::Source;
+use dockerfile::{Audience, Source};
 use image::{Assembled, Layers};
 use oci::{History, Reference};
 use plan::{ContextName, Plan};
@@ -25,11 +25,13 @@ use crate::build::agents::Agents;
 use crate::build::images::Resolver;
 use crate::build::output::Output;
 use crate::build::request::Asked;
+use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Global, Progress};
 use crate::commands::pull::{Puller, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::lint::{self, Judge};
 use crate::progress;
 use crate::session::{Session, now, store_failure};
 
@@ -37,17 +39,19 @@ use crate::session::{Session, now, store_failure};
 pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
     let asked = Asked::read(args, environment)?;
-    let dockerfile = Dockerfile::read(args)?;
+    let dockerfile = Dockerfile::read(args.file.as_deref(), &args.context)?;
+    let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
+    dockerfile.must_be_whole(&judge)?;
     let session = Session::open(global)?;
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
     let plan = lower(&dockerfile, &asked, &session, &layers, args, environment)?;
     tracing::debug!(%plan, "plan");
-    if !args.is_quiet() {
-        warnings::tell(&dockerfile, &plan, environment)?;
-    }
-    let solved = solve(&plan, &dockerfile, &asked, &session, &layers, args, environment)?;
+    let contexts = open_contexts(&dockerfile, &asked, args, &session)?;
+    let found = lint::of_build(&dockerfile, &plan, contexts.get(&ContextName::Main), &judge);
+    warnings::tell(found, if args.is_quiet() { Told::No } else { Told::Yes }, environment)?;
+    let solved = solve(&plan, &dockerfile, &asked, &contexts, &session, &layers, args, environment)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
     let exported = output::write(&asked, &assembled, &layers)?;
     // Losing what `explain` shows loses nothing that was built.
@@ -69,40 +73,42 @@ pub(crate) struct Dockerfile {
     /// The canonical path: what the build's records go under.
     pub(crate) path: PathBuf,
     pub(crate) source: Arc<Source>,
-    file: dockerfile::File,
-    /// Warnings only: errors end the reading.
-    findings: Vec<dockerfile::Finding>,
+    /// The tree, perhaps with errors, and every finding of the parser.
+    pub(crate) parsed: dockerfile::Parsed,
 }
 
 impl Dockerfile {
-    /// Reads `--file`, else `Dockerfile` or `dockerfile` of the context.
-    fn read(args: &BuildArgs) -> Result<Self, Failure> {
-        let candidates = match &args.file {
-            Some(file) => vec![file.clone()],
-            None => ["Dockerfile", "dockerfile"].map(|name| args.context.join(name)).to_vec(),
+    /// Reads `file`, else `Dockerfile` or `dockerfile` of the context.
+    pub(crate) fn read(file: Option<&Path>, context: &Path) -> Result<Self, Failure> {
+        let candidates = match file {
+            Some(file) => vec![file.to_owned()],
+            None => ["Dockerfile", "dockerfile"].map(|name| context.join(name)).to_vec(),
         };
         let found = candidates.iter().find(|path| path.exists()).unwrap_or(&candidates[0]);
-        let bytes = std::fs::read(found).map_err(|error| no_dockerfile(found, args, &error))?;
+        let bytes = std::fs::read(found).map_err(|error| no_dockerfile(found, file, context, &error))?;
         let name =
             found.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy().into_owned());
         let source = Arc::new(Source::new(name, &bytes));
         let parsed = dockerfile::parse(&source);
-        if parsed.has_errors() {
-            let diagnostics =
-                parsed.findings.iter().map(|finding| errors::of_finding(finding, &source)).collect();
-            return Err(Failure { exit: Exit::Build, diagnostics });
-        }
         let path = std::fs::canonicalize(found).unwrap_or_else(|_| found.clone());
-        Ok(Self { path, source, file: parsed.file, findings: parsed.findings })
+        Ok(Self { path, source, parsed })
+    }
+
+    /// Fails, telling everything that was found, if the tree is not complete.
+    pub(crate) fn must_be_whole(&self, judge: &Judge) -> Result<(), Failure> {
+        if self.parsed.has_errors() {
+            return Err(Failure { exit: Exit::Build, diagnostics: lint::of_broken(self, judge) });
+        }
+        Ok(())
     }
 }
 
-fn no_dockerfile(path: &Path, args: &BuildArgs, error: &std::io::Error) -> Failure {
+fn no_dockerfile(path: &Path, file: Option<&Path>, context: &Path, error: &std::io::Error) -> Failure {
     let title = format!("cannot read the Dockerfile `{}`", path.display());
     let mut diagnostic = Diagnostic::error("no-dockerfile", title).note(error.to_string());
-    diagnostic.help = Some(match &args.file {
+    diagnostic.help = Some(match file {
         Some(_) => "`--file` is relative to the directory you are in, not to the context".to_owned(),
-        None => format!("name it with `--file`, or give another context than `{}`", args.context.display()),
+        None => format!("name it with `--file`, or give another context than `{}`", context.display()),
     });
     Failure::new(Exit::Usage, diagnostic)
 }
@@ -118,7 +124,7 @@ fn lower(
     let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
     let puller = Puller::new(layers, &session.cancel, environment, view);
     let mut resolver = Resolver::new(layers, puller, args.pull);
-    plan::lower(&dockerfile.file, &asked.request, &mut resolver)
+    plan::lower(&dockerfile.parsed.file, &asked.request, &mut resolver)
         .map_err(|found| errors::of_plan(&found, &dockerfile.source))
 }
 
@@ -143,16 +149,17 @@ fn open_contexts(
     Ok(contexts)
 }
 
+#[expect(clippy::too_many_arguments, reason = "everything that was made so far goes in here")]
 fn solve(
     plan: &Plan,
     dockerfile: &Dockerfile,
     asked: &Asked,
+    contexts: &BTreeMap<ContextName, Context>,
     session: &Session,
     layers: &Layers<'_>,
     args: &BuildArgs,
     environment: &Environment,
 ) -> Result<Solved, Failure> {
-    let contexts = open_contexts(dockerfile, asked, args, session)?;
     let _hooks: Vec<_> =
         contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
     let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
@@ -168,7 +175,7 @@ fn solve(
         lease: &session.lease,
         layers,
         cache: &cache,
-        contexts: &contexts,
+        contexts,
         sandboxes: &sandboxes,
         secrets: &asked.secrets,
         agents: &agents.sockets,

@@ -1,55 +1,38 @@
-//! What deserves a word but does not stop a build: lint findings of the parser and warnings of lowering, told once, before the build.
+//! What deserves a word but does not stop a build, told once, before the build.
 
 use std::collections::BTreeMap;
 
-use dockerfile::{Severity, Span};
-use plan::Plan;
-
-use crate::build::{Dockerfile, errors};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::lint::Found;
 
 /// Warnings of one kind that are shown in full; a file that breaks one rule everywhere would push everything else off the screen.
 const SHOWN_OF_A_KIND: usize = 3;
 
-/// Tells the warnings of a Dockerfile that has a plan.
+/// Whether warnings are told; one that the Dockerfile or the command line made an error is told in any case.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Told {
+    Yes,
+    No,
+}
+
+/// Tells what was found in a Dockerfile that has a plan.
 ///
 /// # Errors
-/// If the Dockerfile says that a warning is an error (`# check=error=true`).
-pub(crate) fn tell(dockerfile: &Dockerfile, plan: &Plan, environment: &Environment) -> Result<(), Failure> {
-    let warnings = gather(dockerfile, plan);
-    let check = dockerfile.file.directives.check.as_ref();
-    if check.is_some_and(|check| check.error == Some(true)) && !warnings.is_empty() {
-        return Err(Failure { exit: Exit::Build, diagnostics: as_errors(warnings) });
+/// If one of the findings is an error (`# check=error=true`).
+pub(crate) fn tell(found: Vec<Found>, told: Told, environment: &Environment) -> Result<(), Failure> {
+    let is_wrong = found.iter().any(Found::is_error);
+    let diagnostics: Vec<_> = found.into_iter().map(|found| found.diagnostic).collect();
+    if is_wrong {
+        return Err(Failure { exit: Exit::Build, diagnostics });
     }
-    for line in shown(&warnings, environment.has_colour()) {
-        eprintln!("{line}\n");
+    if told == Told::Yes {
+        for line in shown(&diagnostics, environment.has_colour()) {
+            eprintln!("{line}\n");
+        }
     }
     Ok(())
-}
-
-/// In the order of the file, without those that the file asks to leave out.
-fn gather(dockerfile: &Dockerfile, plan: &Plan) -> Vec<Diagnostic> {
-    let source = &dockerfile.source;
-    let found = dockerfile.findings.iter().filter(|finding| finding.severity == Severity::Warning);
-    let found = found.map(|finding| (finding.span, errors::of_finding(finding, source)));
-    let check = dockerfile.file.directives.check.as_ref();
-    let is_wanted =
-        |warning: &&plan::Warning| !check.is_some_and(|check| check.skip.contains(warning.kind.code()));
-    let lowered = plan.warnings.iter().filter(is_wanted);
-    let lowered = lowered.map(|warning| (warning.span, errors::of_warning(warning, source)));
-    let mut all: Vec<(Span, Diagnostic)> = found.chain(lowered).collect();
-    all.sort_by_key(|(span, _)| *span);
-    all.into_iter().map(|(_, diagnostic)| diagnostic).collect()
-}
-
-fn as_errors(warnings: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    let as_error = |mut diagnostic: Diagnostic| {
-        diagnostic.severity = crate::diagnostic::Severity::Error;
-        diagnostic.note("`# check=error=true` makes this warning an error")
-    };
-    warnings.into_iter().map(as_error).collect()
 }
 
 /// The first of each kind in full, and how many more there are.
