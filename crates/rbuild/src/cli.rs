@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use dockerfile::{Level, Rule, UnknownLevel, UnknownRule};
 
+use crate::diagnostic::nearest;
 use crate::failure::Exit;
 use crate::limits::LimitArgs;
 
@@ -36,6 +39,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Say what could be better about a Dockerfile
+    Lint(LintArgs),
     /// Say why each step of the last build ran or was reused
     Explain(ExplainArgs),
     /// Run a command in a container made from an image, and remove the container
@@ -173,6 +178,12 @@ pub(crate) struct BuildArgs {
     /// How many steps work at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+    /// Build, or only say something about the Dockerfile: check, outline or targets; `,format=json` for a program
+    #[arg(long, value_name = "METHOD[,format=json]", default_value = "build")]
+    pub(crate) call: Call,
+    /// Only check the Dockerfile: the same as --call=check
+    #[arg(long, conflicts_with = "call")]
+    pub(crate) check: bool,
     /// The directory that COPY and ADD take files from
     pub(crate) context: PathBuf,
     #[command(flatten)]
@@ -192,7 +203,113 @@ pub(crate) struct ManArgs {
     pub(crate) directory: PathBuf,
 }
 
+/// What `build` does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Method {
+    Build,
+    /// Findings of all stages, or of those that the target needs.
+    Check,
+    /// Arguments, secrets, ssh keys and caches of the target.
+    Outline,
+    /// The stages.
+    Targets,
+}
+
+/// `--call`: a method, and how to write what it gives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) format: Format,
+}
+
+/// Why a text is no `--call`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("the method is one of `build`, `check`, `outline` and `targets`, not `{0}`")]
+    Method(String),
+    #[error("behind the method stands `format=json` or `format=text`, not `{0}`")]
+    Attribute(String),
+    #[error("`build` writes no document, so it has no `{0}`")]
+    OfBuild(String),
+}
+
+impl FromStr for Call {
+    type Err = CallError;
+
+    fn from_str(text: &str) -> Result<Self, CallError> {
+        let mut parts = text.split(',');
+        let method = match parts.next().unwrap_or_default() {
+            "build" => Method::Build,
+            "check" => Method::Check,
+            "outline" => Method::Outline,
+            "targets" => Method::Targets,
+            other => return Err(CallError::Method(other.to_owned())),
+        };
+        let format = |_, attribute: &str| match (method, attribute) {
+            (Method::Build, other) => Err(CallError::OfBuild(other.to_owned())),
+            (_, "format=json") => Ok(Format::Json),
+            (_, "format=text") => Ok(Format::Table),
+            (_, other) => Err(CallError::Attribute(other.to_owned())),
+        };
+        Ok(Self { method, format: parts.try_fold(Format::Table, format)? })
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LintArgs {
+    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Leave a rule out, report it, or let it fail: off, warn or error; may be given several times
+    #[arg(long = "rule", value_name = "NAME=LEVEL")]
+    pub(crate) rules: Vec<RuleLevel>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    /// The directory that COPY and ADD take files from
+    #[arg(default_value = ".")]
+    pub(crate) context: PathBuf,
+}
+
+/// `--rule`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RuleLevel {
+    pub(crate) rule: Rule,
+    pub(crate) level: Level,
+}
+
+/// Why a text is no `--rule`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RuleLevelError {
+    #[error("write it as NAME=off, NAME=warn or NAME=error")]
+    NoLevel,
+    #[error("{unknown}{}", meant(.unknown))]
+    Rule { unknown: UnknownRule },
+    #[error(transparent)]
+    Level(#[from] UnknownLevel),
+}
+
+/// `, did you mean …?`
+fn meant(unknown: &UnknownRule) -> String {
+    let names = Rule::ALL.iter().map(|rule| rule.as_str());
+    nearest(&unknown.0, names).map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
+}
+
+impl FromStr for RuleLevel {
+    type Err = RuleLevelError;
+
+    fn from_str(text: &str) -> Result<Self, RuleLevelError> {
+        let (rule, level) = text.split_once('=').ok_or(RuleLevelError::NoLevel)?;
+        let rule = rule.parse().map_err(|unknown| RuleLevelError::Rule { unknown })?;
+        Ok(Self { rule, level: level.parse::<Level>()? })
+    }
+}
+
 impl BuildArgs {
+    /// What is to be done, by either of the two options.
+    pub(crate) fn call(&self) -> Call {
+        if self.check { Call { method: Method::Check, format: Format::Table } } else { self.call }
+    }
+
     /// Whether nothing but the image's id and errors is to be written.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet || self.progress == Progress::Quiet

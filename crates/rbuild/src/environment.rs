@@ -36,8 +36,17 @@ impl Environment {
 
     /// Whether standard error gets colours (<https://no-color.org>).
     pub(crate) fn has_colour(&self) -> bool {
+        self.stderr_is_terminal && self.allows_colour()
+    }
+
+    /// Whether standard output does.
+    pub(crate) fn has_colour_on_stdout(&self) -> bool {
+        self.stdout_is_terminal && self.allows_colour()
+    }
+
+    fn allows_colour(&self) -> bool {
         let is_off = self.variable("NO_COLOR").is_some_and(|value| !value.is_empty());
-        self.stderr_is_terminal && !is_off && self.variable("TERM") != Some("dumb")
+        !is_off && self.variable("TERM") != Some("dumb")
     }
 
     /// Where Docker keeps its config.json.

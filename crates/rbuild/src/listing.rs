@@ -48,7 +48,7 @@ pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
 }
 
 /// Left-aligned columns, two spaces apart, headings in capitals.
-fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([headings[column].chars().count()]).max().unwrap_or(0)

@@ -53,11 +53,12 @@ fn tell_of_trouble(global: &cli::Global) {
     }
 }
 
-/// Runs one command; gives the exit code of a process that it ran, else 0.
+/// Runs one command; gives the exit code of a process that it ran, or of a check that found something, else 0.
 fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
     let global = &cli.global;
     match &cli.command {
-        Command::Build(args) => build::build(args, global, environment).map(|()| 0),
+        Command::Build(args) => build::build(args, global, environment),
+        Command::Lint(args) => commands::lint::lint(args, global, environment),
         Command::Explain(args) => commands::explain::explain(args, global).map(|()| 0),
         Command::Run(args) => commands::run::run(args, global, environment),
         Command::Import(args) => commands::transfer::import(args, global, environment).map(|()| 0),

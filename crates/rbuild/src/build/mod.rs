@@ -1,6 +1,7 @@
 //! `rbuild build`: from a Dockerfile to an image, in the five calls of the architecture.
 
 mod agents;
+mod call;
 pub(crate) mod errors;
 mod images;
 mod output;
@@ -26,7 +27,7 @@ use crate::build::images::Resolver;
 use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::build::warnings::Told;
-use crate::cli::{BuildArgs, Global, Progress};
+use crate::cli::{BuildArgs, Call, Global, Method, Progress};
 use crate::commands::pull::{Puller, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -35,8 +36,17 @@ use crate::lint::{self, Judge};
 use crate::progress;
 use crate::session::{Session, now, store_failure};
 
-/// Builds.
-pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
+/// Builds, or does what `--call` asks for instead; gives the exit code.
+pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
+    let Call { method, format } = args.call();
+    match method {
+        Method::Build => image(args, global, environment).map(|()| 0),
+        method => call::call(method, format, args, global, environment),
+    }
+}
+
+/// Builds an image.
+fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
     let asked = Asked::read(args, environment)?;
     let dockerfile = Dockerfile::read(args.file.as_deref(), &args.context)?;

@@ -1,14 +1,20 @@
 //! What there is to say about a Dockerfile: findings of the parser, of lowering and of a look at the context, as one list.
 //!
-//! Which findings are reported, and how, is decided here by the [`Policy`] for all of them.
+//! `build` gathers what concerns its target and tells it before it builds; `build --check` and `lint` examine the whole file and need
+//! neither images nor a store. Which findings are reported, and how, is decided here by the [`Policy`] for all of them.
 
 mod context;
+pub(crate) mod images;
+pub(crate) mod offers;
+pub(crate) mod show;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use ::context::Context;
+use ::context::{Context, Ignore};
 use dockerfile::{Audience, Check, Level, Policy, Rule, Source, Span};
-use plan::{Plan, Request, Warning};
+use oci::Reference;
+use plan::{Images, Plan, Request, Warning};
 
 use crate::build::{Dockerfile, errors};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -40,6 +46,15 @@ impl Judge {
         Ok(Self { source: Arc::clone(&dockerfile.source), policy, is_overridden })
     }
 
+    /// Adds a level from the command line.
+    pub(crate) fn choose(&mut self, rule: Rule, level: Level) {
+        self.policy.chosen.insert(rule, level);
+    }
+
+    fn is_linting(&self) -> bool {
+        self.policy.audience == Audience::Linting
+    }
+
     fn is_off(&self, rule: Rule, at: Span) -> bool {
         self.policy.level(rule, at) == Level::Off
     }
@@ -52,16 +67,18 @@ impl Judge {
                 Level::Warning => diagnostic.severity = Severity::Warning,
                 Level::Error => {
                     diagnostic.severity = Severity::Error;
-                    diagnostic.notes.push(format!("{} makes this warning an error", self.cause()));
+                    diagnostic.notes.push(format!("{} makes this warning an error", self.cause(rule)));
                 }
             }
         }
-        Some(Found { at, diagnostic })
+        Some(Found { rule, at, diagnostic })
     }
 
-    /// Who made a warning an error.
-    fn cause(&self) -> String {
-        if self.is_overridden && self.policy.check.error == Some(true) {
+    /// Who made a warning of `rule` an error.
+    fn cause(&self, rule: Rule) -> String {
+        if self.policy.chosen.contains_key(&rule) {
+            format!("`--rule {rule}=error`")
+        } else if self.is_overridden && self.policy.check.error == Some(true) {
             format!("`--build-arg {CHECK_ARGUMENT}=error=true`")
         } else {
             "`# check=error=true`".to_owned()
@@ -99,6 +116,8 @@ fn check_argument(request: &Request) -> Result<Option<Check>, Failure> {
 /// One finding.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
+    /// The rule that is broken; none for what makes the file impossible to build.
+    pub(crate) rule: Option<Rule>,
     /// Its place, even if the diagnostic shows none.
     at: Span,
     pub(crate) diagnostic: Diagnostic,
@@ -109,6 +128,15 @@ impl Found {
     pub(crate) fn is_error(&self) -> bool {
         self.diagnostic.severity == Severity::Error
     }
+}
+
+/// All that was found, in the order of the file.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    pub(crate) source: Arc<Source>,
+    pub(crate) list: Vec<Found>,
+    /// Images whose contents nobody knows here.
+    pub(crate) unknown_images: Vec<Reference>,
 }
 
 /// What to tell somebody whose Dockerfile cannot be read.
@@ -127,6 +155,42 @@ pub(crate) fn of_build(
     list.extend(judge.warnings(&plan.warnings));
     list.extend(main.into_iter().flat_map(|main| context::findings(&plan.steps, main, judge)));
     in_order(list)
+}
+
+/// Everything about the file, whatever of it would be built.
+pub(crate) fn examine(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    main: &Path,
+    judge: &Judge,
+    images: &mut dyn Images,
+) -> Result<Findings, Failure> {
+    let parsed = &dockerfile.parsed;
+    let mut list = judge.syntax(&parsed.findings);
+    if judge.is_linting() {
+        list.extend(judge.syntax(&dockerfile::improvements(&parsed.file)));
+    }
+    let mut unknown_images = Vec::new();
+    // The tree of a file with errors is not complete: what it lacks would be reported as missing.
+    if !parsed.has_errors() {
+        let checked = plan::check(&parsed.file, request, images)
+            .map_err(|error| errors::of_plan(&[*error], &dockerfile.source))?;
+        list.extend(checked.errors.iter().map(|error| Found {
+            rule: None,
+            at: error.span,
+            diagnostic: errors::of_plan_error(error, &dockerfile.source),
+        }));
+        list.extend(judge.warnings(&checked.warnings));
+        list.extend(context::findings(&checked.steps, &open(main, dockerfile)?, judge));
+        unknown_images = checked.unknown_images;
+    }
+    Ok(Findings { source: Arc::clone(&dockerfile.source), list: in_order(list), unknown_images })
+}
+
+/// The context as a build would see it, but without a memory: only names are looked at.
+fn open(main: &Path, dockerfile: &Dockerfile) -> Result<Context, Failure> {
+    let ignore = Ignore::find(main, Some(&dockerfile.path)).map_err(|error| errors::of_ignore(&error))?;
+    Context::open(main, ignore, None).map_err(|error| errors::of_context(&error))
 }
 
 fn in_order(mut list: Vec<Found>) -> Vec<Found> {

@@ -22,5 +22,6 @@ mod explain;
 mod hostile;
 mod kill;
 mod limits;
+mod lint;
 mod probe;
 mod ssh;

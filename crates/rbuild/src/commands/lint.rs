@@ -1,0 +1,39 @@
+//! `rbuild lint`: what could be better about a Dockerfile, our own rules included.
+
+use dockerfile::Audience;
+use oci::Platform;
+use plan::{NetworkMode, Request};
+
+use crate::build::Dockerfile;
+use crate::cli::{Global, LintArgs};
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::lint::{self, Judge};
+
+/// Lints; gives the exit code.
+pub(crate) fn lint(args: &LintArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
+    let dockerfile = Dockerfile::read(args.file.as_deref(), &args.context)?;
+    let request = request();
+    let mut judge = Judge::new(&dockerfile, &request, Audience::Linting)?;
+    for chosen in &args.rules {
+        judge.choose(chosen.rule, chosen.level);
+    }
+    let findings = lint::images::with_known(global, |images| {
+        lint::examine(&dockerfile, &request, &args.context, &judge, images)
+    })?;
+    lint::show::print(&findings, args.format.format, environment)
+}
+
+/// Nothing special is asked for.
+fn request() -> Request {
+    Request {
+        target: None,
+        build_args: Vec::new(),
+        platform: None,
+        build_platform: Platform::host(),
+        named_contexts: Vec::new(),
+        labels: Vec::new(),
+        network: NetworkMode::Default,
+        extra_hosts: Vec::new(),
+    }
+}

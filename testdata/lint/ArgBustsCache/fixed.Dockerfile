@@ -1,0 +1,5 @@
+FROM alpine:3.20
+RUN apk add make
+RUN make
+ARG VERSION=1
+RUN make install VERSION=$VERSION

@@ -1,0 +1,4 @@
+FROM scratch
+ENV MODE=a
+ARG BUILD_MODE=b
+LABEL mode=$BUILD_MODE

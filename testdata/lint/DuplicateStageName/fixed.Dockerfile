@@ -1,0 +1,3 @@
+FROM alpine:3.20 AS a
+FROM alpine:3.20 AS b
+COPY --from=a /x /x

@@ -1,0 +1,3 @@
+# check=experimental=InvalidDefinitionDescription
+# base is the image
+FROM alpine:3.20 AS base

@@ -1,0 +1,2 @@
+ARG SUFFIX=.1
+FROM alpine:3.20$SUFFIX

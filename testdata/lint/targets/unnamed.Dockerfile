@@ -1,0 +1,3 @@
+FROM alpine
+FROM alpine AS named
+FROM alpine
