@@ -6,7 +6,9 @@
 mod secret;
 mod shell;
 
-use crate::ast::{CommandLine, CopySource, File, Instruction, MountKey, Run, Stage, Statement, Word};
+use crate::ast::{
+    CommandLine, CopySource, File, Heredoc, Instruction, MountKey, Run, Stage, Statement, Word,
+};
 use crate::finding::{Code, Finding};
 use crate::span::{Span, Spanned};
 
@@ -58,12 +60,15 @@ impl Script {
 
 /// The texts of an instruction that holds a command.
 fn scripts(instruction: &Instruction) -> Vec<Script> {
-    let (command, heredocs) = match instruction {
-        Instruction::Run(run) => (&run.command, run.heredocs.as_slice()),
-        Instruction::Cmd(cmd) => (&cmd.command, [].as_slice()),
-        Instruction::Entrypoint(entrypoint) => (&entrypoint.command, [].as_slice()),
-        _ => return Vec::new(),
-    };
+    match instruction {
+        Instruction::Run(run) => texts(&run.command, &run.heredocs),
+        Instruction::Cmd(cmd) => texts(&cmd.command, &[]),
+        Instruction::Entrypoint(entrypoint) => texts(&entrypoint.command, &[]),
+        _ => Vec::new(),
+    }
+}
+
+fn texts(command: &Spanned<CommandLine>, heredocs: &[Heredoc]) -> Vec<Script> {
     let text = match &command.node {
         CommandLine::Shell(text) => text.clone(),
         CommandLine::Exec(words) => words.join(" "),
@@ -73,18 +78,14 @@ fn scripts(instruction: &Instruction) -> Vec<Script> {
 }
 
 fn commands(run: &Run) -> Vec<Command> {
-    let texts = match &run.command.node {
-        CommandLine::Exec(words) => {
-            // `["sh", "-c", "…"]` holds a script as its last word.
-            let script = words.last().filter(|_| words.iter().any(|word| word == "-c"));
-            script.map(|script| vec![script.clone()]).unwrap_or_else(|| vec![words.join(" ")])
-        }
-        CommandLine::Shell(_) => {
-            let run = Instruction::Run(run.clone());
-            scripts(&run).into_iter().map(|script| script.text).collect()
-        }
-    };
-    texts.iter().flat_map(|text| shell::commands(text)).collect()
+    // `["sh", "-c", "…"]` holds a script as its last word.
+    if let CommandLine::Exec(words) = &run.command.node
+        && words.iter().any(|word| word == "-c")
+        && let Some(script) = words.last()
+    {
+        return shell::commands(script);
+    }
+    texts(&run.command, &run.heredocs).iter().flat_map(|script| shell::commands(&script.text)).collect()
 }
 
 /// `AptListsLeft`.

@@ -130,6 +130,9 @@ const LINES: &[&str] = &[
     "FROM b@\n",
     "FROM --platform='@' b AS c\n",
     "ENTRYPOINT -- --@\n",
+    "RUN curl -H 'Authorization: Bearer @1234567' https://u:p@wd@h --token @xyz A_TOKEN=@abc\n",
+    "RUN apt-get update && rm @\n",
+    "COPY . /\nRUN npm ci @\n",
     "SHELL [\"a@\"]\n",
     "MAINTAINER a@\n",
     "STOPSIGNAL 9@\n",
@@ -140,7 +143,7 @@ const LINES: &[&str] = &[
 fn check(bytes: &[u8]) {
     let source = Source::new("Dockerfile", bytes);
     let parsed = parse(&source);
-    for finding in &parsed.findings {
+    for finding in parsed.findings.iter().chain(&dockerfile::improvements(&parsed.file)) {
         let labels = finding.labels.iter().map(|label| label.span);
         for span in labels.chain([finding.span]) {
             assert!(source.text().get(span.range()).is_some(), "{finding:?} lies outside the file");
