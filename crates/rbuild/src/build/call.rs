@@ -6,7 +6,7 @@ use crate::build::request::Asked;
 use crate::build::{Dockerfile, errors};
 use crate::cli::{BuildArgs, Format, Global, Method};
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::lint::{self, Judge};
 
 /// Does what `method` asks for and builds nothing; gives the exit code.
@@ -24,7 +24,9 @@ pub(crate) fn call(
         let findings = lint::images::with_known(global, |images| {
             lint::examine(&dockerfile, &asked.request, &args.context, &judge, images)
         })?;
-        return lint::show::print(&findings, format, environment);
+        lint::show::print(&findings, format, environment)?;
+        // As with BuildKit: whoever checks wants none.
+        return Ok(if findings.list.is_empty() { 0 } else { Exit::Build as u8 });
     }
     dockerfile.must_be_whole(&judge)?;
     let (file, source) = (&dockerfile.parsed.file, &dockerfile.source);

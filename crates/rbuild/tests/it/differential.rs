@@ -78,11 +78,7 @@ fn run(case: &Case, root: &Path, known: &KnownFiles) -> Result<(), String> {
     let work = tempfile::tempdir().unwrap();
     let prepared = case.prepare(work.path()).unwrap();
     let archive = work.path().join("image.tar");
-    // Cases share the store, and some give different images the same name.
-    static NAMES: Mutex<()> = Mutex::new(());
-    let names = (!prepared.images.is_empty()).then(|| NAMES.lock().unwrap());
     let output = build(case, &prepared, root, &archive);
-    drop(names);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     match (output.status.success(), should_be_refused(case)) {
         (true, false) => compare(case, &Observed::read(&archive, known).map_err(|e| format!("{e:#}"))?),
