@@ -114,7 +114,7 @@ pub(crate) struct BuildArgs {
     /// Name the image; may be given several times
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     pub(crate) tags: Vec<String>,
-    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    /// The Dockerfile; `-` is standard input [default: Dockerfile, dockerfile or Containerfile of the context]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Build this stage instead of the last
@@ -165,11 +165,16 @@ pub(crate) struct BuildArgs {
     /// How many steps work at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// The directory that COPY and ADD take files from
+    /// The directory that COPY and ADD take files from; `-` reads a Dockerfile or a context's tar, packed or not, from standard input
     pub(crate) context: PathBuf,
 }
 
 impl BuildArgs {
+    /// Whether the context is none of the user's directories.
+    pub(crate) fn takes_context_from_elsewhere(&self) -> bool {
+        self.context == std::path::Path::new("-")
+    }
+
     /// Whether nothing but the image's id and errors is to be written.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet || self.progress == Progress::Quiet

@@ -1,7 +1,9 @@
 //! `rbuild build`: from a Dockerfile to an image, in the five calls of the architecture.
 
+mod dockerfile;
 pub(crate) mod errors;
 mod images;
+mod input;
 mod output;
 pub(crate) mod report;
 mod request;
@@ -9,25 +11,24 @@ mod summary;
 mod warnings;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use context::{Context, Ignore};
-use dockerfile::Source;
+use context::Context;
 use image::{Assembled, Layers};
 use oci::{History, Reference};
 use plan::{ContextName, Plan};
 use solver::{Services, Solved};
 
+pub(crate) use crate::build::dockerfile::Dockerfile;
 use crate::build::images::Resolver;
+use crate::build::input::{ContextDir, Input};
 use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::cli::{BuildArgs, Global, Progress};
 use crate::commands::pull::{Puller, View};
-use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::progress;
 use crate::session::{Session, now, store_failure};
 
@@ -35,8 +36,8 @@ use crate::session::{Session, now, store_failure};
 pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
     let asked = Asked::read(args, environment)?;
-    let dockerfile = Dockerfile::read(args)?;
     let session = Session::open(global)?;
+    let Input { dockerfile, context } = Input::read(args, &session, environment)?;
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
@@ -45,7 +46,9 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
     if !args.is_quiet() {
         warnings::tell(&dockerfile, &plan, environment)?;
     }
-    let solved = solve(&plan, &dockerfile, &asked, &session, &layers, args, environment)?;
+    let contexts = open_contexts(&context, &asked, &session)?;
+    let solved =
+        solve(&plan, &dockerfile, &contexts, &asked, &session, &layers, args, environment)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
     let exported = output::write(&asked, &assembled, &layers)?;
     report::keep(&dockerfile, &plan, &solved, &session)?;
@@ -57,49 +60,6 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
 /// What could not be given back is said, but does not unmake what was built.
 fn close(session: Session) -> Result<(), Failure> {
     session.lease.close().map_err(|error| store_failure(&error))
-}
-
-/// A Dockerfile, parsed.
-pub(crate) struct Dockerfile {
-    /// The canonical path: what the build's records go under.
-    pub(crate) path: PathBuf,
-    pub(crate) source: Arc<Source>,
-    file: dockerfile::File,
-    /// Warnings only: errors end the reading.
-    findings: Vec<dockerfile::Finding>,
-}
-
-impl Dockerfile {
-    /// Reads `--file`, else `Dockerfile` or `dockerfile` of the context.
-    fn read(args: &BuildArgs) -> Result<Self, Failure> {
-        let candidates = match &args.file {
-            Some(file) => vec![file.clone()],
-            None => ["Dockerfile", "dockerfile"].map(|name| args.context.join(name)).to_vec(),
-        };
-        let found = candidates.iter().find(|path| path.exists()).unwrap_or(&candidates[0]);
-        let bytes = std::fs::read(found).map_err(|error| no_dockerfile(found, args, &error))?;
-        let name =
-            found.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy().into_owned());
-        let source = Arc::new(Source::new(name, &bytes));
-        let parsed = dockerfile::parse(&source);
-        if parsed.has_errors() {
-            let diagnostics =
-                parsed.findings.iter().map(|finding| errors::of_finding(finding, &source)).collect();
-            return Err(Failure { exit: Exit::Build, diagnostics });
-        }
-        let path = std::fs::canonicalize(found).unwrap_or_else(|_| found.clone());
-        Ok(Self { path, source, file: parsed.file, findings: parsed.findings })
-    }
-}
-
-fn no_dockerfile(path: &Path, args: &BuildArgs, error: &std::io::Error) -> Failure {
-    let title = format!("cannot read the Dockerfile `{}`", path.display());
-    let mut diagnostic = Diagnostic::error("no-dockerfile", title).note(error.to_string());
-    diagnostic.help = Some(match &args.file {
-        Some(_) => "`--file` is relative to the directory you are in, not to the context".to_owned(),
-        None => format!("name it with `--file`, or give another context than `{}`", args.context.display()),
-    });
-    Failure::new(Exit::Usage, diagnostic)
 }
 
 fn lower(
@@ -118,36 +78,29 @@ fn lower(
 }
 
 fn open_contexts(
-    dockerfile: &Dockerfile,
+    main: &ContextDir,
     asked: &Asked,
-    args: &BuildArgs,
     session: &Session,
 ) -> Result<BTreeMap<ContextName, Context>, Failure> {
-    let mut contexts = BTreeMap::new();
-    let main = (ContextName::Main, args.context.clone(), Some(dockerfile.path.as_path()));
-    let named =
-        asked.directories.iter().map(|(name, path)| (ContextName::Named(name.clone()), path.clone(), None));
-    for (name, path, dockerfile) in std::iter::once(main).chain(named) {
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
-        let ignore = Ignore::find(&path, dockerfile).map_err(|error| errors::of_ignore(&error))?;
-        let cache = session.store().context_path(&path.to_string_lossy());
-        let context =
-            Context::open(&path, ignore, Some(&cache)).map_err(|error| errors::of_context(&error))?;
-        contexts.insert(name, context);
+    let mut contexts = BTreeMap::from([(ContextName::Main, main.open(session)?)]);
+    for (name, path) in &asked.directories {
+        let directory = ContextDir::lasting(path, None);
+        contexts.insert(ContextName::Named(name.clone()), directory.open(session)?);
     }
     Ok(contexts)
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is a part of the build that nothing else holds together")]
 fn solve(
     plan: &Plan,
     dockerfile: &Dockerfile,
+    contexts: &BTreeMap<ContextName, Context>,
     asked: &Asked,
     session: &Session,
     layers: &Layers<'_>,
     args: &BuildArgs,
     environment: &Environment,
 ) -> Result<Solved, Failure> {
-    let contexts = open_contexts(dockerfile, asked, args, session)?;
     let salt = session.store().salt().map_err(|error| store_failure(&error))?;
     let scope = dockerfile.path.to_string_lossy().into_owned();
     let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
@@ -159,7 +112,7 @@ fn solve(
         lease: &session.lease,
         layers,
         cache: &cache,
-        contexts: &contexts,
+        contexts,
         sandboxes: &sandboxes,
         secrets: &asked.secrets,
         resolv_conf: &resolv_conf,

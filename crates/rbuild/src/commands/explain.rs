@@ -28,8 +28,11 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global) -> Result<(), Failure
     }
 }
 
-/// Reports lie under the path without links, as `build` finds it.
+/// Reports lie under the path without links, as `build` finds it; those of standard input under `-`.
 fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
+    if path == Path::new("-") {
+        return Ok(path.to_owned());
+    }
     std::fs::canonicalize(path).map_err(|error| {
         let title = format!("cannot find the Dockerfile `{}`", path.display());
         Failure::new(Exit::Usage, Diagnostic::error("no-dockerfile", title).note(error.to_string()))

@@ -13,6 +13,7 @@ mod commands_run;
 mod commands_transfer;
 mod commands_upkeep;
 mod concurrent;
+mod contexts;
 mod cutoff;
 mod diagnostics;
 mod differential;
