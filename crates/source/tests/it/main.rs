@@ -1,0 +1,6 @@
+//! Sources against servers that are started here.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod http;
