@@ -12,6 +12,7 @@ mod diagnostic;
 mod environment;
 mod failure;
 mod listing;
+mod network;
 mod progress;
 mod session;
 mod signals;

@@ -104,6 +104,9 @@ pub enum StepError {
     /// A secret that was declared `required` and not given.
     #[error("secret `{0}` is required and was not given")]
     SecretMissing(String),
+    /// A remote source that cannot be had.
+    #[error(transparent)]
+    Remote(#[from] plan::RemoteError),
     /// An archive that ADD should unpack.
     #[error("cannot unpack `{path}`")]
     Archive {

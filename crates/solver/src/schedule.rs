@@ -21,6 +21,7 @@ use crate::error::SolveError;
 use crate::event::{Event, Outcome, Reuse, Stream, Verdict};
 use crate::filesystem::Filesystem;
 use crate::lookup::{Found, Lookup, at, look_up};
+use crate::remote;
 use crate::run::{self, RunContext};
 use crate::services::Cancel;
 use crate::{Services, StepError, workdir};
@@ -84,7 +85,7 @@ fn wanted_forms(plan: &Plan) -> Vec<Wanted> {
     for step in &plan.steps {
         let looks_into: Vec<StepId> = match &step.op {
             Op::Run(_) => step.op.reads(),
-            Op::Copy(copy) => copy.from.step().into_iter().collect(),
+            Op::Copy(copy) => copy.from.step().into_iter().chain(copy.fetched()).collect(),
             _ => Vec::new(),
         };
         for id in looks_into.into_iter().flat_map(|id| plan.chain(id)) {
@@ -413,6 +414,12 @@ impl Solver<'_> {
         let below = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
         match &step.op {
             Op::Scratch | Op::Image(_) => unreachable!("the first pass finds images"),
+            Op::Remote(op) => {
+                let cancelled = || self.cancel.is_cancelled();
+                let place = op.request.url().to_owned();
+                let context = self.copy_context(step, None, place, Wanted::Tree, &cancelled);
+                remote::execute(op, &context).map(Made::layer)
+            }
             Op::Workdir(op) => {
                 let time = (self.services.clock)().time;
                 workdir::execute(op, &below, self.services, time).map(Made::layer)
@@ -420,11 +427,12 @@ impl Solver<'_> {
             Op::Copy(op) => {
                 let below = if is_linked(step) { Filesystem::default() } else { below };
                 let source = op.from.step().map(|id| self.filesystem(id));
+                let fetched = op.fetched().into_iter().map(|id| (id, self.filesystem(id)));
                 let cancelled = || self.cancel.is_cancelled();
                 let place = cache::key::source_name(&op.from, &self.plan.steps);
                 let context =
                     self.copy_context(step, source, place, self.wanted[step.id.index()], &cancelled);
-                copy::execute(op, &below, &context).map(Made::layer)
+                copy::execute(op, &below, &fetched.collect(), &context).map(Made::layer)
             }
             Op::Run(op) => self.execute_run(step, op, &below, lock),
         }

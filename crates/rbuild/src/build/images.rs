@@ -1,23 +1,30 @@
-//! Which image a name in a Dockerfile means: the one that is here, else the registry's.
+//! What a name in a Dockerfile means: the image that is here, else the registry's; and what is behind a URL.
 
 use dockerfile::Span;
 use image::{Layers, LocalImage};
 use oci::{Platform, Reference};
-use plan::{BaseImage, ImageError, ImageErrorCause, Images};
+use plan::{BaseImage, ImageError, ImageErrorCause, Images, RemoteContent, RemoteError, RemoteRequest};
 
+use crate::build::fetch::Fetcher;
 use crate::commands::pull::{PullError, Puller};
 
 /// Looks images up for one build.
 pub(crate) struct Resolver<'r> {
     layers: &'r Layers<'r>,
     puller: Puller<'r>,
+    fetcher: &'r Fetcher<'r>,
     /// Ask the registry even for what is here.
     pull: bool,
 }
 
 impl<'r> Resolver<'r> {
-    pub(crate) fn new(layers: &'r Layers<'r>, puller: Puller<'r>, pull: bool) -> Self {
-        Self { layers, puller, pull }
+    pub(crate) fn new(
+        layers: &'r Layers<'r>,
+        puller: Puller<'r>,
+        fetcher: &'r Fetcher<'r>,
+        pull: bool,
+    ) -> Self {
+        Self { layers, puller, fetcher, pull }
     }
 
     fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<LocalImage>, ImageError> {
@@ -56,6 +63,10 @@ impl Images for Resolver<'_> {
             here => self.pulled(reference, platform, here)?,
         };
         Ok(BaseImage { image: found.id, config: found.config })
+    }
+
+    fn fetch(&mut self, request: &RemoteRequest) -> Result<RemoteContent, RemoteError> {
+        self.fetcher.resolve(request)
     }
 }
 

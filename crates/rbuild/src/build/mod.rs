@@ -2,6 +2,7 @@
 
 mod dockerfile;
 pub(crate) mod errors;
+mod fetch;
 mod images;
 mod input;
 mod output;
@@ -21,6 +22,7 @@ use plan::{ContextName, Plan};
 use solver::{Services, Solved};
 
 pub(crate) use crate::build::dockerfile::Dockerfile;
+use crate::build::fetch::Fetcher;
 use crate::build::images::Resolver;
 use crate::build::input::{ContextDir, Input};
 use crate::build::output::Output;
@@ -41,14 +43,15 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let plan = lower(&dockerfile, &asked, &session, &layers, args, environment)?;
+    let fetcher = Fetcher::new(&session, &asked.secrets, environment);
+    let plan = lower(&dockerfile, &asked, &session, &layers, &fetcher, args, environment)?;
     tracing::debug!(%plan, "plan");
     if !args.is_quiet() {
         warnings::tell(&dockerfile, &plan, environment)?;
     }
     let contexts = open_contexts(&context, &asked, &session)?;
     let solved =
-        solve(&plan, &dockerfile, &contexts, &asked, &session, &layers, args, environment)?;
+        solve(&plan, &dockerfile, &contexts, &asked, &session, &layers, &fetcher, args, environment)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
     let exported = output::write(&asked, &assembled, &layers)?;
     report::keep(&dockerfile, &plan, &solved, &session)?;
@@ -67,12 +70,13 @@ fn lower(
     asked: &Asked,
     session: &Session,
     layers: &Layers<'_>,
+    fetcher: &Fetcher<'_>,
     args: &BuildArgs,
     environment: &Environment,
 ) -> Result<Plan, Failure> {
     let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
     let puller = Puller::new(layers, &session.cancel, environment, view);
-    let mut resolver = Resolver::new(layers, puller, args.pull);
+    let mut resolver = Resolver::new(layers, puller, fetcher, args.pull);
     plan::lower(&dockerfile.file, &asked.request, &mut resolver)
         .map_err(|found| errors::of_plan(&found, &dockerfile.source))
 }
@@ -98,6 +102,7 @@ fn solve(
     asked: &Asked,
     session: &Session,
     layers: &Layers<'_>,
+    fetcher: &Fetcher<'_>,
     args: &BuildArgs,
     environment: &Environment,
 ) -> Result<Solved, Failure> {
@@ -113,6 +118,7 @@ fn solve(
         layers,
         cache: &cache,
         contexts,
+        fetch: &|remote, into, is_cancelled| fetcher.write(remote, into, is_cancelled),
         sandboxes: &sandboxes,
         secrets: &asked.secrets,
         resolv_conf: &resolv_conf,

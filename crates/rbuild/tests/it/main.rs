@@ -22,3 +22,4 @@ mod explain;
 mod hostile;
 mod kill;
 mod probe;
+mod sources;
