@@ -8,7 +8,9 @@
 //! ```
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -88,6 +90,23 @@ impl Site {
         self.set(path, Page::Redirect(location.to_owned()));
     }
 
+    /// Serves the bare repositories of a directory below `/git/`, by `git http-backend`; only to whoever sends `authorization`, if there is
+    /// one.
+    pub fn serve_repositories(&self, root: &Path, authorization: Option<&str>) {
+        let (root, authorization) = (root.to_owned(), authorization.map(ToOwned::to_owned));
+        let shared = Arc::clone(&self.shared);
+        self.server.on("/git/", move |seen, exchange| {
+            if authorization.as_deref().is_some_and(|wanted| seen.header("authorization") != Some(wanted)) {
+                return exchange.respond(401, &[("WWW-Authenticate", "Basic realm=\"git\"")], b"");
+            }
+            let answer = git_backend(&root, seen)?;
+            shared.sent_bytes.fetch_add(answer.body.len() as u64, Ordering::SeqCst);
+            let headers: Vec<(&str, &str)> =
+                answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            exchange.respond(answer.status, &headers, &answer.body)
+        });
+    }
+
     /// The server below, for answers of other kinds.
     #[must_use]
     pub fn server(&self) -> &Registry {
@@ -138,6 +157,44 @@ fn answer(shared: &Shared, seen: &Seen, exchange: &mut Exchange<'_>) -> io::Resu
         Some(Page::Redirect(location)) => exchange.redirect(&location),
         None => exchange.respond(404, &[], b""),
     }
+}
+
+/// What a CGI program answers.
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// Runs `git http-backend` for one request (RFC 3875).
+fn git_backend(root: &Path, seen: &Seen) -> io::Result<Answer> {
+    let header = |name: &str| seen.header(name).unwrap_or_default().to_owned();
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .env("PATH_INFO", seen.path.trim_start_matches("/git"))
+        .env("QUERY_STRING", &seen.query)
+        .env("REQUEST_METHOD", &seen.method)
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("CONTENT_LENGTH", seen.body.len().to_string())
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    stdin.write_all(&seen.body)?;
+    drop(stdin);
+    let output = child.wait_with_output()?.stdout;
+    let end = output.windows(4).position(|four| four == b"\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    let head = String::from_utf8_lossy(&output[..end]).into_owned();
+    let headers = head.lines().filter_map(|line| line.split_once(": "));
+    let mut headers: Vec<(String, String)> =
+        headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let status = headers.iter().position(|(name, _)| name == "Status").map(|at| headers.remove(at).1);
+    let status = status.and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(200);
+    Ok(Answer { status, headers, body: output[end + 4..].to_vec() })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
