@@ -13,6 +13,7 @@ mod authorization;
 mod file_name;
 mod url;
 
+pub mod git;
 pub mod http;
 
 pub use authorization::Authorization;
