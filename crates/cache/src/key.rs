@@ -3,7 +3,7 @@
 //! | step | part | why it can change the result |
 //! | --- | --- | --- |
 //! | image | `image` | its id: the digest of its config, which names all layers |
-//! | URL | `URL` | the digest of the file behind it, and its name |
+//! | URL | `URL` | the digest of the file behind it, and its name; of a repository, the commit and what is taken of it |
 //! | RUN | `command` | program and arguments, the shell included |
 //! | RUN | `ENV NAME`, `ARG NAME` | each variable of the environment by name |
 //! | RUN | `working directory` | where the process starts |
@@ -155,7 +155,8 @@ impl Parts {
             Op::Image(image) => parts.add(PartName::Image, [image.image.to_string()]),
             Op::Remote(remote) => {
                 let name = PartName::Url(remote.request.url().to_owned());
-                parts.add(name, [remote.content.digest.to_string(), remote.content.file_name.clone()]);
+                let digest = std::iter::once(remote.content.digest.to_string());
+                parts.add(name, digest.chain(remote.content.file_name.clone()));
             }
             Op::Run(run) => {
                 parts.add_run(run);

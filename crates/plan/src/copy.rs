@@ -9,18 +9,18 @@
 //! | `--chown` and `--chmod` are well formed | ✓ | |
 //! | `--chown` names somebody the destination knows | with `--link`, nobody is known | ✓ |
 //! | a plain source exists, a pattern may match nothing | | ✓ |
-//! | ADD fetches URLs, COPY does not | ✓ | |
+//! | ADD fetches URLs and git repositories, COPY does not | ✓ | |
 //! | ADD unpacks archives | | ✓ |
 
 use dockerfile::{CopySource, Expansion, Heredoc, Span, Spanned, Word};
 use oci::Digest;
 
-use crate::finding::{ErrorKind, Fallible, Feature, Finding, WarningKind};
+use crate::finding::{ErrorKind, Fallible, Finding, WarningKind};
 use crate::graph::Origin;
 use crate::instruction::{Item, StageLowering};
 use crate::{
-    Archives, ContextName, Copy, Destination, DestinationForm, Fetched, ImagePath, InlineFile, Linkage, Mode,
-    Op, Owner, Parents, Remote, RemoteRequest, Source, SourcePath,
+    Archives, ContextName, Copy, Destination, DestinationForm, Fetched, GitDir, ImagePath, InlineFile,
+    Linkage, Mode, Op, Owner, Parents, Remote, RemoteRequest, Source, SourcePath,
 };
 
 /// What COPY and ADD have in common.
@@ -35,6 +35,7 @@ struct Transfer<'f> {
     /// Of fetched sources.
     fetched_archives: Archives,
     checksum: Option<&'f Spanned<Word>>,
+    git_dir: GitDir,
     from: Source,
     sources: &'f [CopySource],
     destination: &'f Spanned<Word>,
@@ -70,6 +71,7 @@ impl StageLowering<'_, '_> {
                 archives: Archives::Copied,
                 fetched_archives: Archives::Copied,
                 checksum: None,
+                git_dir: GitDir::Dropped,
                 from,
                 sources: &copy.sources,
                 destination: &copy.destination,
@@ -91,6 +93,10 @@ impl StageLowering<'_, '_> {
             archives: archives(unpack.unwrap_or(true)),
             fetched_archives: archives(unpack.unwrap_or(false)),
             checksum: add.checksum.as_ref(),
+            git_dir: match &add.keep_git_dir {
+                Some(keep) if keep.node => GitDir::Kept,
+                _ => GitDir::Dropped,
+            },
             from: Source::Context(ContextName::Main),
             sources: &add.sources,
             destination: &add.destination,
@@ -202,12 +208,16 @@ impl StageLowering<'_, '_> {
             let error = Finding::new(ErrorKind::CopyOfUrl(written), span);
             return Err(Box::new(error.help("fetch it with ADD, or in a RUN")));
         }
-        if kind == RemoteKind::Repository {
-            let error = Finding::new(ErrorKind::Unsupported(Feature::GitSource), span);
-            return Err(Box::new(error.help("fetch it in a RUN, or put it into the context")));
-        }
         let checksum = self.checksum(transfer, item)?;
-        let request = RemoteRequest::File { url: written.clone(), checksum };
+        let url = written.clone();
+        let request = match kind {
+            RemoteKind::File => RemoteRequest::File { url, checksum: file_checksum(checksum)? },
+            RemoteKind::Repository => RemoteRequest::Repository {
+                url,
+                checksum: checksum.map(|checksum| checksum.node),
+                git_dir: transfer.git_dir,
+            },
+        };
         // What is wrong with the content is wrong with what it should be.
         let blamed = transfer.checksum.map_or(span, |checksum| checksum.span);
         let content = self.shared.images.fetch(&request, span).map_err(|error| match &error.kind {
@@ -216,7 +226,7 @@ impl StageLowering<'_, '_> {
             }
             _ => error,
         })?;
-        let pattern = literal(&content.file_name);
+        let pattern = content.file_name.as_deref().map(literal).unwrap_or_default();
         let origin = Origin {
             platform: self.state.platform.clone(),
             stage: None,
@@ -229,19 +239,12 @@ impl StageLowering<'_, '_> {
     }
 
     /// `--checksum` of the only source.
-    fn checksum(&mut self, transfer: &Transfer<'_>, item: &Item<'_>) -> Fallible<Option<Digest>> {
+    fn checksum(&mut self, transfer: &Transfer<'_>, item: &Item<'_>) -> Fallible<Option<Spanned<String>>> {
         let Some(word) = transfer.checksum else { return Ok(None) };
         if transfer.sources.len() != 1 {
             return Err(Box::new(Finding::new(ErrorKind::ChecksumOfLocalFile, word.span)));
         }
-        let text = self.expand(word, item)?;
-        match text.parse::<Digest>() {
-            Ok(digest @ Digest::Sha256(_)) => Ok(Some(digest)),
-            _ => {
-                let error = Finding::new(ErrorKind::Checksum(text), word.span);
-                Err(Box::new(error.help("write it as `sha256:` and 64 hexadecimal digits")))
-            }
-        }
+        Ok(Some(Spanned { node: self.expand(word, item)?, span: word.span }))
     }
 
     fn inline_file(&mut self, heredoc: &Heredoc) -> Fallible<InlineFile> {
@@ -271,6 +274,18 @@ impl StageLowering<'_, '_> {
             return Err(Box::new(error.help(format!("end it with a slash: `{written}/`"))));
         }
         Ok(Destination { path, form })
+    }
+}
+
+/// The digest that a file must have.
+fn file_checksum(checksum: Option<Spanned<String>>) -> Fallible<Option<Digest>> {
+    let Some(Spanned { node: text, span }) = checksum else { return Ok(None) };
+    match text.parse::<Digest>() {
+        Ok(digest @ Digest::Sha256(_)) => Ok(Some(digest)),
+        _ => {
+            let error = Finding::new(ErrorKind::Checksum(text), span);
+            Err(Box::new(error.help("write it as `sha256:` and 64 hexadecimal digits")))
+        }
     }
 }
 

@@ -240,8 +240,6 @@ pub enum Feature {
     InsecureSecurity,
     /// `--device`
     Device,
-    /// ADD of a git repository.
-    GitSource,
     /// `# syntax=` with a frontend of others.
     Frontend(String),
     /// A platform other than Linux.
@@ -302,7 +300,6 @@ impl fmt::Display for Feature {
             Self::SshMount => f.write_str("`--mount=type=ssh`"),
             Self::InsecureSecurity => f.write_str("`--security=insecure`"),
             Self::Device => f.write_str("`--device`"),
-            Self::GitSource => f.write_str("ADD of a git repository"),
             Self::Frontend(image) => write!(f, "the Dockerfile frontend `{image}`"),
             Self::System(platform) => write!(f, "building for {platform}"),
         }

@@ -89,8 +89,8 @@ pub use pattern::PatternError;
 pub use plan::{HISTORY_COMMENT, HistoryEntry, Output, Plan};
 pub use ports::PortError;
 pub use request::{
-    BaseImage, BuildArg, ContextKind, ImageError, ImageErrorCause, Images, NamedContext, RemoteContent,
-    RemoteError, RemoteErrorCause, RemoteRequest, Request,
+    BaseImage, BuildArg, ContextKind, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
+    RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request,
 };
 pub use step::{
     Archives, ContextName, Copy, Destination, DestinationForm, ExtraHost, Fetched, Image, InlineFile,

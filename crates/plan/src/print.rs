@@ -51,7 +51,11 @@ fn print_image(f: &mut Formatter<'_>, image: &Image) -> fmt::Result {
 
 fn print_remote(f: &mut Formatter<'_>, remote: &Remote) -> fmt::Result {
     let content = &remote.content;
-    writeln!(f, "  fetch {} as {:?}, {}", remote.request.url(), content.file_name, content.digest)
+    write!(f, "  fetch {}", remote.request.url())?;
+    if let Some(name) = &content.file_name {
+        write!(f, " as {name:?}")?;
+    }
+    writeln!(f, ", {}", content.digest)
 }
 
 fn print_workdir(f: &mut Formatter<'_>, workdir: &Workdir) -> fmt::Result {

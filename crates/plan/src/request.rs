@@ -91,6 +91,24 @@ pub enum RemoteRequest {
         /// `--checksum`: a sha256 digest.
         checksum: Option<Digest>,
     },
+    /// A git repository.
+    Repository {
+        /// As written, expanded.
+        url: String,
+        /// `--checksum`: a commit's id or the beginning of one, expanded.
+        checksum: Option<String>,
+        /// Whether `.git` stays, if the URL does not say.
+        git_dir: GitDir,
+    },
+}
+
+/// `--keep-git-dir`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum GitDir {
+    /// It goes.
+    Dropped,
+    /// It stays.
+    Kept,
 }
 
 impl RemoteRequest {
@@ -98,7 +116,7 @@ impl RemoteRequest {
     #[must_use]
     pub fn url(&self) -> &str {
         match self {
-            Self::File { url, .. } => url,
+            Self::File { url, .. } | Self::Repository { url, .. } => url,
         }
     }
 }
@@ -106,10 +124,10 @@ impl RemoteRequest {
 /// What a remote source turned out to be.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct RemoteContent {
-    /// Of the file's bytes.
+    /// Of the file's bytes; for a repository, of the commit's id with all that decides what its files are like.
     pub digest: Digest,
-    /// The file's name.
-    pub file_name: String,
+    /// The file's name; `None` for a whole directory.
+    pub file_name: Option<String>,
 }
 
 /// Why a remote source cannot be had.

@@ -10,6 +10,6 @@ use crate::copy::{self, CopyContext};
 pub(crate) fn execute(remote: &Remote, context: &CopyContext<'_>) -> Result<Layer, StepError> {
     let services = context.services;
     let directory = services.lease.scratch_dir()?;
-    (services.fetch)(remote, &directory, context.cancelled)?;
+    let directory = (services.fetch)(remote, &directory, context.cancelled)?;
     copy::directory_layer(&directory, context)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,8 +45,9 @@ pub struct Services<'s> {
     pub events: &'s (dyn Fn(Event) + Sync),
 }
 
-/// Writes what was found behind a URL into an empty directory, unless the last argument says that the build is cancelled.
-pub type Fetch<'s> = dyn Fn(&Remote, &Path, &dyn Fn() -> bool) -> Result<(), RemoteError> + Sync + 's;
+/// Writes what was found behind a URL into an empty directory, unless the last argument says that the build is cancelled; gives that
+/// directory, or the one in it that is meant.
+pub type Fetch<'s> = dyn Fn(&Remote, &Path, &dyn Fn() -> bool) -> Result<PathBuf, RemoteError> + Sync + 's;
 
 /// A moment in the two forms that are needed.
 #[derive(Clone, Debug)]

@@ -43,7 +43,7 @@ impl Images for RecordedImages {
 
     fn fetch(&mut self, request: &RemoteRequest) -> Result<RemoteContent, RemoteError> {
         assert!(self.fetched.insert(request.clone()), "{} was looked up twice", request.url());
-        let RemoteRequest::File { url, checksum } = request;
+        let url = request.url();
         if url.ends_with("missing") {
             return Err(RemoteError {
                 cause: RemoteErrorCause::Network,
@@ -52,7 +52,15 @@ impl Images for RecordedImages {
                 help: None,
             });
         }
-        let digest = checksum.clone().unwrap_or_else(|| Digest::of(url));
-        Ok(RemoteContent { digest, file_name: url.rsplit('/').next().unwrap_or_default().to_owned() })
+        let name = url.rsplit('/').next().map(ToOwned::to_owned);
+        Ok(match request {
+            RemoteRequest::File { checksum, .. } => {
+                let digest = checksum.clone().unwrap_or_else(|| Digest::of(url));
+                RemoteContent { digest, file_name: name }
+            }
+            RemoteRequest::Repository { .. } => {
+                RemoteContent { digest: Digest::of(format!("{request:?}")), file_name: None }
+            }
+        })
     }
 }

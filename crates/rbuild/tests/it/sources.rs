@@ -30,6 +30,8 @@ impl Scene {
             fs::remove_dir_all(&out).expect("the last result goes");
         }
         let mut command = self.world.rbuild();
+        // For git.
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.args(["build", "--progress=plain", "-o"]).arg(format!("type=local,dest={}", out.display()));
         command.args(args).arg(context);
         command
@@ -215,4 +217,144 @@ fn what_was_fetched_is_counted_and_pruned() {
     scene.build(&add, &[]);
     assert_eq!(scene.site.sent_bytes(), 200_000);
     scene.world.assert_sound();
+}
+
+/// A working tree `tree` with one branch, which the scene's site serves as `/git/r.git`.
+struct Upstream<'s>(&'s Scene);
+
+impl<'s> Upstream<'s> {
+    fn new(scene: &'s Scene, authorization: Option<&str>) -> Option<Self> {
+        if !testkit::can_run("git sources", &[Need::Program("git")]) {
+            return None;
+        }
+        let upstream = Self(scene);
+        fs::create_dir_all(upstream.tree()).expect("a directory");
+        upstream.git(&["init", "-q", "-b", "main"]);
+        upstream.git(&["init", "-q", "-b", "main", "--bare", "../served/r.git"]);
+        upstream.push(&[("a", "one"), ("d/b", "b")]);
+        scene.site.serve_repositories(&scene.world.path("served"), authorization);
+        Some(upstream)
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.0.world.path("tree")
+    }
+
+    fn push(&self, files: &[(&str, &str)]) {
+        write_files(&self.tree(), files);
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "-m", "x"]);
+        self.git(&["push", "-q", "../served/r.git", "main"]);
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(args).current_dir(self.tree());
+        let output = succeed(command.env("GIT_CONFIG_GLOBAL", "/dev/null"));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn head(&self) -> String {
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn url(&self, rest: &str) -> String {
+        self.0.site.url(&format!("/git/r.git{rest}"))
+    }
+
+    /// Transfers of content so far.
+    fn transfers(&self) -> usize {
+        let requests = self.0.site.requests("/git/r.git/git-upload-pack");
+        requests.iter().filter(|seen| String::from_utf8_lossy(&seen.body).contains("command=fetch")).count()
+    }
+}
+
+#[test]
+fn a_repository_is_added_and_not_fetched_again_until_it_changes() {
+    let Some(scene) = Scene::new("a_repository_is_added_and_not_fetched_again_until_it_changes") else {
+        return;
+    };
+    let Some(upstream) = Upstream::new(&scene, None) else { return };
+    let add = format!("ADD {} /src", upstream.url(""));
+    scene.build(&add, &[]);
+    assert_eq!([scene.read("src/a"), scene.read("src/d/b")], ["one", "b"]);
+    assert!(!scene.out().join("src/.git").exists());
+    let again = scene.build(&add, &[]);
+    assert!(!again.contains("ran"), "{again}");
+    // Another name for the same commit, and --no-cache, move nothing either.
+    scene.build(&format!("ADD {} /src", upstream.url("#main")), &[]);
+    scene.build(&add, &["--no-cache"]);
+    assert_eq!(upstream.transfers(), 1);
+    upstream.push(&[("a", "two")]);
+    let said = scene.build(&add, &[]);
+    assert!(said.contains(&format!("ran: {} changed (ADD Dockerfile:2)", upstream.url(""))), "{said}");
+    assert_eq!(scene.read("src/a"), "two");
+    scene.world.assert_sound();
+}
+
+#[test]
+fn what_of_a_repository_is_meant_and_kept_is_as_asked() {
+    let Some(scene) = Scene::new("what_of_a_repository_is_meant_and_kept_is_as_asked") else { return };
+    let Some(upstream) = Upstream::new(&scene, None) else { return };
+    let first = upstream.head();
+    upstream.push(&[("a", "two")]);
+    let mode =
+        |path: &str| fs::metadata(scene.out().join(path)).expect("it is there").permissions().mode() & 0o7777;
+    scene.build(
+        &format!("ADD {} /d/\nADD {} /old", upstream.url("#main:d"), upstream.url(&format!("#{first}"))),
+        &[],
+    );
+    assert_eq!([scene.read("d/b"), scene.read("old/a")], ["b", "one"]);
+    assert_eq!([mode("old/a"), mode("old/d")], [0o644, 0o755]);
+    scene.build(
+        &format!(
+            "ADD --keep-git-dir {} /flag\nADD {} /url",
+            upstream.url(""),
+            upstream.url("?keep-git-dir=true")
+        ),
+        &[],
+    );
+    assert!(scene.out().join("flag/.git/HEAD").exists() && scene.out().join("url/.git/HEAD").exists());
+    scene.build(&format!("ADD --keep-git-dir=false --exclude=d {} /x", upstream.url("")), &[]);
+    assert!(!scene.out().join("x/.git").exists() && !scene.out().join("x/d").exists());
+    let time = upstream.git(&["show", "-s", "--format=%ct"]);
+    scene.build(&format!("ADD {} /t", upstream.url("?mtime=commit")), &[]);
+    assert_eq!(fs::metadata(scene.out().join("t/a")).expect("a file").mtime().to_string(), time);
+}
+
+#[test]
+fn a_commit_that_is_insisted_on_is_the_one_or_refused() {
+    let Some(scene) = Scene::new("a_commit_that_is_insisted_on_is_the_one_or_refused") else { return };
+    let Some(upstream) = Upstream::new(&scene, None) else { return };
+    let (right, wrong) = (upstream.head(), "0123456789abcdef0123456789abcdef01234567");
+    let add = |sum: &str| format!("ADD --checksum={sum} {} /src", upstream.url("#main"));
+    scene.build(&add(&right), &[]);
+    scene.build(&add(&right[..8]), &[]);
+    let said = scene.refused(&add(wrong), &[], 1);
+    assert!(said.contains("error[wrong-checksum]") && said.contains("Dockerfile:2:16"), "{said}");
+    assert!(said.contains(wrong) && said.contains(&right), "{said}");
+    assert!(scene.refused(&add("abc"), &[], 1).contains("`abc` is no commit's id"));
+    // With the whole id and no branch, nobody is asked.
+    let asked = scene.site.requests("/git/r.git/info/refs").len();
+    scene.build(&format!("ADD --checksum={right} {} /src", upstream.url("")), &[]);
+    assert_eq!(scene.site.requests("/git/r.git/info/refs").len(), asked);
+}
+
+#[test]
+fn a_private_repository_opens_with_a_token_for_its_host() {
+    let Some(scene) = Scene::new("a_private_repository_opens_with_a_token_for_its_host") else { return };
+    let Some(upstream) = Upstream::new(&scene, Some("basic eC1hY2Nlc3MtdG9rZW46YWJj")) else { return };
+    let add = format!("ADD {} /src", upstream.url(""));
+    let said = scene.refused(&add, &[], 3);
+    assert!(said.contains("GIT_AUTH_TOKEN"), "{said}");
+    let host = scene.site.server().host();
+    for (id, value) in [
+        ("GIT_AUTH_TOKEN".to_owned(), "abc"),
+        (format!("GIT_AUTH_TOKEN.{host}"), "abc\n"),
+        ("GIT_AUTH_HEADER".to_owned(), "basic eC1hY2Nlc3MtdG9rZW46YWJj"),
+    ] {
+        scene.build(&add, &[&scene.secret(&id, value)]);
+        assert_eq!(scene.read("src/a"), "one", "{id}");
+    }
+    scene.refused(&add, &[&scene.secret("GIT_AUTH_TOKEN.example.com", "abc")], 3);
 }
