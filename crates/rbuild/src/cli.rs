@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::build::Place;
 use crate::failure::Exit;
 
 /// Turns Dockerfiles into OCI images and runs them: one program, no daemon.
@@ -123,7 +124,8 @@ pub(crate) struct BuildArgs {
     /// Set an ARG; without a value, it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
-    /// Let a name in FROM, --from or a mount mean a directory, or an image (docker-image://NAME)
+    /// Let a name in FROM, --from or a mount mean a directory, a git repository, a file behind a URL (then named `context`), or an
+    /// image (docker-image://NAME)
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     pub(crate) build_contexts: Vec<String>,
     /// Set a label of the image
@@ -165,14 +167,15 @@ pub(crate) struct BuildArgs {
     /// How many steps work at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// The directory that COPY and ADD take files from; `-` reads a Dockerfile or a context's tar, packed or not, from standard input
+    /// The directory that COPY and ADD take files from, or a git repository (https://HOST/PATH.git#REF:DIRECTORY); `-` reads a
+    /// Dockerfile or a context's tar, packed or not, from standard input, and an http or https URL is read like that
     pub(crate) context: PathBuf,
 }
 
 impl BuildArgs {
     /// Whether the context is none of the user's directories.
     pub(crate) fn takes_context_from_elsewhere(&self) -> bool {
-        self.context == std::path::Path::new("-")
+        !matches!(Place::of(&self.context), Ok(Place::Directory(_)))
     }
 
     /// Whether nothing but the image's id and errors is to be written.

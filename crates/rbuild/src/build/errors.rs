@@ -54,6 +54,26 @@ fn plan_exit(kind: &ErrorKind) -> Exit {
     }
 }
 
+/// A context that cannot be had. It stands on the command line.
+pub(crate) fn of_remote(error: &RemoteError) -> Failure {
+    match error.cause {
+        RemoteErrorCause::Cancelled => Failure::cancelled(),
+        RemoteErrorCause::Refused => Failure::new(Exit::Usage, remote_diagnostic(error)),
+        _ => Failure::new(remote_exit(error), remote_diagnostic(error)),
+    }
+}
+
+fn remote_diagnostic(error: &RemoteError) -> Diagnostic {
+    let code = match error.cause {
+        RemoteErrorCause::Checksum => "wrong-checksum",
+        _ => "source-unavailable",
+    };
+    let mut diagnostic = Diagnostic::from_error(code, error);
+    diagnostic.notes.extend(error.notes.iter().cloned());
+    diagnostic.help.clone_from(&error.help);
+    diagnostic
+}
+
 fn remote_exit(error: &RemoteError) -> Exit {
     match error.cause {
         RemoteErrorCause::Refused | RemoteErrorCause::Checksum => Exit::Build,
@@ -185,15 +205,10 @@ impl Place<'_> {
     }
 
     fn of_remote(&self, error: &RemoteError) -> Failure {
-        let code = match error.cause {
-            RemoteErrorCause::Checksum => "wrong-checksum",
-            RemoteErrorCause::Cancelled => return Failure::cancelled(),
-            _ => "source-unavailable",
-        };
-        let mut diagnostic = Diagnostic::from_error(code, error);
-        diagnostic.notes.extend(error.notes.iter().cloned());
-        diagnostic.help.clone_from(&error.help);
-        self.fails(remote_exit(error), diagnostic)
+        match error.cause {
+            RemoteErrorCause::Cancelled => Failure::cancelled(),
+            _ => self.fails(remote_exit(error), remote_diagnostic(error)),
+        }
     }
 
     fn of_seal(&self, error: &layer::seal::SealError) -> Failure {

@@ -66,6 +66,11 @@ impl<'f> Fetcher<'f> {
         }
     }
 
+    /// An empty directory of this build's.
+    pub(crate) fn scratch(&self) -> Result<PathBuf, RemoteError> {
+        self.session.lease.scratch_dir().map_err(|error| machine(&error))
+    }
+
     /// Where things from a place are kept, held as long as the result lives.
     fn hold(&self, name: &str, is_cancelled: &dyn Fn() -> bool) -> Result<SourceDir, RemoteError> {
         let held = self.session.lease.source_dir(name, is_cancelled).map_err(|error| machine(&error))?;

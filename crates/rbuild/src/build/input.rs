@@ -1,6 +1,7 @@
-//! Where a build takes its Dockerfile and its contexts from: directories of this machine, or standard input.
+//! Where a build takes its Dockerfile and its contexts from: a directory of this machine, standard input, a URL, or a
+//! repository.
 //!
-//! What comes as a stream is written into the lease's private area, and from there on is a directory like any other; it goes with the
+//! What does not lie here is written into the lease's private area, and from there on is a directory like any other; it goes with the
 //! lease.
 
 mod archive;
@@ -10,9 +11,12 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use context::{Context, Ignore};
+use plan::{GitDir, Remote, RemoteContent, RemoteRequest};
+use source::git::Repository;
 
 use crate::build::dockerfile::Dockerfile;
 use crate::build::errors;
+use crate::build::fetch::Fetcher;
 use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -29,6 +33,19 @@ const COPY_BYTES: usize = 128 << 10;
 pub(crate) struct Input {
     pub(crate) dockerfile: Dockerfile,
     pub(crate) context: ContextDir,
+}
+
+/// Where a context comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// A directory of this machine.
+    Directory(PathBuf),
+    /// Standard input.
+    Stdin,
+    /// A file over HTTP.
+    File(String),
+    /// A git repository.
+    Repository(String),
 }
 
 /// A directory of this machine that COPY takes files from.
@@ -54,48 +71,64 @@ impl Input {
     pub(crate) fn read(
         args: &BuildArgs,
         session: &Session,
+        fetcher: &Fetcher<'_>,
         environment: &Environment,
     ) -> Result<Self, Failure> {
-        let file_is_stdin = args.file.as_deref() == Some(Path::new(STDIN));
-        match (args.context == Path::new(STDIN), file_is_stdin) {
-            (true, true) => Err(usage(
+        let place = Place::of(&args.context)?;
+        let reads_dockerfile = args.file.as_deref() == Some(Path::new(STDIN));
+        if reads_dockerfile && matches!(place, Place::Stdin) {
+            return Err(usage(
                 "the Dockerfile and the context cannot both come from standard input",
                 "`rbuild build -` reads a Dockerfile, or an archive that has one",
-            )),
-            (true, false) => Self::from_stdin(args, session, environment),
-            (false, true) => {
-                let text = read_all(&mut stdin(environment)?, session)?;
-                let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text)?;
-                Ok(Self { dockerfile, context: ContextDir::lasting(&args.context, None) })
+            ));
+        }
+        let given = match reads_dockerfile {
+            true => Some(read_all(&mut stdin(environment)?, session)?),
+            false => None,
+        };
+        match place {
+            Place::Stdin => {
+                let path = scratch(session)?.join("stdin");
+                let mut file = File::create_new(&path).map_err(|error| machine(&path, &error))?;
+                copy(&mut stdin(environment)?, &mut file, session)?;
+                Self::of_file(&path, PathBuf::from(STDIN), None, args, session)
             }
-            (false, false) => {
-                let dockerfile = Dockerfile::read(args)?;
-                let context = ContextDir::lasting(&args.context, Some(dockerfile.path.clone()));
-                Ok(Self { dockerfile, context })
+            Place::File(url) => {
+                let path = fetch_file(&url, session, fetcher)?;
+                Self::of_file(&path, PathBuf::from(url), given, args, session)
             }
+            Place::Repository(url) => {
+                let directory = fetch_repository(&url, session, fetcher)?;
+                Self::of_directory(directory, PathBuf::from(url), given, args)
+            }
+            Place::Directory(path) => match given {
+                Some(text) => {
+                    let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text)?;
+                    Ok(Self { dockerfile, context: ContextDir::lasting(&path, None) })
+                }
+                None => {
+                    let dockerfile = Dockerfile::read(args)?;
+                    let context = ContextDir::lasting(&path, Some(dockerfile.path.clone()));
+                    Ok(Self { dockerfile, context })
+                }
+            },
         }
     }
 
-    /// An archive is the context; anything else is the Dockerfile of a build without one.
-    fn from_stdin(args: &BuildArgs, session: &Session, environment: &Environment) -> Result<Self, Failure> {
-        let scratch = scratch(session)?;
-        let path = scratch.join("stdin");
-        let mut file = File::create_new(&path).map_err(|error| machine(&path, &error))?;
-        copy(&mut stdin(environment)?, &mut file, session)?;
-        Self::of_file(&path, PathBuf::from(STDIN), args, session)
-    }
-
-    /// Takes a file that came from elsewhere for what it is; `origin` is where from.
-    fn of_file(path: &Path, origin: PathBuf, args: &BuildArgs, session: &Session) -> Result<Self, Failure> {
+    /// Takes a file that came from elsewhere for what it is: an archive is the context, and anything else the Dockerfile of a build
+    /// without one. `given` is a Dockerfile that came in another way.
+    fn of_file(
+        path: &Path,
+        origin: PathBuf,
+        given: Option<Vec<u8>>,
+        args: &BuildArgs,
+        session: &Session,
+    ) -> Result<Self, Failure> {
         let directory = scratch(session)?;
         let failed = |error: io::Error| machine(path, &error);
         if archive::is_one(path).map_err(failed)? {
             archive::unpack(path, &directory, &origin)?;
-            let (dockerfile, name) = Dockerfile::read_in(&directory, origin, args)?;
-            let beside = directory.join(name);
-            let context =
-                ContextDir { path: directory, dockerfile: Some(beside), lifetime: Lifetime::OfThisBuild };
-            return Ok(Self { dockerfile, context });
+            return Self::of_directory(directory, origin, given, args);
         }
         if let Some(file) = &args.file {
             return Err(usage(
@@ -103,15 +136,113 @@ impl Input {
                 "leave out `--file`, or give an archive that has the file in it",
             ));
         }
-        let mut text = Vec::new();
-        File::open(path).and_then(|mut file| file.read_to_end(&mut text)).map_err(failed)?;
+        let text = std::fs::read(path).map_err(failed)?;
         let dockerfile = Dockerfile::parse("Dockerfile", origin, &text)?;
-        let context = ContextDir { path: directory, dockerfile: None, lifetime: Lifetime::OfThisBuild };
-        Ok(Self { dockerfile, context })
+        Ok(Self { dockerfile, context: ContextDir::passing(directory, None) })
+    }
+
+    /// A context that was written out here, with its Dockerfile in it unless that is `given`.
+    fn of_directory(
+        directory: PathBuf,
+        origin: PathBuf,
+        given: Option<Vec<u8>>,
+        args: &BuildArgs,
+    ) -> Result<Self, Failure> {
+        if let Some(text) = given {
+            let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text)?;
+            return Ok(Self { dockerfile, context: ContextDir::passing(directory, None) });
+        }
+        let (dockerfile, name) = Dockerfile::read_in(&directory, origin, args)?;
+        let beside = directory.join(name);
+        Ok(Self { dockerfile, context: ContextDir::passing(directory, Some(beside)) })
     }
 }
 
+impl Place {
+    /// What a context is called on the command line.
+    pub(crate) fn of(path: &Path) -> Result<Self, Failure> {
+        let text = path.to_string_lossy();
+        // Docker takes it without a scheme, too. A directory of that name is what the user sees.
+        let is_short = text.starts_with("github.com/") && !path.exists();
+        let text = if is_short { on_github(&text) } else { text.into_owned() };
+        if text == STDIN {
+            return Ok(Self::Stdin);
+        }
+        if Repository::parse(&text).is_some() {
+            return Ok(Self::Repository(text));
+        }
+        match text.split_once("://") {
+            Some(("http" | "https", _)) => Ok(Self::File(text)),
+            Some(_) if !path.exists() => Err(usage(
+                &format!("`{text}` is no context of a known kind"),
+                "a context is a directory, `-`, an http or https URL, or a git repository by https, http or git",
+            )),
+            _ => Ok(Self::Directory(path.to_owned())),
+        }
+    }
+
+    /// Writes a context that is to be fetched, or gives the directory that it is.
+    pub(crate) fn named(&self, session: &Session, fetcher: &Fetcher<'_>) -> Result<ContextDir, Failure> {
+        match self {
+            Self::Directory(path) => Ok(ContextDir::lasting(path, None)),
+            Self::Repository(url) => Ok(ContextDir::passing(fetch_repository(url, session, fetcher)?, None)),
+            // As it is, under a name of its own: so the reference builder has it.
+            Self::File(url) => {
+                let file = fetch_file(url, session, fetcher)?;
+                let directory = scratch(session)?;
+                let target = directory.join("context");
+                std::fs::rename(&file, &target).map_err(|error| machine(&target, &error))?;
+                Ok(ContextDir::passing(directory, None))
+            }
+            Self::Stdin => Err(usage(
+                "a named context cannot come from standard input",
+                "give a directory, a URL or a git repository",
+            )),
+        }
+    }
+}
+
+/// `github.com/o/r#ref` as a URL of a repository.
+fn on_github(text: &str) -> String {
+    let (path, rest) = text.find(['#', '?']).map_or((text, ""), |at| text.split_at(at));
+    format!("https://{}.git{rest}", path.trim_end_matches('/').trim_end_matches(".git"))
+}
+
+/// The file behind a URL.
+fn fetch_file(url: &str, session: &Session, fetcher: &Fetcher<'_>) -> Result<PathBuf, Failure> {
+    let request = RemoteRequest::File { url: url.to_owned(), checksum: None };
+    let (directory, content) = fetch(request, session, fetcher)?;
+    Ok(directory.join(content.file_name.unwrap_or_default()))
+}
+
+/// A directory with what a URL means of a repository.
+fn fetch_repository(url: &str, session: &Session, fetcher: &Fetcher<'_>) -> Result<PathBuf, Failure> {
+    let git_dir = GitDir::Dropped;
+    let request = RemoteRequest::Repository { url: url.to_owned(), checksum: None, git_dir };
+    fetch(request, session, fetcher).map(|(directory, _)| directory)
+}
+
+fn fetch(
+    request: RemoteRequest,
+    session: &Session,
+    fetcher: &Fetcher<'_>,
+) -> Result<(PathBuf, RemoteContent), Failure> {
+    let is_cancelled = || session.cancel.is_cancelled();
+    let fetched = fetcher.resolve(&request).and_then(|content| {
+        let remote = Remote { request, content };
+        let into = fetcher.scratch()?;
+        let directory = fetcher.write(&remote, &into, &is_cancelled)?;
+        Ok((directory, remote.content))
+    });
+    fetched.map_err(|error| errors::of_remote(&error))
+}
+
 impl ContextDir {
+    /// A directory that was written for this build.
+    fn passing(path: PathBuf, dockerfile: Option<PathBuf>) -> Self {
+        Self { path, dockerfile, lifetime: Lifetime::OfThisBuild }
+    }
+
     /// A directory of the user's.
     pub(crate) fn lasting(path: &Path, dockerfile: Option<PathBuf>) -> Self {
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

@@ -11,7 +11,7 @@ mod request;
 mod summary;
 mod warnings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +24,7 @@ use solver::{Services, Solved};
 pub(crate) use crate::build::dockerfile::Dockerfile;
 use crate::build::fetch::Fetcher;
 use crate::build::images::Resolver;
+pub(crate) use crate::build::input::Place;
 use crate::build::input::{ContextDir, Input};
 use crate::build::output::Output;
 use crate::build::request::Asked;
@@ -39,17 +40,17 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
     let began = Instant::now();
     let asked = Asked::read(args, environment)?;
     let session = Session::open(global)?;
-    let Input { dockerfile, context } = Input::read(args, &session, environment)?;
+    let fetcher = Fetcher::new(&session, &asked.secrets, environment);
+    let Input { dockerfile, context } = Input::read(args, &session, &fetcher, environment)?;
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let fetcher = Fetcher::new(&session, &asked.secrets, environment);
     let plan = lower(&dockerfile, &asked, &session, &layers, &fetcher, args, environment)?;
     tracing::debug!(%plan, "plan");
     if !args.is_quiet() {
         warnings::tell(&dockerfile, &plan, environment)?;
     }
-    let contexts = open_contexts(&context, &asked, &session)?;
+    let contexts = open_contexts(&plan, &context, &asked, &session, &fetcher)?;
     let solved =
         solve(&plan, &dockerfile, &contexts, &asked, &session, &layers, &fetcher, args, environment)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
@@ -82,14 +83,21 @@ fn lower(
 }
 
 fn open_contexts(
+    plan: &Plan,
     main: &ContextDir,
     asked: &Asked,
     session: &Session,
+    fetcher: &Fetcher<'_>,
 ) -> Result<BTreeMap<ContextName, Context>, Failure> {
     let mut contexts = BTreeMap::from([(ContextName::Main, main.open(session)?)]);
-    for (name, path) in &asked.directories {
-        let directory = ContextDir::lasting(path, None);
-        contexts.insert(ContextName::Named(name.clone()), directory.open(session)?);
+    let used: BTreeSet<&ContextName> = plan.steps.iter().flat_map(|step| step.op.contexts()).collect();
+    for (name, place) in &asked.contexts {
+        let name = ContextName::Named(name.clone());
+        // What nobody takes files from is not fetched.
+        if used.contains(&name) || matches!(place, Place::Directory(_)) {
+            let context = place.named(session, fetcher)?.open(session)?;
+            contexts.insert(name, context);
+        }
     }
     Ok(contexts)
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 
 use oci::{Platform, Reference};
 use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
 use solver::{CacheMode, Secret};
 
+use crate::build::input::Place;
 use crate::build::output::{self, Output};
 use crate::cli::{BuildArgs, BuildNetwork};
 use crate::commands::names;
@@ -25,15 +26,15 @@ pub(crate) struct Asked {
     pub(crate) tags: Vec<Reference>,
     pub(crate) outputs: Vec<Output>,
     pub(crate) secrets: BTreeMap<String, Secret>,
-    /// Named contexts that are directories.
-    pub(crate) directories: BTreeMap<String, PathBuf>,
+    /// Named contexts that are, or become, directories.
+    pub(crate) contexts: BTreeMap<String, Place>,
     pub(crate) cache_mode: CacheMode,
     pub(crate) jobs: usize,
 }
 
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
-        let (named_contexts, directories) = named_contexts(args)?;
+        let (named_contexts, contexts) = named_contexts(args)?;
         let request = Request {
             target: args.target.clone(),
             build_args: args.build_args.iter().map(|text| build_arg(text, environment)).collect(),
@@ -61,7 +62,7 @@ impl Asked {
             tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
             outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
-            directories,
+            contexts,
             cache_mode: cache_mode(args),
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })
@@ -108,32 +109,26 @@ fn cache_mode(args: &BuildArgs) -> CacheMode {
     if stages.is_empty() { CacheMode::On } else { CacheMode::OffFor(stages) }
 }
 
-fn named_contexts(args: &BuildArgs) -> Result<(Vec<NamedContext>, BTreeMap<String, PathBuf>), Failure> {
+fn named_contexts(args: &BuildArgs) -> Result<(Vec<NamedContext>, BTreeMap<String, Place>), Failure> {
     let mut contexts = Vec::new();
-    let mut directories = BTreeMap::new();
+    let mut places = BTreeMap::new();
     for text in &args.build_contexts {
         let (name, Some(value)) = split(text, '=') else {
             return Err(usage(
                 format!("`--build-context {text}` has no source"),
-                "write it as NAME=DIRECTORY or NAME=docker-image://IMAGE",
+                "write it as NAME=DIRECTORY, NAME=URL or NAME=docker-image://IMAGE",
             ));
         };
         let kind = match value.strip_prefix("docker-image://") {
             Some(image) => ContextKind::Image(tag_or_digest(image)?),
-            None if value.contains("://") => {
-                return Err(usage(
-                    format!("`--build-context {text}` has a source of an unknown kind"),
-                    "a source is a directory, or an image written as docker-image://NAME",
-                ));
-            }
             None => {
-                directories.insert(name.clone(), PathBuf::from(&value));
+                places.insert(name.clone(), Place::of(Path::new(&value))?);
                 ContextKind::Directory
             }
         };
         contexts.push(NamedContext { name, kind });
     }
-    Ok((contexts, directories))
+    Ok((contexts, places))
 }
 
 fn tag_or_digest(text: &str) -> Result<Reference, Failure> {

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use testkit::Need;
 
+use crate::scene::{Scene, Upstream, text};
 use crate::world::{World, succeed, write_files};
 
 /// Shows a file of a context without any base image: an image with nothing else, written out.
@@ -224,4 +225,89 @@ fn a_containerignore_wins_over_a_dockerignore() {
     write_files(&world.path("context"), &files);
     assert_done(&build_to(&world, "out", &["context"]).output().expect("rbuild starts"));
     assert_eq!(names_in(&world.path("out")), ["b"]);
+}
+
+/// `rbuild build CONTEXT`, whose result is written out.
+fn build_from(scene: &Scene, args: &[&str]) -> Command {
+    if scene.out().exists() {
+        fs::remove_dir_all(scene.out()).expect("the last result goes");
+    }
+    let mut command = build_to(&scene.world, "out", args);
+    // For git.
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+#[test]
+fn what_is_behind_a_url_is_a_dockerfile_or_a_context() {
+    let Some(scene) = Scene::new("what_is_behind_a_url_is_a_dockerfile_or_a_context") else { return };
+    scene.site.put("/text", b"FROM scratch\nCOPY . /\nCOPY <<f /f\nhi\nf\n");
+    let url = scene.site.url("/text");
+    assert_done(&build_from(&scene, &[&url]).output().expect("rbuild starts"));
+    assert_eq!(names_in(&scene.out()), ["f"]);
+    let files = [("sub/Own", COPY_ALL), ("a", "a"), ("hidden", "x"), (".dockerignore", "hidden\nsub\n.d*\n")];
+    write_files(&scene.world.path("files"), &files);
+    scene.site.put("/tar", &tar_of(&scene.world.path("files")));
+    let url = scene.site.url("/tar");
+    let sent = scene.site.sent_bytes();
+    assert_done(&build_from(&scene, &["-f", "sub/Own", &url]).output().expect("rbuild starts"));
+    assert_eq!(names_in(&scene.out()), ["a"]);
+    let once = scene.site.sent_bytes();
+    assert!(once > sent);
+    let said = assert_done(&build_from(&scene, &["-f", "sub/Own", &url]).output().expect("rbuild starts"));
+    assert!(!said.contains("ran"), "{said}");
+    assert_eq!(scene.site.sent_bytes(), once, "an unchanged context is not fetched again");
+    assert_done(&with_input(&mut build_from(&scene, &["-f", "-", &url]), b"FROM scratch\nCOPY a /b\n"));
+    assert_eq!(names_in(&scene.out()), ["b"]);
+    let missing = build_from(&scene, &[&scene.site.url("/none")]).output().expect("rbuild starts");
+    assert_refused(&missing, 3, "status 404");
+}
+
+#[test]
+fn a_repository_is_a_context() {
+    let Some(scene) = Scene::new("a_repository_is_a_context") else { return };
+    let Some(upstream) = Upstream::new(&scene, None) else { return };
+    let ignore = ("d/.dockerignore", "hidden\nDockerfile\n.d*\n");
+    upstream.push(&[("d/Dockerfile", COPY_ALL), ("d/hidden", "x"), ignore]);
+    assert_done(&build_from(&scene, &[&upstream.url("#main:d")]).output().expect("rbuild starts"));
+    assert_eq!(names_in(&scene.out()), ["b"]);
+    assert_done(
+        &build_from(&scene, &["-f", "d/Dockerfile", &upstream.url("")]).output().expect("rbuild starts"),
+    );
+    assert_eq!(names_in(&scene.out()), ["a", "d"]);
+    assert_eq!(upstream.transfers(), 1);
+    assert_done(&with_input(
+        &mut build_from(&scene, &["-f", "-", &upstream.url("")]),
+        b"FROM scratch\nCOPY a /x\n",
+    ));
+    assert_eq!(names_in(&scene.out()), ["x"]);
+    for (context, code, words) in [
+        ("git@example.com:r.git".to_owned(), 2, "by ssh"),
+        ("ext://x".to_owned(), 2, "no context of a known kind"),
+        (upstream.url("#nothing"), 2, "no branch, tag or commit `nothing`"),
+    ] {
+        assert_refused(&build_from(&scene, &[&context]).output().expect("rbuild starts"), code, words);
+    }
+}
+
+#[test]
+fn named_contexts_are_fetched_when_files_are_taken_from_them() {
+    let Some(scene) = Scene::new("named_contexts_are_fetched_when_files_are_taken_from_them") else { return };
+    let Some(upstream) = Upstream::new(&scene, None) else { return };
+    scene.site.put("/f.txt", b"content");
+    let (file, repository) =
+        (format!("file={}", scene.site.url("/f.txt")), format!("repo={}", upstream.url("#main:d")));
+    let args = ["--build-context", &file, "--build-context", &repository];
+    scene.build("COPY <<x /x\ntext\nx", &args);
+    assert_eq!((scene.site.sent_bytes(), upstream.transfers()), (0, 0), "nobody needs them");
+    scene.build("COPY --from=file context /f\nCOPY --from=repo . /r", &args);
+    assert_eq!([scene.read("f"), scene.read("r/b")], ["content", "b"]);
+    let again = scene.build("COPY --from=file context /f\nCOPY --from=repo . /r", &args);
+    assert!(!again.contains("ran"), "{again}");
+    scene.site.put("/f.txt", b"other");
+    scene.build("COPY --from=file context /f\nCOPY --from=repo . /r", &args);
+    assert_eq!(scene.read("f"), "other");
+    let output =
+        scene.command("COPY --from=x . /", &["--build-context", "x=-"]).output().expect("rbuild starts");
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
 }

@@ -2,74 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 
-use testkit::Need;
-use testkit::site::{Site, Validators};
+use testkit::site::Validators;
 
-use crate::world::{World, succeed, write_files};
-
-/// A server, a store, and a context with a Dockerfile.
-struct Scene {
-    world: World,
-    site: Site,
-}
-
-impl Scene {
-    fn new(test: &str) -> Option<Self> {
-        testkit::can_run(test, &[Need::Root]).then(|| Self { world: World::new(), site: Site::start() })
-    }
-
-    /// `rbuild build` of a Dockerfile upon nothing, written out to `out`.
-    fn command(&self, instructions: &str, args: &[&str]) -> Command {
-        let context = self.world.path("context");
-        write_files(&context, &[("Dockerfile", &format!("FROM scratch\n{instructions}\n"))]);
-        let out = self.out();
-        if out.exists() {
-            fs::remove_dir_all(&out).expect("the last result goes");
-        }
-        let mut command = self.world.rbuild();
-        // For git.
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.args(["build", "--progress=plain", "-o"]).arg(format!("type=local,dest={}", out.display()));
-        command.args(args).arg(context);
-        command
-    }
-
-    /// What a build says.
-    #[track_caller]
-    fn build(&self, instructions: &str, args: &[&str]) -> String {
-        text(&succeed(&mut self.command(instructions, args)))
-    }
-
-    #[track_caller]
-    fn refused(&self, instructions: &str, args: &[&str], code: i32) -> String {
-        let output = self.command(instructions, args).output().expect("rbuild starts");
-        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
-        text(&output)
-    }
-
-    fn out(&self) -> PathBuf {
-        self.world.path("out")
-    }
-
-    #[track_caller]
-    fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.out().join(path)).expect("the file was added")
-    }
-
-    /// A secret's file, as the argument of `--secret`.
-    fn secret(&self, id: &str, value: &str) -> String {
-        let path = self.world.path("secret");
-        fs::write(&path, value).expect("a file");
-        format!("--secret=id={id},src={}", path.display())
-    }
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use crate::scene::{Scene, Upstream};
+use crate::world::{succeed, write_files};
 
 #[test]
 fn an_unchanged_file_is_asked_about_and_not_fetched_again() {
@@ -219,56 +157,6 @@ fn what_was_fetched_is_counted_and_pruned() {
     scene.world.assert_sound();
 }
 
-/// A working tree `tree` with one branch, which the scene's site serves as `/git/r.git`.
-struct Upstream<'s>(&'s Scene);
-
-impl<'s> Upstream<'s> {
-    fn new(scene: &'s Scene, authorization: Option<&str>) -> Option<Self> {
-        if !testkit::can_run("git sources", &[Need::Program("git")]) {
-            return None;
-        }
-        let upstream = Self(scene);
-        fs::create_dir_all(upstream.tree()).expect("a directory");
-        upstream.git(&["init", "-q", "-b", "main"]);
-        upstream.git(&["init", "-q", "-b", "main", "--bare", "../served/r.git"]);
-        upstream.push(&[("a", "one"), ("d/b", "b")]);
-        scene.site.serve_repositories(&scene.world.path("served"), authorization);
-        Some(upstream)
-    }
-
-    fn tree(&self) -> PathBuf {
-        self.0.world.path("tree")
-    }
-
-    fn push(&self, files: &[(&str, &str)]) {
-        write_files(&self.tree(), files);
-        self.git(&["add", "-A"]);
-        self.git(&["commit", "-q", "-m", "x"]);
-        self.git(&["push", "-q", "../served/r.git", "main"]);
-    }
-
-    fn git(&self, args: &[&str]) -> String {
-        let mut command = Command::new("git");
-        command.args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(args).current_dir(self.tree());
-        let output = succeed(command.env("GIT_CONFIG_GLOBAL", "/dev/null"));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    fn head(&self) -> String {
-        self.git(&["rev-parse", "HEAD"])
-    }
-
-    fn url(&self, rest: &str) -> String {
-        self.0.site.url(&format!("/git/r.git{rest}"))
-    }
-
-    /// Transfers of content so far.
-    fn transfers(&self) -> usize {
-        let requests = self.0.site.requests("/git/r.git/git-upload-pack");
-        requests.iter().filter(|seen| String::from_utf8_lossy(&seen.body).contains("command=fetch")).count()
-    }
-}
-
 #[test]
 fn a_repository_is_added_and_not_fetched_again_until_it_changes() {
     let Some(scene) = Scene::new("a_repository_is_added_and_not_fetched_again_until_it_changes") else {
@@ -317,9 +205,23 @@ fn what_of_a_repository_is_meant_and_kept_is_as_asked() {
     assert!(scene.out().join("flag/.git/HEAD").exists() && scene.out().join("url/.git/HEAD").exists());
     scene.build(&format!("ADD --keep-git-dir=false --exclude=d {} /x", upstream.url("")), &[]);
     assert!(!scene.out().join("x/.git").exists() && !scene.out().join("x/d").exists());
-    let time = upstream.git(&["show", "-s", "--format=%ct"]);
-    scene.build(&format!("ADD {} /t", upstream.url("?mtime=commit")), &[]);
-    assert_eq!(fs::metadata(scene.out().join("t/a")).expect("a file").mtime().to_string(), time);
+}
+
+#[test]
+fn files_of_a_repository_are_as_old_as_the_checkout_or_the_commit() {
+    const NAME: &str = "files_of_a_repository_are_as_old_as_the_checkout_or_the_commit";
+    // Each in a store of its own: times are no content, so that what was built once with others would be reused.
+    for (query, is_of_commit) in [("", false), ("?mtime=commit", true)] {
+        let Some(scene) = Scene::new(NAME) else { return };
+        let Some(upstream) = Upstream::new(&scene, None) else { return };
+        scene.build(&format!("ADD {} /t", upstream.url(query)), &[]);
+        let time = fs::metadata(scene.out().join("t/a")).expect("a file").mtime();
+        assert_eq!(
+            time.to_string() == upstream.git(&["show", "-s", "--format=%ct"]),
+            is_of_commit,
+            "{query}"
+        );
+    }
 }
 
 #[test]
