@@ -77,7 +77,7 @@ fn lower(
 ) -> Result<Plan, Failure> {
     let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
     let puller = Puller::new(layers, &session.cancel, environment, view);
-    let mut resolver = Resolver::new(layers, puller, fetcher, args.pull);
+    let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, args.pull);
     plan::lower(&dockerfile.file, &asked.request, &mut resolver)
         .map_err(|found| errors::of_plan(&found, &dockerfile.source))
 }

@@ -311,3 +311,43 @@ fn named_contexts_are_fetched_when_files_are_taken_from_them() {
         scene.command("COPY --from=x . /", &["--build-context", "x=-"]).output().expect("rbuild starts");
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
 }
+
+#[test]
+fn an_image_in_a_layout_stands_for_a_name() {
+    let Some(world) = World::with_base("an_image_in_a_layout_stands_for_a_name") else { return };
+    let context = world.path("context");
+    for (tag, text) in [("one", "one"), ("latest", "two")] {
+        write_files(
+            &context,
+            &[("Dockerfile", &format!("FROM base\nCOPY <<f /which\n{text}\nf\nLABEL made=here\n"))],
+        );
+        let output = format!("type=oci,tar=false,dest={}", world.path(tag).display());
+        succeed(
+            world.rbuild().args(["build", "-q", "-t", &format!("made:{tag}"), "-o", &output]).arg(&context),
+        );
+    }
+    write_files(&context, &[("Dockerfile", "FROM up\nCOPY --from=up /which /copy\nRUN cat /which /copy\n")]);
+    let build = |source: &str, code: i32| {
+        let given = format!("up=oci-layout://{source}");
+        let mut command = world.rbuild();
+        command.args(["build", "--progress=plain", "-t", "app", "--build-context", &given]).arg(&context);
+        let output = command.output().expect("rbuild starts");
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        text(&output)
+    };
+    let directory = |name: &str| world.path(name).display().to_string();
+    let said = build(&format!("{}:one", directory("one")), 0);
+    assert!(said.contains("| one"), "{said}");
+    let again = build(&format!("{}:one", directory("one")), 0);
+    assert!(!again.contains("ran"), "{again}");
+    assert!(build(&directory("latest"), 0).contains("| two"));
+    let index = fs::read(world.path("one/index.json")).expect("a layout");
+    let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+    let digest = index["manifests"][0]["digest"].as_str().expect("a digest");
+    assert!(!build(&format!("{}@{digest}", directory("one")), 0).contains("ran"), "it was built before");
+    assert!(build(&format!("{}:none", directory("one")), 1).contains("no image `none`"));
+    build("/no/such/directory", 1);
+    build(&format!("{}@sha256:x", directory("one")), 2);
+    let images = succeed(world.rbuild().args(["images", "--format=json"]));
+    assert!(!String::from_utf8_lossy(&images.stdout).contains("up:latest"), "it gets no name here");
+}
