@@ -8,6 +8,6 @@ mod client;
 mod error;
 mod place;
 
-pub use client::{Ask, Client, Limits, Options, Roots};
+pub use client::{Ask, Client, Leads, Limits, Options, Roots};
 pub use error::{HttpError, RedirectError};
 pub use place::{Body, Place};

@@ -3,16 +3,21 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use oci::{Digest, Hasher};
 use ureq::Agent;
+use ureq::config::Config;
 use ureq::http::header::{
     AUTHORIZATION, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
 };
-use ureq::http::{Request, Response};
+use ureq::http::{Request, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::place::{About, failed};
 use super::{Body, HttpError, Place, RedirectError};
@@ -76,16 +81,22 @@ pub struct Options {
     pub roots: Roots,
     /// What the client calls itself.
     pub user_agent: String,
+    /// Where redirects may lead: a server elsewhere must not have us ask one that only we can reach.
+    pub leads: Leads,
     /// Waits about that long. Chance, and returning early from a cancelled wait, are the caller's.
     pub pause: Box<dyn Fn(Duration) + Send + Sync>,
 }
 
 /// Fetches files. May be shared by threads.
 pub struct Client {
-    agent: Agent,
+    config: Config,
     limits: Limits,
+    leads: Leads,
     pause: Box<dyn Fn(Duration) + Send + Sync>,
 }
+
+/// Whether a server at the first address may send us to one at the second.
+pub type Leads = fn(IpAddr, IpAddr) -> bool;
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -104,7 +115,7 @@ impl Client {
     /// Connects to nobody yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let Options { limits, roots, user_agent, pause } = options;
+        let Options { limits, roots, user_agent, leads, pause } = options;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -122,7 +133,7 @@ impl Client {
             .timeout_per_read(Some(limits.stall))
             .tls_config(TlsConfig::builder().root_certs(root_certs(&roots)).build())
             .build();
-        Self { agent: config.into(), limits, pause }
+        Self { config, limits, leads, pause }
     }
 
     /// Which bytes a URL stands for now. Reads them only if they are not those that are kept.
@@ -197,8 +208,18 @@ impl Client {
         let own = ask.url.origin();
         let mut url = ask.url.clone();
         let refused = |source| HttpError::Redirect { url: ask.url.clone(), source };
+        let reached = Arc::<Mutex<Vec<IpAddr>>>::default();
         for _ in 0..=self.limits.redirects {
-            let response = self.send(ask, &url, &own, kept)?;
+            // All servers on the way count, not the last alone: a stranger gains nothing by a detour over somebody nearer.
+            let from = reached.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let guard = Guard {
+                resolver: DefaultResolver::default(),
+                from,
+                leads: self.leads,
+                reached: Arc::clone(&reached),
+            };
+            let agent = Agent::with_parts(self.config.clone(), DefaultConnector::new(), guard);
+            let response = self.send(ask, &agent, &url, &own, kept)?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -217,6 +238,7 @@ impl Client {
     fn send(
         &self,
         ask: &Ask<'_>,
+        agent: &Agent,
         url: &Url,
         own: &Origin,
         kept: Option<&About>,
@@ -231,8 +253,8 @@ impl Client {
         if let Some(authorization) = ask.authorization.filter(|_| url.origin() == *own) {
             request = request.header(AUTHORIZATION, authorization.reveal());
         }
-        let result = request.body(()).map_err(ureq::Error::from).and_then(|request| self.agent.run(request));
-        result.map_err(|source| HttpError::Exchange { url: ask.url.clone(), source: Box::new(source) })
+        let result = request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request));
+        result.map_err(|error| failure(error, ask.url))
     }
 
     /// Writes a body down as the place's draft.
@@ -277,6 +299,48 @@ impl Client {
             }
             _ => Ok(got),
         }
+    }
+}
+
+/// Tells a redirect that is not followed from what else can go wrong.
+fn failure(error: ureq::Error, url: &Url) -> HttpError {
+    let url = url.clone();
+    let source = match error {
+        ureq::Error::Other(inner) => match inner.downcast::<RedirectError>() {
+            Ok(source) => return HttpError::Redirect { url, source: *source },
+            Err(inner) => ureq::Error::Other(inner),
+        },
+        error => error,
+    };
+    HttpError::Exchange { url, source: Box::new(source) }
+}
+
+/// Looks names up, and refuses those with an address that may not be led to: what was checked is what is connected to.
+#[derive(Debug)]
+struct Guard {
+    resolver: DefaultResolver,
+    /// The addresses of all servers before.
+    from: Vec<IpAddr>,
+    leads: Leads,
+    reached: Arc<Mutex<Vec<IpAddr>>>,
+}
+
+impl Resolver for Guard {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.resolver.resolve(uri, config, timeout)?;
+        let addresses = || found.iter().map(std::net::SocketAddr::ip);
+        let may_lead = |to: &IpAddr| self.from.iter().all(|from| (self.leads)(*from, *to));
+        if let Some(address) = addresses().find(|to| !may_lead(to)) {
+            let host = uri.host().unwrap_or_default().to_owned();
+            return Err(ureq::Error::Other(Box::new(RedirectError::Inward { host, address })));
+        }
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).extend(addresses());
+        Ok(found)
     }
 }
 

@@ -89,6 +89,14 @@ pub enum RedirectError {
     /// From https to http.
     #[error("`{0}` is not protected by TLS, as the first address was")]
     Unprotected(Url),
+    /// To an address that the server could not reach itself.
+    #[error("`{host}` is {address}, further in than where the redirect comes from")]
+    Inward {
+        /// The host that it names.
+        host: String,
+        /// Where that is.
+        address: std::net::IpAddr,
+    },
     /// One after the other.
     #[error("there are more than {0} redirects")]
     TooMany(u32),

@@ -1,5 +1,6 @@
 //! What is fetched, when, and who is told what.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use source::http::{Ask, Body, Client, HttpError, Limits, Options, Place, Redirec
 use source::{Authorization, Url};
 use tempfile::TempDir;
 use testkit::site::{Site, Validators};
+
+/// The address that no redirect may lead to.
+const INNER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// A client that does not wait, and a place.
 struct World {
@@ -26,6 +30,7 @@ impl World {
             limits,
             roots: Roots::Compiled,
             user_agent: "test".to_owned(),
+            leads: |_, to| to != INNER,
             pause: Box::new(|_| {}),
         });
         Self { client, directory: tempfile::tempdir().unwrap(), site: Site::start() }
@@ -145,6 +150,19 @@ fn credentials_go_to_their_origin_only() {
     assert_eq!(sent("/other"), None, "another origin");
     let error = world.resolve(&site.url("/end")).unwrap_err();
     assert!(matches!(error, HttpError::Status { status: 401, .. }), "{error}");
+}
+
+#[test]
+fn redirects_lead_nowhere_that_only_we_can_reach() {
+    let world = World::new();
+    world.site.redirect("/in", "http://127.0.0.2:1/");
+    let error = world.resolve(&world.site.url("/in")).unwrap_err();
+    let HttpError::Redirect { source: RedirectError::Inward { address, .. }, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(*address, INNER);
+    let error = world.resolve("http://127.0.0.2:1/").unwrap_err();
+    assert!(matches!(error, HttpError::Exchange { .. }), "what the user names is asked: {error}");
 }
 
 #[test]

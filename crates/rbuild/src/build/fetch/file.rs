@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci::Digest;
 use plan::{RemoteContent, RemoteError, RemoteErrorCause};
+use registry::Reach;
 use source::http::{Ask, Client, HttpError, Limits, Options, Place, Roots};
 use source::{Authorization, Url, UrlError};
 
@@ -76,6 +77,7 @@ impl Fetcher<'_> {
                     registry::Roots::Pem(bundle) => Roots::Pem(bundle),
                 },
                 user_agent: network::USER_AGENT.to_owned(),
+                leads: |from, to| Reach::of(from).may_lead_to(Reach::of(to)),
                 pause: Box::new(|length| std::thread::sleep(network::jittered(length))),
             })
         })
