@@ -349,7 +349,7 @@ pub(crate) struct InspectArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct PruneArgs {
-    /// Remove the build cache and cache mounts, too: everything that no named image needs
+    /// Remove the build cache, cache mounts and fetched sources, too: everything that no named image needs
     #[arg(short, long)]
     pub(crate) all: bool,
     #[command(flatten)]
