@@ -138,7 +138,8 @@ fn peak_memory(world: &World, dockerfile: &str, progress: &str) -> u64 {
     let context = world.path("context");
     write_files(&context, &[("Dockerfile", dockerfile)]);
     let mut command = world.rbuild();
-    command.args(["build", "--progress", progress]).arg(context);
+    // Or the second way of showing it has nothing to show.
+    command.args(["build", "--no-cache", "--progress", progress]).arg(context);
     let mut build = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut peak = 0;
     loop {
