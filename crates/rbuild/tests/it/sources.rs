@@ -260,3 +260,30 @@ fn a_private_repository_opens_with_a_token_for_its_host() {
     }
     scene.refused(&add, &[&scene.secret("GIT_AUTH_TOKEN.example.com", "abc")], 3);
 }
+
+#[test]
+fn linked_and_inherited_instructions_fetch_as_well() {
+    let Some(scene) = Scene::new("linked_and_inherited_instructions_fetch_as_well") else { return };
+    scene.site.put("/f", b"one");
+    let url = scene.site.url("/f");
+    let context = scene.world.path("context");
+    let text =
+        format!("FROM scratch AS base\nADD --link {url} /linked\nONBUILD ADD {url} /inherited\nFROM base\n");
+    write_files(&context, &[("Dockerfile", &text)]);
+    let build = || {
+        let output = format!("type=local,dest={}", scene.out().display());
+        let mut command = scene.world.rbuild();
+        command.args(["build", "--progress=plain", "-o", &output]).arg(&context);
+        String::from_utf8_lossy(&succeed(&mut command).stderr).into_owned()
+    };
+    build();
+    assert_eq!([scene.read("linked"), scene.read("inherited")], ["one", "one"]);
+    fs::remove_dir_all(scene.out()).expect("the last result goes");
+    let again = build();
+    assert!(!again.contains("ran"), "{again}");
+    fs::remove_dir_all(scene.out()).expect("the last result goes");
+    scene.site.put("/f", b"two");
+    build();
+    assert_eq!([scene.read("linked"), scene.read("inherited")], ["two", "two"]);
+    assert_eq!(scene.site.requests("/f").len(), 3, "each build asks once for what it adds twice");
+}
