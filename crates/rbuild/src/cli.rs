@@ -125,7 +125,7 @@ pub(crate) struct BuildArgs {
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
     /// Let a name in FROM, --from or a mount mean a directory, a git repository, a file behind a URL (then named `context`), or an
-    /// image (docker-image://NAME, oci-layout://DIRECTORY[:TAG][@DIGEST])
+    /// image (`docker-image://NAME`, `oci-layout://DIRECTORY[:TAG][@DIGEST]`)
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     pub(crate) build_contexts: Vec<String>,
     /// Set a label of the image

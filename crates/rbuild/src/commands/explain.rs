@@ -6,6 +6,7 @@ use std::time::Duration;
 use cache::{How, PartVerdict};
 use store::Store;
 
+use crate::build::Place;
 use crate::build::report::{self, Report, StepLine, StepVerdict};
 use crate::cli::{ExplainArgs, Format, Global};
 use crate::diagnostic::Diagnostic;
@@ -28,9 +29,10 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global) -> Result<(), Failure
     }
 }
 
-/// Reports lie under the path without links, as `build` finds it; those of standard input under `-`.
+/// Reports lie under the path without links, as `build` finds it; those of standard input under `-`, those of a
+/// context from elsewhere under its URL.
 fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
-    if path == Path::new("-") {
+    if !matches!(Place::of(path), Ok(Place::Directory(_))) {
         return Ok(path.to_owned());
     }
     std::fs::canonicalize(path).map_err(|error| {

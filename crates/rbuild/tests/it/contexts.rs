@@ -276,6 +276,7 @@ fn a_repository_is_a_context() {
     );
     assert_eq!(names_in(&scene.out()), ["a", "d"]);
     assert_eq!(upstream.transfers(), 1);
+    succeed(scene.world.rbuild().args(["explain", "--file", &upstream.url("")]));
     assert_done(&with_input(
         &mut build_from(&scene, &["-f", "-", &upstream.url("")]),
         b"FROM scratch\nCOPY a /x\n",
