@@ -91,15 +91,21 @@ impl Site {
     }
 
     /// Serves the bare repositories of a directory below `/git/`, by `git http-backend`; only to whoever sends `authorization`, if there is
-    /// one.
+    /// one. Below `/old-git/`, they are served as before there was version 2 of the protocol.
     pub fn serve_repositories(&self, root: &Path, authorization: Option<&str>) {
+        for prefix in ["/git", "/old-git"] {
+            self.serve_repositories_at(prefix, root, authorization);
+        }
+    }
+
+    fn serve_repositories_at(&self, prefix: &'static str, root: &Path, authorization: Option<&str>) {
         let (root, authorization) = (root.to_owned(), authorization.map(ToOwned::to_owned));
         let shared = Arc::clone(&self.shared);
-        self.server.on("/git/", move |seen, exchange| {
+        self.server.on(&format!("{prefix}/"), move |seen, exchange| {
             if authorization.as_deref().is_some_and(|wanted| seen.header("authorization") != Some(wanted)) {
                 return exchange.respond(401, &[("WWW-Authenticate", "Basic realm=\"git\"")], b"");
             }
-            let answer = git_backend(&root, seen)?;
+            let answer = git_backend(&root, prefix, seen)?;
             shared.sent_bytes.fetch_add(answer.body.len() as u64, Ordering::SeqCst);
             let headers: Vec<(&str, &str)> =
                 answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -167,14 +173,14 @@ struct Answer {
 }
 
 /// Runs `git http-backend` for one request (RFC 3875).
-fn git_backend(root: &Path, seen: &Seen) -> io::Result<Answer> {
+fn git_backend(root: &Path, prefix: &str, seen: &Seen) -> io::Result<Answer> {
     let header = |name: &str| seen.header(name).unwrap_or_default().to_owned();
     let mut child = Command::new("git")
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", root)
         .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("GIT_PROTOCOL", header("git-protocol"))
-        .env("PATH_INFO", seen.path.trim_start_matches("/git"))
+        .env("GIT_PROTOCOL", if prefix == "/git" { header("git-protocol") } else { String::new() })
+        .env("PATH_INFO", seen.path.trim_start_matches(prefix))
         .env("QUERY_STRING", &seen.query)
         .env("REQUEST_METHOD", &seen.method)
         .env("CONTENT_TYPE", header("content-type"))

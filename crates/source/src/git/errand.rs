@@ -120,11 +120,12 @@ impl Errand<'_> {
         let (own, heads) = (format!("+{commit}:refs/kept/{commit}"), "+refs/heads/*:refs/kept/heads/*");
         let common = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"];
         let alone = [&common[..], &["--depth=1", "--", remote, &own]].concat();
-        // Servers of old give only what has a name.
-        let all = [&common[..], &["--", remote, heads, "+refs/tags/*:refs/kept/tags/*"]].concat();
         let fetched = self.git("fetch", &bare, &alone);
         if matches!(fetched, Err(GitError::Failed { .. })) {
-            self.git("fetch", &bare, &all)?;
+            // Servers of old give only what has a name, and all below it unless we have said that we do not want that.
+            let deep: &[&str] = if bare.join("shallow").exists() { &["--unshallow"] } else { &[] };
+            let named = ["--", remote, heads, "+refs/tags/*:refs/kept/tags/*"];
+            self.git("fetch", &bare, &[&common[..], deep, &named].concat())?;
         } else {
             fetched?;
         }

@@ -80,7 +80,8 @@ impl World {
         token: Option<&str>,
         what: impl FnOnce(&Errand<'_>) -> Result<T, GitError>,
     ) -> Result<T, GitError> {
-        let url = self.site.url(&format!("/git/{rest}"));
+        let url =
+            self.site.url(&if rest.starts_with('/') { rest.to_owned() } else { format!("/git/{rest}") });
         let repository = Repository::parse(&url).unwrap().unwrap();
         let authorization = token.map(|token| Authorization::git_token(token.as_bytes()).unwrap());
         what(&Errand {
@@ -189,6 +190,20 @@ fn an_unchanged_commit_moves_no_content() {
     let tree = world.write("r.git", "three").unwrap();
     assert_eq!(fs::read_to_string(tree.join("a")).unwrap(), "two");
     assert_eq!(fetches(), 2);
+}
+
+#[test]
+fn a_server_of_old_gives_what_has_no_name_along_with_all_that_has_one() {
+    let Some(world) = World::new("a_server_of_old_gives_what_has_no_name") else { return };
+    let first = world.head("r");
+    world.push("r", &[("a", "two")]);
+    let tip = world.write("/old-git/r.git", "tip").unwrap();
+    assert_eq!(fs::read_to_string(tip.join("a")).unwrap(), "two");
+    let tree = world.write(&format!("/old-git/r.git#{first}"), "first").unwrap();
+    assert_eq!(fs::read_to_string(tree.join("a")).unwrap(), "one");
+    let never = "0123456789abcdef0123456789abcdef01234567";
+    let error = world.write(&format!("/old-git/r.git#{never}"), "never").unwrap_err();
+    assert!(matches!(&error, GitError::NoReference { reference, .. } if reference == never), "{error}");
 }
 
 #[test]
