@@ -45,14 +45,22 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let plan = lower(&dockerfile, &asked, &session, &layers, &fetcher, args, environment)?;
+    let work = Work {
+        dockerfile: &dockerfile,
+        asked: &asked,
+        session: &session,
+        layers: &layers,
+        fetcher: &fetcher,
+        args,
+        environment,
+    };
+    let plan = work.lower()?;
     tracing::debug!(%plan, "plan");
     if !args.is_quiet() {
         warnings::tell(&dockerfile, &plan, environment)?;
     }
-    let contexts = open_contexts(&plan, &context, &asked, &session, &fetcher)?;
-    let solved =
-        solve(&plan, &dockerfile, &contexts, &asked, &session, &layers, &fetcher, args, environment)?;
+    let contexts = work.open_contexts(&plan, &context)?;
+    let solved = work.solve(&plan, &contexts)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
     let exported = output::write(&asked, &assembled, &layers)?;
     report::keep(&dockerfile, &plan, &solved, &session)?;
@@ -66,85 +74,80 @@ fn close(session: Session) -> Result<(), Failure> {
     session.lease.close().map_err(|error| store_failure(&error))
 }
 
-fn lower(
-    dockerfile: &Dockerfile,
-    asked: &Asked,
-    session: &Session,
-    layers: &Layers<'_>,
-    fetcher: &Fetcher<'_>,
-    args: &BuildArgs,
-    environment: &Environment,
-) -> Result<Plan, Failure> {
-    let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
-    let puller = Puller::new(layers, &session.cancel, environment, view);
-    let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, args.pull);
-    plan::lower(&dockerfile.file, &asked.request, &mut resolver)
-        .map_err(|found| errors::of_plan(&found, &dockerfile.source))
+/// What the calls of a build work with.
+#[derive(Clone, Copy)]
+struct Work<'w> {
+    dockerfile: &'w Dockerfile,
+    asked: &'w Asked,
+    session: &'w Session,
+    layers: &'w Layers<'w>,
+    fetcher: &'w Fetcher<'w>,
+    args: &'w BuildArgs,
+    environment: &'w Environment,
 }
 
-fn open_contexts(
-    plan: &Plan,
-    main: &ContextDir,
-    asked: &Asked,
-    session: &Session,
-    fetcher: &Fetcher<'_>,
-) -> Result<BTreeMap<ContextName, Context>, Failure> {
-    let mut contexts = BTreeMap::from([(ContextName::Main, main.open(session)?)]);
-    let used: BTreeSet<&ContextName> = plan.steps.iter().flat_map(|step| step.op.contexts()).collect();
-    for (name, place) in &asked.contexts {
-        let name = ContextName::Named(name.clone());
-        // What nobody takes files from is not fetched.
-        if used.contains(&name) || matches!(place, Place::Directory(_)) {
-            let context = place.named(session, fetcher)?.open(session)?;
-            contexts.insert(name, context);
-        }
+impl Work<'_> {
+    fn lower(&self) -> Result<Plan, Failure> {
+        let Self { dockerfile, asked, session, layers, fetcher, args, environment } = *self;
+        let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
+        let puller = Puller::new(layers, &session.cancel, environment, view);
+        let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, args.pull);
+        plan::lower(&dockerfile.file, &asked.request, &mut resolver)
+            .map_err(|found| errors::of_plan(&found, &dockerfile.source))
     }
-    Ok(contexts)
-}
 
-#[expect(clippy::too_many_arguments, reason = "each is a part of the build that nothing else holds together")]
-fn solve(
-    plan: &Plan,
-    dockerfile: &Dockerfile,
-    contexts: &BTreeMap<ContextName, Context>,
-    asked: &Asked,
-    session: &Session,
-    layers: &Layers<'_>,
-    fetcher: &Fetcher<'_>,
-    args: &BuildArgs,
-    environment: &Environment,
-) -> Result<Solved, Failure> {
-    let salt = session.store().salt().map_err(|error| store_failure(&error))?;
-    let scope = dockerfile.path.to_string_lossy().into_owned();
-    let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
-    let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
-    let sandboxes = || crate::commands::sandbox::open(session);
-    let progress = if args.is_quiet() { Progress::Quiet } else { args.progress };
-    let renderer = progress::renderer(progress, plan, environment);
-    let services = Services {
-        lease: &session.lease,
-        layers,
-        cache: &cache,
-        contexts,
-        fetch: &|remote, into, is_cancelled| fetcher.write(remote, into, is_cancelled),
-        sandboxes: &sandboxes,
-        secrets: &asked.secrets,
-        resolv_conf: &resolv_conf,
-        cache_mode: &asked.cache_mode,
-        jobs: asked.jobs,
-        cancel: &session.cancel,
-        clock: &now,
-        events: &|event| renderer.event(event),
-    };
-    let solved = solver::solve(plan, &services);
-    renderer.finish();
-    for context in contexts.values() {
-        // Losing it costs time, nothing else.
-        if let Err(error) = context.save() {
-            tracing::warn!(%error, "the stat cache of a context was not kept");
+    fn open_contexts(
+        &self,
+        plan: &Plan,
+        main: &ContextDir,
+    ) -> Result<BTreeMap<ContextName, Context>, Failure> {
+        let mut contexts = BTreeMap::from([(ContextName::Main, main.open(self.session)?)]);
+        let used: BTreeSet<&ContextName> = plan.steps.iter().flat_map(|step| step.op.contexts()).collect();
+        for (name, place) in &self.asked.contexts {
+            let name = ContextName::Named(name.clone());
+            // What nobody takes files from is not fetched.
+            if used.contains(&name) || matches!(place, Place::Directory(_)) {
+                let context = place.named(self.session, self.fetcher)?.open(self.session)?;
+                contexts.insert(name, context);
+            }
         }
+        Ok(contexts)
     }
-    solved.map_err(|error| errors::of_solve(&error, plan, &dockerfile.source))
+
+    fn solve(&self, plan: &Plan, contexts: &BTreeMap<ContextName, Context>) -> Result<Solved, Failure> {
+        let Self { dockerfile, asked, session, layers, fetcher, args, environment } = *self;
+        let salt = session.store().salt().map_err(|error| store_failure(&error))?;
+        let scope = dockerfile.path.to_string_lossy().into_owned();
+        let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
+        let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+        let sandboxes = || crate::commands::sandbox::open(session);
+        let progress = if args.is_quiet() { Progress::Quiet } else { args.progress };
+        let renderer = progress::renderer(progress, plan, environment);
+        let services = Services {
+            lease: &session.lease,
+            layers,
+            cache: &cache,
+            contexts,
+            fetch: &|remote, into, is_cancelled| fetcher.write(remote, into, is_cancelled),
+            sandboxes: &sandboxes,
+            secrets: &asked.secrets,
+            resolv_conf: &resolv_conf,
+            cache_mode: &asked.cache_mode,
+            jobs: asked.jobs,
+            cancel: &session.cancel,
+            clock: &now,
+            events: &|event| renderer.event(event),
+        };
+        let solved = solver::solve(plan, &services);
+        renderer.finish();
+        for context in contexts.values() {
+            // Losing it costs time, nothing else.
+            if let Err(error) = context.save() {
+                tracing::warn!(%error, "the stat cache of a context was not kept");
+            }
+        }
+        solved.map_err(|error| errors::of_solve(&error, plan, &dockerfile.source))
+    }
 }
 
 /// Puts config, history and layers together.
