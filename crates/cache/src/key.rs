@@ -3,6 +3,7 @@
 //! | step | part | why it can change the result |
 //! | --- | --- | --- |
 //! | image | `image` | its id: the digest of its config, which names all layers |
+//! | URL | `URL` | the digest of the file behind it, and its name; of a repository, the commit and what is taken of it |
 //! | RUN | `command` | program and arguments, the shell included |
 //! | RUN | `ENV NAME`, `ARG NAME` | each variable of the environment by name |
 //! | RUN | `working directory` | where the process starts |
@@ -19,15 +20,15 @@
 //! | COPY | `owner` | `--chown`; names are resolved in the parent |
 //! | COPY | `mode` | `--chmod` |
 //! | COPY | `excludes` | `--exclude`, in order |
-//! | COPY | `flags` | `--parents`, `--link`, and whether archives are unpacked |
+//! | COPY | `flags` | `--parents`, `--link`, and whether archives are unpacked, fetched ones too |
 //! | COPY | `heredoc NAME` | content of a file that stands in the Dockerfile |
 //! | WORKDIR | `directory` | what is made |
 //! | WORKDIR | `user` | who owns it |
 //! | COPY, RUN | `files of SOURCE` | name, type, mode, owner, size, link target, xattrs and content of what a context or (content key) another step gives |
 //! | COPY, RUN | `step SOURCE` | definition key only: the step that files come from |
-//! | all but image | `parent` | the step below; absent for `COPY --link` |
+//! | all but image and URL | `parent` | the step below; absent for `COPY --link` |
 //!
-//! Left out, since it cannot change the result or must not: mtimes, inode numbers and owners of context files; mode and owner of files
+//! Left out, since it cannot change the result or must not: what a server says of a file besides its bytes; mtimes, inode numbers and owners of context files; mode and owner of files
 //! where `--chmod` and `--chown` replace them; proxy variables; addresses of extra hosts; the identity, sharing and content of cache mounts; values of
 //! other secrets; what an ssh agent has; resource limits; the name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
 
@@ -45,6 +46,8 @@ const KEY_VERSION: &[u8] = b"rbuild key 2";
 pub enum PartName {
     /// Id of an image.
     Image,
+    /// What is behind a URL.
+    Url(String),
     /// Program and arguments.
     Command,
     /// A variable that ENV or the base image set.
@@ -105,6 +108,7 @@ impl fmt::Display for PartName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Image => f.write_str("image"),
+            Self::Url(url) => f.write_str(url),
             Self::Command => f.write_str("command"),
             Self::Env(name) => write!(f, "ENV {name}"),
             Self::Arg(name) => write!(f, "ARG {name}"),
@@ -153,6 +157,11 @@ impl Parts {
         match &step.op {
             Op::Scratch => {}
             Op::Image(image) => parts.add(PartName::Image, [image.image.to_string()]),
+            Op::Remote(remote) => {
+                let name = PartName::Url(remote.request.url().to_owned());
+                let digest = std::iter::once(remote.content.digest.to_string());
+                parts.add(name, digest.chain(remote.content.file_name.clone()));
+            }
             Op::Run(run) => {
                 parts.add_run(run);
                 parts.add(PartName::Platform, [step.platform.to_string()]);
@@ -236,10 +245,13 @@ impl Parts {
             PartName::Destination,
             [copy.destination.path.as_str(), &format!("{:?}", copy.destination.form)],
         );
+        let fetched = copy.paths.iter().filter_map(|path| path.fetched).map(|fetched| fetched.archives);
+        let flags = format!("{:?} {:?} {:?}", copy.parents, copy.linkage, copy.archives);
+        let flags = std::iter::once(flags).chain(fetched.map(|archives| format!("{archives:?}")));
         self.add(PartName::Owner, copy.owner.iter().map(ToString::to_string));
         self.add(PartName::Mode, copy.mode.iter().map(|mode| format!("{mode:?}")));
         self.add(PartName::Excludes, &copy.exclude);
-        self.add(PartName::Flags, [format!("{:?} {:?} {:?}", copy.parents, copy.linkage, copy.archives)]);
+        self.add(PartName::Flags, flags);
         for file in &copy.inline {
             self.add(PartName::Heredoc(file.name.clone()), [&file.content]);
         }
@@ -292,6 +304,7 @@ pub fn source_name(source: &Source, steps: &[Step]) -> String {
         Source::Context(plan::ContextName::Named(name)) => format!("context {name}"),
         Source::Step(id) => match &steps[id.index()] {
             Step { op: Op::Image(image), place: None, .. } => image.reference.familiar(),
+            Step { op: Op::Remote(remote), .. } => remote.request.url().to_owned(),
             Step { place: Some(place), .. } => match &place.stage.name {
                 Some(name) => name.clone(),
                 None => format!("stage {}", place.stage.index),
@@ -334,12 +347,13 @@ mod tests {
                 "mount" => PartName::Mount("TARGET".to_owned()),
                 "heredoc" => PartName::Heredoc("NAME".to_owned()),
                 "secret" => PartName::Secret("ID".to_owned()),
+                "URL" => PartName::Url("URL".to_owned()),
                 "files" => PartName::Files("SOURCE".to_owned()),
                 _ => PartName::SourceStep("SOURCE".to_owned()),
             })
         };
         let mut expected: Vec<String> =
-            ["ENV", "ARG", "mount", "heredoc", "secret", "files", "step"].map(named).into();
+            ["ENV", "ARG", "URL", "mount", "heredoc", "secret", "files", "step"].map(named).into();
         let plain = [
             PartName::Image,
             PartName::Command,

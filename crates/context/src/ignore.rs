@@ -19,6 +19,9 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The name of a context's own ignore file, and the suffix of a Dockerfile's.
 pub const FILE_NAME: &str = ".dockerignore";
 
+/// The name that buildah and podman also look for; where both are, it wins.
+pub const CONTAINER_FILE_NAME: &str = ".containerignore";
+
 /// Compiled rules, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Ignore {
@@ -142,8 +145,8 @@ impl Ignore {
         Ok(Self { rules })
     }
 
-    /// Reads the ignore file of a build: `<Dockerfile>.dockerignore` beside the Dockerfile if that exists, else `.dockerignore` at the
-    /// context's root, else none. The two are never merged. Inside the context, links lead to files of the context only.
+    /// Reads the ignore file of a build: `<Dockerfile>.dockerignore` beside the Dockerfile if that exists, else `.containerignore` or
+    /// `.dockerignore` at the context's root, else none. They are never merged. Inside the context, links lead to files of the context only.
     ///
     /// # Errors
     /// All of [`IgnoreError`]; a file that does not exist is none.
@@ -155,7 +158,12 @@ impl Ignore {
                 return Ok(found);
             }
         }
-        Ok(read(context, &context.join(FILE_NAME))?.unwrap_or_default())
+        for name in [CONTAINER_FILE_NAME, FILE_NAME] {
+            if let Some(found) = read(context, &context.join(name))? {
+                return Ok(found);
+            }
+        }
+        Ok(Self::none())
     }
 
     /// Whether there are no rules.
@@ -465,6 +473,10 @@ mod tests {
         assert_eq!(find("Dockerfile").matches(&path("general")), Verdict::Included);
         assert_ne!(find("Dockerfile").matches(&path("own")), Verdict::Included);
         assert_ne!(find("Other").matches(&path("general")), Verdict::Included);
+        write(".containerignore", "contained");
+        assert_ne!(find("Other").matches(&path("contained")), Verdict::Included);
+        assert_eq!(find("Other").matches(&path("general")), Verdict::Included);
+        assert_ne!(find("Dockerfile").matches(&path("own")), Verdict::Included);
         let outside = tempfile::tempdir().unwrap();
         std::fs::write(outside.path().join("D.dockerignore"), "far").unwrap();
         let far = Ignore::find(base.path(), Some(&outside.path().join("D"))).unwrap();

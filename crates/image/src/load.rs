@@ -10,8 +10,9 @@ mod docker;
 mod layout;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use layer::tar_read::TarError;
 use oci::{Config, ConfigError, ImageId, Platform, Reference, ReferenceError, VerifyingReader};
@@ -106,6 +107,14 @@ pub enum LoadError {
         /// Of its bytes.
         got: oci::Digest,
     },
+    /// Nothing that is called so.
+    #[error("the layout has no image `{wanted}`, only {}", list(available))]
+    NotInLayout {
+        /// What was asked for.
+        wanted: Pick,
+        /// What there is.
+        available: Vec<String>,
+    },
     /// A reference to something that cannot be read as an image.
     #[error("the archive holds something that cannot be loaded")]
     Descriptor(#[from] DescriptorError),
@@ -159,11 +168,11 @@ impl From<Error> for LoadError {
     }
 }
 
-fn list(platforms: &[Platform]) -> String {
-    if platforms.is_empty() {
+fn list(items: &[impl ToString]) -> String {
+    if items.is_empty() {
         return "none".to_owned();
     }
-    platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// An image as the archive describes it.
@@ -210,6 +219,53 @@ fn load_all(
         loaded.push(Loaded { image, names: described.names.into_iter().zip(replaced).collect() });
     }
     Ok(loaded)
+}
+
+/// Which image of a layout is meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Pick {
+    /// The one of this name, or whose name ends in this tag.
+    Tag(String),
+    /// The one whose manifest or index has this digest.
+    Digest(oci::Digest),
+}
+
+/// Takes one image out of an OCI layout directory, and gives it no name; of several platforms, the one that fits `platform` best.
+///
+/// # Errors
+/// [`LoadError::NotInLayout`], and all the others.
+pub fn pick(
+    layers: &Layers<'_>,
+    layout: &Path,
+    wanted: &Pick,
+    platform: &Platform,
+    threads: usize,
+) -> Result<LocalImage, LoadError> {
+    let picked = pick_one(layers, layout, wanted, platform, threads);
+    picked.map_err(|error| if layers.is_cancelled() { Error::Cancelled.into() } else { error })
+}
+
+fn pick_one(
+    layers: &Layers<'_>,
+    layout: &Path,
+    wanted: &Pick,
+    platform: &Platform,
+    threads: usize,
+) -> Result<LocalImage, LoadError> {
+    let bundle = Bundle::open(layers, Source::Path(layout.to_owned()))?;
+    let described = layout::describe_one(&bundle, wanted, platform)?;
+    let taken = receive::stage(layers, &described.layers, &bundle, threads, &mut HashSet::new())?;
+    let ids = receive::publish(layers, taken, &described.layers, &bundle)?;
+    Ok(receive::commit(layers, described.documents, ids, &[])?.0)
+}
+
+impl fmt::Display for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
 }
 
 /// An OCI layout says more than a Docker archive, so where both are there, Docker's document adds only names, and images that the

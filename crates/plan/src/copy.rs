@@ -13,12 +13,14 @@
 //! | ADD unpacks archives | | ✓ |
 
 use dockerfile::{CopySource, Expansion, Heredoc, Span, Spanned, Word};
+use oci::Digest;
 
-use crate::finding::{ErrorKind, Fallible, Feature, Finding, WarningKind};
+use crate::finding::{ErrorKind, Fallible, Finding, WarningKind};
+use crate::graph::Origin;
 use crate::instruction::{Item, StageLowering};
 use crate::{
-    Archives, ContextName, Copy, Destination, DestinationForm, ImagePath, InlineFile, Linkage, Mode, Op,
-    Owner, Parents, Source, SourcePath,
+    Archives, ContextName, Copy, Destination, DestinationForm, Fetched, GitDir, ImagePath, InlineFile,
+    Linkage, Mode, Op, Owner, Parents, Remote, RemoteRequest, Source, SourcePath,
 };
 
 /// What COPY and ADD have in common.
@@ -30,6 +32,10 @@ struct Transfer<'f> {
     parents: Parents,
     exclude: &'f [Spanned<Word>],
     archives: Archives,
+    /// Of fetched sources.
+    fetched_archives: Archives,
+    checksum: Option<&'f Spanned<Word>>,
+    git_dir: GitDir,
     from: Source,
     sources: &'f [CopySource],
     destination: &'f Spanned<Word>,
@@ -63,6 +69,9 @@ impl StageLowering<'_, '_> {
                 parents: if keeps_parents { Parents::Kept } else { Parents::Dropped },
                 exclude: &copy.exclude,
                 archives: Archives::Copied,
+                fetched_archives: Archives::Copied,
+                checksum: None,
+                git_dir: GitDir::Dropped,
                 from,
                 sources: &copy.sources,
                 destination: &copy.destination,
@@ -72,7 +81,8 @@ impl StageLowering<'_, '_> {
     }
 
     pub(crate) fn add(&mut self, add: &dockerfile::Add, item: &Item<'_>) -> Fallible<()> {
-        let unpack = add.unpack.as_ref().is_none_or(|unpack| unpack.node);
+        let archives = |unpack: bool| if unpack { Archives::Unpacked } else { Archives::Copied };
+        let unpack = add.unpack.as_ref().map(|unpack| unpack.node);
         let transfer = Transfer {
             keyword: Keyword::Add,
             chown: add.chown.as_ref(),
@@ -80,16 +90,18 @@ impl StageLowering<'_, '_> {
             link: switched_on(add.link.as_ref()),
             parents: Parents::Dropped,
             exclude: &add.exclude,
-            archives: if unpack { Archives::Unpacked } else { Archives::Copied },
+            archives: archives(unpack.unwrap_or(true)),
+            fetched_archives: archives(unpack.unwrap_or(false)),
+            checksum: add.checksum.as_ref(),
+            git_dir: match &add.keep_git_dir {
+                Some(keep) if keep.node => GitDir::Kept,
+                _ => GitDir::Dropped,
+            },
             from: Source::Context(ContextName::Main),
             sources: &add.sources,
             destination: &add.destination,
         };
-        self.transfer(&transfer, item)?;
-        match &add.checksum {
-            Some(checksum) => Err(Box::new(Finding::new(ErrorKind::ChecksumOfLocalFile, checksum.span))),
-            None => Ok(()),
-        }
+        self.transfer(&transfer, item)
     }
 
     fn transfer(&mut self, transfer: &Transfer<'_>, item: &Item<'_>) -> Fallible<()> {
@@ -97,6 +109,7 @@ impl StageLowering<'_, '_> {
         let mode = self.mode(transfer, item)?;
         let linkage = self.linkage(transfer, owner.as_ref(), mode.is_some())?;
         let (paths, inline) = self.sources(transfer, item)?;
+        check_checksum(transfer, &paths)?;
         let written = self.expand(transfer.destination, item)?;
         let destination = self.destination(&written, transfer, linkage)?;
         let line = history_line(transfer, owner.as_ref(), mode.as_ref(), (&paths, &inline), &written);
@@ -171,13 +184,67 @@ impl StageLowering<'_, '_> {
             match source {
                 CopySource::Path(word) => {
                     let written = self.expand(word, item)?;
-                    check_remote(transfer.keyword, &written, word.span)?;
-                    paths.push(source_path(written, transfer.parents));
+                    paths.push(match remote(&written) {
+                        Some(kind) => self.fetched(kind, written, transfer, word.span, item)?,
+                        None => source_path(written, transfer.parents),
+                    });
                 }
                 CopySource::Heredoc(heredoc) => inline.push(self.inline_file(heredoc)?),
             }
         }
         Ok((paths, inline))
+    }
+
+    /// A source that lies elsewhere: a step of its own, and the file in it.
+    fn fetched(
+        &mut self,
+        kind: RemoteKind,
+        written: String,
+        transfer: &Transfer<'_>,
+        span: Span,
+        item: &Item<'_>,
+    ) -> Fallible<SourcePath> {
+        if transfer.keyword == Keyword::Copy {
+            let error = Finding::new(ErrorKind::CopyOfUrl(written), span);
+            return Err(Box::new(error.help("fetch it with ADD, or in a RUN")));
+        }
+        let checksum = self.checksum(transfer, item)?;
+        let url = written.clone();
+        let request = match kind {
+            RemoteKind::File => RemoteRequest::File { url, checksum: file_checksum(checksum)? },
+            RemoteKind::Repository => RemoteRequest::Repository {
+                url,
+                checksum: checksum.map(|checksum| checksum.node),
+                git_dir: transfer.git_dir,
+            },
+        };
+        // What is wrong with the content is wrong with what it should be.
+        let blamed = transfer.checksum.map_or(span, |checksum| checksum.span);
+        let content = self.shared.images.fetch(&request, span).map_err(|error| match &error.kind {
+            ErrorKind::Remote { error: why } if why.cause == crate::RemoteErrorCause::Checksum => {
+                Box::new(Finding { span: blamed, ..*error })
+            }
+            _ => error,
+        })?;
+        let pattern = content.file_name.as_deref().map(literal).unwrap_or_default();
+        let origin = Origin {
+            platform: self.state.platform.clone(),
+            stage: None,
+            span: blamed,
+            title: format!("ADD {written}"),
+        };
+        let step = self.shared.graph.remote(Remote { request, content }, origin);
+        let fetched = Some(Fetched { step, archives: transfer.fetched_archives });
+        Ok(SourcePath { written, pivot: String::new(), pattern, fetched })
+    }
+
+    /// `--checksum` of the only source.
+    fn checksum(&mut self, transfer: &Transfer<'_>, item: &Item<'_>) -> Fallible<Option<Spanned<String>>> {
+        let Some(word) = transfer.checksum else { return Ok(None) };
+        if transfer.sources.len() != 1 {
+            return Err(Box::new(Finding::new(ErrorKind::ChecksumOfLocalFile, word.span)));
+        }
+        Ok(Some(Spanned { node: self.expand(word, item)?, span: word.span }))
     }
 
     fn inline_file(&mut self, heredoc: &Heredoc) -> Fallible<InlineFile> {
@@ -210,6 +277,27 @@ impl StageLowering<'_, '_> {
     }
 }
 
+/// The digest that a file must have.
+fn file_checksum(checksum: Option<Spanned<String>>) -> Fallible<Option<Digest>> {
+    let Some(Spanned { node: text, span }) = checksum else { return Ok(None) };
+    match text.parse::<Digest>() {
+        Ok(digest @ Digest::Sha256(_)) => Ok(Some(digest)),
+        _ => {
+            let error = Finding::new(ErrorKind::Checksum(text), span);
+            Err(Box::new(error.help("write it as `sha256:` and 64 hexadecimal digits")))
+        }
+    }
+}
+
+/// `--checksum` is for a source that is fetched.
+fn check_checksum(transfer: &Transfer<'_>, paths: &[SourcePath]) -> Fallible<()> {
+    let Some(checksum) = transfer.checksum else { return Ok(()) };
+    if paths.iter().any(|path| path.fetched.is_some()) {
+        return Ok(());
+    }
+    Err(Box::new(Finding::new(ErrorKind::ChecksumOfLocalFile, checksum.span)))
+}
+
 fn switched_on(flag: Option<&Spanned<bool>>) -> Option<Span> {
     flag.filter(|flag| flag.node).map(|flag| flag.span)
 }
@@ -221,7 +309,19 @@ fn source_path(written: String, parents: Parents) -> SourcePath {
         _ => ("", written.as_str()),
     };
     let clean = |text: &str| ImagePath::rooted(text).relative().to_owned();
-    SourcePath { pivot: clean(pivot), pattern: clean(pattern), written }
+    SourcePath { pivot: clean(pivot), pattern: clean(pattern), written, fetched: None }
+}
+
+/// A pattern that matches a name and no other.
+fn literal(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for c in name.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 /// `COPY --chown=1:2 a b /c # buildkit`: some flags, values expanded, the destination as written.
@@ -248,27 +348,24 @@ fn history_line(
     words.join(" ")
 }
 
-/// Sources that are fetched: a later version's business for ADD, nobody's for COPY.
-fn check_remote(keyword: Keyword, source: &str, span: Span) -> Fallible<()> {
-    let Some(feature) = remote(source) else { return Ok(()) };
-    let error = match keyword {
-        Keyword::Copy => {
-            Finding::new(ErrorKind::CopyOfUrl(source.to_owned()), span).help("fetch it with ADD, or in a RUN")
-        }
-        Keyword::Add => Finding::new(ErrorKind::Unsupported(feature), span)
-            .help("fetch it in a RUN, or put it into the context"),
-    };
-    Err(Box::new(error))
+/// What lies elsewhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum RemoteKind {
+    /// A file over HTTP.
+    File,
+    /// A git repository.
+    Repository,
 }
 
-fn remote(source: &str) -> Option<Feature> {
+/// Whether a source lies elsewhere, told from its text.
+fn remote(source: &str) -> Option<RemoteKind> {
     let is_http = source.starts_with("http://") || source.starts_with("https://");
     let path = source.split(['#', '?']).next().unwrap_or_default();
     let is_git_url = ["git://", "ssh://"].iter().any(|scheme| source.starts_with(scheme));
     if is_git_url || (is_http && path.ends_with(".git")) || is_scp_like(source) {
-        Some(Feature::GitSource)
+        Some(RemoteKind::Repository)
     } else if is_http {
-        Some(Feature::HttpSource)
+        Some(RemoteKind::File)
     } else {
         None
     }
@@ -291,13 +388,13 @@ mod tests {
     #[test]
     fn remote_sources_are_told_from_paths() {
         for (source, expected) in [
-            ("https://example.com/a.tar", Some(Feature::HttpSource)),
-            ("https://example.com/r.git", Some(Feature::GitSource)),
-            ("https://example.com/r.git#v1:dir", Some(Feature::GitSource)),
-            ("https://example.com/r.git?ref=main", Some(Feature::GitSource)),
-            ("git@github.com:o/r.git", Some(Feature::GitSource)),
-            ("ssh://git@host/r", Some(Feature::GitSource)),
-            ("git://host/r", Some(Feature::GitSource)),
+            ("https://example.com/a.tar", Some(RemoteKind::File)),
+            ("https://example.com/r.git", Some(RemoteKind::Repository)),
+            ("https://example.com/r.git#v1:dir", Some(RemoteKind::Repository)),
+            ("https://example.com/r.git?ref=main", Some(RemoteKind::Repository)),
+            ("git@github.com:o/r.git", Some(RemoteKind::Repository)),
+            ("ssh://git@host/r", Some(RemoteKind::Repository)),
+            ("git://host/r", Some(RemoteKind::Repository)),
             ("github.com/o/r", None),
             ("a@b", None),
             ("dir/a@b:c", None),

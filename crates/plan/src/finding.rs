@@ -5,7 +5,7 @@ use std::fmt;
 use dockerfile::{MountKey, Rule, Span};
 use oci::{Platform, PlatformError, Reference, ReferenceError};
 
-use crate::{ExpandError, ImageError, ImagePath, ModeError, PortError};
+use crate::{ExpandError, ImageError, ImagePath, ModeError, PortError, RemoteError, RemoteErrorCause};
 
 /// Something about a place in the Dockerfile.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -156,6 +156,15 @@ pub enum ErrorKind {
     /// A COPY of a URL.
     #[error("COPY cannot fetch `{0}`")]
     CopyOfUrl(String),
+    /// A source that cannot be fetched.
+    #[error("{error}")]
+    Remote {
+        /// Why.
+        error: RemoteError,
+    },
+    /// `--checksum` with a wrong value.
+    #[error("`{0}` is no checksum of a file")]
+    Checksum(String),
     /// `--checksum` where nothing is fetched.
     #[error("`--checksum` is for one source that is fetched from a URL or a git repository")]
     ChecksumOfLocalFile,
@@ -229,10 +238,6 @@ pub enum Feature {
     InsecureSecurity,
     /// `--device`
     Device,
-    /// ADD of an http or https URL.
-    HttpSource,
-    /// ADD of a git repository.
-    GitSource,
     /// `# syntax=` with a frontend of others.
     Frontend(String),
     /// A platform other than Linux.
@@ -341,8 +346,6 @@ impl fmt::Display for Feature {
         match self {
             Self::InsecureSecurity => f.write_str("`--security=insecure`"),
             Self::Device => f.write_str("`--device`"),
-            Self::HttpSource => f.write_str("ADD of a URL"),
-            Self::GitSource => f.write_str("ADD of a git repository"),
             Self::Frontend(image) => write!(f, "the Dockerfile frontend `{image}`"),
             Self::System(platform) => write!(f, "building for {platform}"),
         }
@@ -397,6 +400,11 @@ impl ErrorKind {
             Self::LinkedOwnerName(_) => "linked-owner-name",
             Self::ManySourcesOneFile { .. } => "destination-not-a-directory",
             Self::CopyOfUrl(_) => "copy-of-url",
+            Self::Remote { error } => match error.cause {
+                RemoteErrorCause::Checksum => "wrong-checksum",
+                _ => "source-unavailable",
+            },
+            Self::Checksum(_) => "bad-checksum",
             Self::ChecksumOfLocalFile => "checksum-of-local-file",
             Self::Port(_) => "bad-port",
             Self::Signal(_) => "bad-signal",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use dockerfile::Span;
 use oci::{Platform, Reference};
 
-use crate::{Image, Op, Place, StageLabel, Step, StepId};
+use crate::{Image, Op, Place, Remote, StageLabel, Step, StepId};
 
 /// Where a new step comes from.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub(crate) struct Graph {
     steps: Vec<Step>,
     scratch: Option<StepId>,
     images: HashMap<(Reference, Platform), StepId>,
+    remotes: HashMap<Remote, StepId>,
     /// How many numbered steps each stage has so far, by its index.
     counts: HashMap<usize, usize>,
 }
@@ -72,6 +73,16 @@ impl Graph {
         }
         let id = self.push(Op::Image(image), origin);
         self.images.insert(key, id);
+        id
+    }
+
+    /// The step of a remote source; one for all that add it.
+    pub(crate) fn remote(&mut self, remote: Remote, origin: Origin) -> StepId {
+        if let Some(id) = self.remotes.get(&remote) {
+            return *id;
+        }
+        let id = self.push(Op::Remote(Box::new(remote.clone())), origin);
+        self.remotes.insert(remote, id);
         id
     }
 

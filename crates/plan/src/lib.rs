@@ -98,10 +98,11 @@ pub use pattern::PatternError;
 pub use plan::{HISTORY_COMMENT, HistoryEntry, Output, Plan};
 pub use ports::PortError;
 pub use request::{
-    BaseImage, BuildArg, ContextKind, ImageError, ImageErrorCause, Images, NamedContext, Request,
+    BaseImage, BuildArg, ContextKind, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
+    RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request,
 };
 pub use step::{
-    Archives, ContextName, Copy, Destination, DestinationForm, ExtraHost, Image, InlineFile, Linkage,
-    NetworkMode, Op, Parents, Place, Run, Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable,
-    VariableOrigin, Workdir,
+    Archives, ContextName, Copy, Destination, DestinationForm, ExtraHost, Fetched, Image, InlineFile,
+    Linkage, NetworkMode, Op, Parents, Place, Remote, Run, Source, SourcePath, StageLabel, Step, StepId,
+    UserSpec, Variable, VariableOrigin, Workdir,
 };

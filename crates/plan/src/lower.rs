@@ -402,7 +402,12 @@ impl<'a> Lowering<'a> {
             parent,
             linkage: Linkage::OnParent,
             from: Source::Context(ContextName::Named(name)),
-            paths: vec![SourcePath { written: "/".to_owned(), pivot: String::new(), pattern: String::new() }],
+            paths: vec![SourcePath {
+                written: "/".to_owned(),
+                pivot: String::new(),
+                pattern: String::new(),
+                fetched: None,
+            }],
             inline: Vec::new(),
             destination: Destination { path: ImagePath::root(), form: DestinationForm::Directory },
             owner: None,

@@ -3,9 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::{
-    Access, Archives, CacheMount, ContextName, Copy, Destination, DestinationForm, Image, ImagePath, Linkage,
-    Mount, NetworkMode, Op, Parents, Place, Plan, Presence, Run, SecretMount, Sharing, Source, SourcePath,
-    StageLabel, Step, StepId, UserSpec, Variable, VariableOrigin, Workdir,
+    Access, Archives, CacheMount, ContextName, Copy, Destination, DestinationForm, Fetched, Image, ImagePath,
+    Linkage, Mount, NetworkMode, Op, Parents, Place, Plan, Presence, Remote, Run, SecretMount, Sharing,
+    Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable, VariableOrigin, Workdir,
 };
 
 impl Display for Plan {
@@ -37,6 +37,7 @@ impl Display for Step {
         match &self.op {
             Op::Scratch => writeln!(f, "  scratch"),
             Op::Image(image) => print_image(f, image),
+            Op::Remote(remote) => print_remote(f, remote),
             Op::Run(run) => print_run(f, run),
             Op::Copy(copy) => print_copy(f, copy),
             Op::Workdir(workdir) => print_workdir(f, workdir),
@@ -46,6 +47,15 @@ impl Display for Step {
 
 fn print_image(f: &mut Formatter<'_>, image: &Image) -> fmt::Result {
     writeln!(f, "  image {} for {}, {}", image.reference, image.platform, image.image)
+}
+
+fn print_remote(f: &mut Formatter<'_>, remote: &Remote) -> fmt::Result {
+    let content = &remote.content;
+    write!(f, "  fetch {}", remote.request.url())?;
+    if let Some(name) = &content.file_name {
+        write!(f, " as {name:?}")?;
+    }
+    writeln!(f, ", {}", content.digest)
 }
 
 fn print_workdir(f: &mut Formatter<'_>, workdir: &Workdir) -> fmt::Result {
@@ -178,7 +188,14 @@ impl Display for SourcePath {
         if !self.pivot.is_empty() {
             write!(f, " below {:?}", self.pivot)?;
         }
-        if self.is_wildcard() { f.write_str(", a pattern") } else { Ok(()) }
+        if self.is_wildcard() {
+            f.write_str(", a pattern")?;
+        }
+        match self.fetched {
+            Some(Fetched { step, archives: Archives::Unpacked }) => write!(f, " of {step}, unpacked"),
+            Some(Fetched { step, archives: Archives::Copied }) => write!(f, " of {step}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What lowering needs beside the Dockerfile, and the look-up of images that is passed in.
 
 use dockerfile::Span;
-use oci::{Config, ImageId, Platform, Reference};
+use oci::{Config, Digest, ImageId, Platform, Reference};
 
 use crate::{ExtraHost, NetworkMode};
 
@@ -53,7 +53,8 @@ pub enum ContextKind {
     Image(Reference),
 }
 
-/// Finds images. Called once for each reference and platform that the target needs, in a stable order.
+/// Finds what a Dockerfile names and does not hold. Called once for each reference and platform, and for each remote source, that the
+/// target needs, in a stable order.
 pub trait Images {
     /// The image a name means now, for a platform. `span` is where the Dockerfile names it.
     ///
@@ -65,6 +66,97 @@ pub trait Images {
         platform: &Platform,
         span: Span,
     ) -> Result<BaseImage, ImageError>;
+
+    /// What a remote source is now. Who finds images only, finds none.
+    ///
+    /// # Errors
+    /// [`RemoteError`], when it cannot be had.
+    fn fetch(&mut self, request: &RemoteRequest) -> Result<RemoteContent, RemoteError> {
+        Err(RemoteError {
+            cause: RemoteErrorCause::Refused,
+            message: format!("`{}` cannot be fetched here", request.url()),
+            notes: Vec::new(),
+            help: None,
+        })
+    }
+}
+
+/// A source of an ADD that lies elsewhere.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum RemoteRequest {
+    /// A file over HTTP.
+    File {
+        /// As written, expanded.
+        url: String,
+        /// `--checksum`: a sha256 digest.
+        checksum: Option<Digest>,
+    },
+    /// A git repository.
+    Repository {
+        /// As written, expanded.
+        url: String,
+        /// `--checksum`: a commit's id or the beginning of one, expanded.
+        checksum: Option<String>,
+        /// Whether `.git` stays, if the URL does not say.
+        git_dir: GitDir,
+    },
+}
+
+/// `--keep-git-dir`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum GitDir {
+    /// It goes.
+    Dropped,
+    /// It stays.
+    Kept,
+}
+
+impl RemoteRequest {
+    /// Where it lies, as written.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        match self {
+            Self::File { url, .. } | Self::Repository { url, .. } => url,
+        }
+    }
+}
+
+/// What a remote source turned out to be.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct RemoteContent {
+    /// Of the file's bytes; for a repository, of the commit's id with all that decides what its files are like.
+    pub digest: Digest,
+    /// The file's name; `None` for a whole directory.
+    pub file_name: Option<String>,
+}
+
+/// Why a remote source cannot be had.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct RemoteError {
+    /// Which kind of trouble: decides the program's exit code.
+    pub cause: RemoteErrorCause,
+    /// What happened, in one line.
+    pub message: String,
+    /// The errors below, outermost first.
+    pub notes: Vec<String>,
+    /// The way out.
+    pub help: Option<String>,
+}
+
+/// Which kind of trouble kept a remote source away.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum RemoteErrorCause {
+    /// The URL is none that is fetched.
+    Refused,
+    /// It has other content than `--checksum` says.
+    Checksum,
+    /// The network or the server failed.
+    Network,
+    /// The machine or the store failed.
+    Machine,
+    /// The build was cancelled.
+    Cancelled,
 }
 
 /// What a look-up found.

@@ -10,7 +10,9 @@ use crate::graph::Origin;
 use crate::lower::{Lowering, Purpose};
 use crate::stages::{Base, Body, Named};
 use crate::suggest::nearest;
-use crate::{BaseImage, ContextName, Image, ImageError, Images, Source};
+use crate::{
+    BaseImage, ContextName, Image, ImageError, Images, RemoteContent, RemoteError, RemoteRequest, Source,
+};
 
 impl Lowering<'_> {
     /// What `--from=name` means in stage `index`, as a source of files.
@@ -98,15 +100,25 @@ impl Lowering<'_> {
     }
 }
 
-/// Each image and platform is looked up once.
+/// Each image and platform, and each remote source, is looked up once.
 pub(crate) struct ImageTable<'i> {
     images: &'i mut dyn Images,
     found: HashMap<(Reference, Platform), Result<BaseImage, ImageError>>,
+    fetched: HashMap<RemoteRequest, Result<RemoteContent, RemoteError>>,
 }
 
 impl<'i> ImageTable<'i> {
     pub(crate) fn new(images: &'i mut dyn Images) -> Self {
-        Self { images, found: HashMap::new() }
+        Self { images, found: HashMap::new(), fetched: HashMap::new() }
+    }
+
+    pub(crate) fn fetch(&mut self, request: &RemoteRequest, span: Span) -> Fallible<RemoteContent> {
+        let images = &mut self.images;
+        let found = self.fetched.entry(request.clone()).or_insert_with(|| images.fetch(request));
+        found.clone().map_err(|error| {
+            let (help, notes) = (error.help.clone(), error.notes.clone());
+            Box::new(Finding { help, notes, ..Finding::new(ErrorKind::Remote { error }, span) })
+        })
     }
 
     pub(crate) fn find(

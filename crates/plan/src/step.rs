@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use dockerfile::Span;
 use oci::{ImageId, Platform, Reference};
 
+use crate::request::{RemoteContent, RemoteRequest};
 use crate::{ImagePath, Mode, Mount, Owner};
 
 /// A step's place in [`Plan::steps`](crate::Plan::steps).
@@ -63,6 +64,8 @@ pub enum Op {
     Scratch,
     /// The layers of an image.
     Image(Image),
+    /// What was found behind a URL, and nothing else.
+    Remote(Box<Remote>),
     /// A process, and the layer of what it changed.
     Run(Box<Run>),
     /// The layer of a COPY or an ADD.
@@ -80,6 +83,15 @@ pub struct Image {
     pub platform: Platform,
     /// What the look-up found.
     pub image: ImageId,
+}
+
+/// A file or repository from elsewhere. Its filesystem holds that file, mode 0600, or the repository's files.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Remote {
+    /// What was asked for.
+    pub request: RemoteRequest,
+    /// What the look-up found.
+    pub content: RemoteContent,
 }
 
 /// A RUN.
@@ -137,7 +149,7 @@ pub struct Copy {
     pub exclude: Vec<String>,
     /// Whether `--parents` keeps the directories of each source.
     pub parents: Parents,
-    /// Whether a source file that is an archive is unpacked.
+    /// Whether a source file in `from` that is an archive is unpacked.
     pub archives: Archives,
 }
 
@@ -195,6 +207,17 @@ pub struct SourcePath {
     pub pivot: String,
     /// The path below the pivot. Cleaned, no leading `/`; empty for the root.
     pub pattern: String,
+    /// The fetched source it lies in; `None` for [`Copy::from`].
+    pub fetched: Option<Fetched>,
+}
+
+/// A source that was fetched from elsewhere.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Fetched {
+    /// Its step, an [`Op::Remote`].
+    pub step: StepId,
+    /// Whether it is unpacked if it is an archive.
+    pub archives: Archives,
 }
 
 impl SourcePath {
@@ -318,7 +341,7 @@ impl Op {
     #[must_use]
     pub fn parent(&self) -> Option<StepId> {
         match self {
-            Self::Scratch | Self::Image(_) => None,
+            Self::Scratch | Self::Image(_) | Self::Remote(_) => None,
             Self::Run(run) => Some(run.parent),
             Self::Copy(copy) => Some(copy.parent),
             Self::Workdir(workdir) => Some(workdir.parent),
@@ -329,14 +352,14 @@ impl Op {
     #[must_use]
     pub fn reads(&self) -> Vec<StepId> {
         match self {
-            Self::Scratch | Self::Image(_) => Vec::new(),
+            Self::Scratch | Self::Image(_) | Self::Remote(_) => Vec::new(),
             Self::Run(run) => {
                 let mounted = run.mounts.iter().filter_map(|mount| mount.source()?.step());
                 std::iter::once(run.parent).chain(mounted).collect()
             }
             Self::Copy(copy) => {
                 let parent = (copy.linkage == Linkage::OnParent).then_some(copy.parent);
-                parent.into_iter().chain(copy.from.step()).collect()
+                parent.into_iter().chain(copy.from.step()).chain(copy.fetched()).collect()
             }
             Self::Workdir(workdir) => vec![workdir.parent],
         }
@@ -348,8 +371,22 @@ impl Op {
         match self {
             Self::Run(run) => run.mounts.iter().filter_map(|mount| mount.source()?.context()).collect(),
             Self::Copy(copy) => copy.from.context().into_iter().collect(),
-            Self::Scratch | Self::Image(_) | Self::Workdir(_) => Vec::new(),
+            Self::Scratch | Self::Image(_) | Self::Remote(_) | Self::Workdir(_) => Vec::new(),
         }
+    }
+}
+
+impl Copy {
+    /// The fetched sources, each once.
+    #[must_use]
+    pub fn fetched(&self) -> Vec<StepId> {
+        let mut steps: Vec<StepId> = Vec::new();
+        for fetched in self.paths.iter().filter_map(|path| path.fetched) {
+            if !steps.contains(&fetched.step) {
+                steps.push(fetched.step);
+            }
+        }
+        steps
     }
 }
 

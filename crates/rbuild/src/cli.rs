@@ -124,7 +124,7 @@ pub(crate) struct BuildArgs {
     /// Name the image; may be given several times
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     pub(crate) tags: Vec<String>,
-    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    /// The Dockerfile; `-` is standard input [default: Dockerfile, dockerfile or Containerfile of the context]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Build this stage instead of the last
@@ -133,7 +133,8 @@ pub(crate) struct BuildArgs {
     /// Set an ARG; without a value, it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
-    /// Let a name in FROM, --from or a mount mean a directory, or an image (docker-image://NAME)
+    /// Let a name in FROM, --from or a mount mean a directory, a git repository, a file behind a URL (then named `context`), or an
+    /// image (`docker-image://NAME`, `oci-layout://DIRECTORY[:TAG][@DIGEST]`)
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     pub(crate) build_contexts: Vec<String>,
     /// Set a label of the image
@@ -184,7 +185,8 @@ pub(crate) struct BuildArgs {
     /// Only check the Dockerfile: the same as --call=check
     #[arg(long, conflicts_with = "call")]
     pub(crate) check: bool,
-    /// The directory that COPY and ADD take files from
+    /// The directory that COPY and ADD take files from, or a git repository (https://HOST/PATH.git#REF:DIRECTORY); `-` reads a
+    /// Dockerfile or a context's tar, packed or not, from standard input, and an http or https URL is read like that
     pub(crate) context: PathBuf,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
@@ -308,7 +310,6 @@ impl BuildArgs {
     /// What is to be done, by either of the two options.
     pub(crate) fn call(&self) -> Call {
         if self.check { Call { method: Method::Check, format: Format::Table } } else { self.call }
-    }
 
     /// Whether nothing but the image's id and errors is to be written.
     pub(crate) fn is_quiet(&self) -> bool {
@@ -483,7 +484,7 @@ pub(crate) struct InspectArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct PruneArgs {
-    /// Remove the build cache and cache mounts, too: everything that no named image needs
+    /// Remove the build cache, cache mounts and fetched sources, too: everything that no named image needs
     #[arg(short, long)]
     pub(crate) all: bool,
     #[command(flatten)]

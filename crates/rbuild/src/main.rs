@@ -14,6 +14,7 @@ mod failure;
 mod limits;
 mod lint;
 mod listing;
+mod network;
 mod progress;
 mod session;
 mod signals;

@@ -23,7 +23,7 @@ use layer::tar_read::Members;
 use layer::unpack::unpack;
 use layer::{Entry, FileDigest, Kind, Limits, Xattr, compress};
 use oci::{Digest, LayerId};
-use plan::{Archives, Copy, DestinationForm, InlineFile, Mode, Parents, Source, StepId};
+use plan::{Archives, Copy, DestinationForm, InlineFile, Mode, Parents, Source, SourcePath, StepId};
 use store::Layer;
 use sys::RootfsPath;
 use sys::directory::open_file_below;
@@ -66,6 +66,7 @@ pub(crate) struct CopyContext<'c> {
 pub(crate) fn execute(
     copy: &Copy,
     below: &Filesystem,
+    fetched: &BTreeMap<StepId, Filesystem>,
     context: &CopyContext<'_>,
 ) -> Result<Layer, StepError> {
     let services = context.services;
@@ -73,9 +74,11 @@ pub(crate) fn execute(
     let merged = services.layers.merged(&layers)?;
     let owner =
         copy.owner.as_ref().map(|owner| owner::of_owner(owner, &layers, &merged, services)).transpose()?;
-    let source_layers = context.source.as_ref().map(Filesystem::ids).unwrap_or_default();
-    let source_merged = services.layers.merged(&source_layers)?;
-    let sources = sources(copy, context, &source_merged, &source_layers)?;
+    let view = |filesystem: &Filesystem| View::new(filesystem, services);
+    let source = context.source.as_ref().map(view).transpose()?;
+    let fetched = fetched.iter().map(|(id, filesystem)| Ok((*id, view(filesystem)?)));
+    let fetched = fetched.collect::<Result<BTreeMap<StepId, View>, StepError>>()?;
+    let sources = sources(copy, context, source.as_ref(), &fetched)?;
 
     let mut layer = Placing {
         merged: &merged,
@@ -86,7 +89,7 @@ pub(crate) fn execute(
     };
     let destination = layer.destination(copy, &sources)?;
     for (number, mut source) in sources.into_iter().enumerate() {
-        match archive_in(copy, &mut source, context)? {
+        match archive_in(&mut source, context)? {
             Some(archive) => layer.unpack(&archive, &destination, services)?,
             None => layer.place_source(source, number, &destination)?,
         }
@@ -104,9 +107,29 @@ pub(crate) fn context_layer(
     let mut layer =
         Placing { merged: &merged, owner: None, mode: None, time: context.time, entries: BTreeMap::new() };
     let files = &context.prepared.contexts[index];
-    for source in context_sources(&files.selection, &context.services.contexts[name]) {
+    for source in context_sources(&files.selection, &context.services.contexts[name], Archives::Copied) {
         let destination = Landing { path: RootfsPath::root(), is_directory: true };
         layer.place_source(source, 0, &destination)?;
+    }
+    publish(layer.entries, context)
+}
+
+/// The layer of everything in a directory of the machine, owned by root.
+pub(crate) fn directory_layer(path: &Path, context: &CopyContext<'_>) -> Result<Layer, StepError> {
+    let directory = Context::open(path, context::Ignore::none(), None)?;
+    let everything = context::Source {
+        pattern: b"",
+        excludes: &context::Ignore::none(),
+        parents: context::Parents::Dropped,
+    };
+    let selection = directory.select(&everything)?;
+    // Reads the files, whose digests the layer needs.
+    selection.digest(context::Attributes::ALL)?;
+    let merged = Merged::default();
+    let mut layer =
+        Placing { merged: &merged, owner: None, mode: None, time: context.time, entries: BTreeMap::new() };
+    for source in context_sources(&selection, &directory, Archives::Copied) {
+        layer.place_source(source, 0, &Landing { path: RootfsPath::root(), is_directory: true })?;
     }
     publish(layer.entries, context)
 }
@@ -128,7 +151,12 @@ pub(crate) fn write_tree(
         .below(&base)
         .into_iter()
         .filter_map(|(path, found)| Some(layer_item(&merged, &layers, found, path.below(&base)?)));
-    let source = SourceFiles { name: path.to_string(), is_directory: true, items: self::items(items) };
+    let source = SourceFiles {
+        name: path.to_string(),
+        is_directory: true,
+        archives: Archives::Copied,
+        items: self::items(items),
+    };
     layer.place_source(source, 0, &Landing { path: RootfsPath::root(), is_directory: true })?;
     let dir =
         Dir::open(directory).map_err(|source| StepError::Prepare { path: directory.to_owned(), source })?;
@@ -142,7 +170,22 @@ pub(crate) fn write_tree(
 struct SourceFiles<'c> {
     name: String,
     is_directory: bool,
+    /// What becomes of it if it is an archive.
+    archives: Archives,
     items: Items<'c>,
+}
+
+/// Another step's filesystem, to take files from.
+struct View {
+    layers: Vec<LayerId>,
+    merged: Merged,
+}
+
+impl View {
+    fn new(filesystem: &Filesystem, services: &Services<'_>) -> Result<Self, StepError> {
+        let layers = filesystem.ids();
+        Ok(Self { merged: services.layers.merged(&layers)?, layers })
+    }
 }
 
 /// The entries of a source in order, made one at a time: there may be many.
@@ -172,28 +215,25 @@ enum FileContent<'c> {
 fn sources<'c>(
     copy: &'c Copy,
     context: &'c CopyContext<'_>,
-    merged: &'c Merged,
-    layers: &'c [LayerId],
+    source: Option<&'c View>,
+    fetched: &'c BTreeMap<StepId, View>,
 ) -> Result<Vec<SourceFiles<'c>>, StepError> {
     let mut sources = Vec::new();
-    match &copy.from {
-        Source::Context(name) => {
-            for files in &context.prepared.contexts {
-                sources.extend(context_sources(&files.selection, &context.services.contexts[name]));
+    let mut of_context = context.prepared.contexts.iter();
+    for path in &copy.paths {
+        match (&path.fetched, &copy.from) {
+            (Some(one), _) => {
+                let view = &fetched[&one.step];
+                sources.extend(step_sources(view, path, copy, one.archives, &context.place)?);
             }
-        }
-        Source::Step(_) => {
-            for path in &copy.paths {
-                for matched in select_in(merged, path, copy, &context.place)?.matches {
-                    let found = matched.items.into_iter();
-                    let found = found.map(|item| layer_item(merged, layers, item.found, item.destination));
-                    let name = matched.name.to_string();
-                    sources.push(SourceFiles {
-                        name,
-                        is_directory: matched.is_directory,
-                        items: items(found),
-                    });
-                }
+            (None, Source::Context(name)) => {
+                let files = of_context.next().expect("each path in a context was selected");
+                let context = &context.services.contexts[name];
+                sources.extend(context_sources(&files.selection, context, copy.archives));
+            }
+            (None, Source::Step(_)) => {
+                let view = source.expect("the source's filesystem is known before the step begins");
+                sources.extend(step_sources(view, path, copy, copy.archives, &context.place)?);
             }
         }
     }
@@ -203,13 +243,31 @@ fn sources<'c>(
     Ok(sources)
 }
 
+fn step_sources<'c>(
+    view: &'c View,
+    path: &'c SourcePath,
+    copy: &Copy,
+    archives: Archives,
+    place: &str,
+) -> Result<impl Iterator<Item = SourceFiles<'c>> + use<'c>, StepError> {
+    let matches = select_in(&view.merged, path, copy, place)?.matches;
+    Ok(matches.into_iter().map(move |matched| {
+        let found = matched.items.into_iter();
+        let found = found.map(|item| layer_item(&view.merged, &view.layers, item.found, item.destination));
+        let (name, is_directory) = (matched.name.to_string(), matched.is_directory);
+        SourceFiles { name, is_directory, archives, items: items(found) }
+    }))
+}
+
 fn context_sources<'c>(
     selection: &'c context::Selection,
     context: &'c Context,
+    archives: Archives,
 ) -> impl Iterator<Item = SourceFiles<'c>> {
     selection.matches().iter().map(move |matched| SourceFiles {
         name: String::from_utf8_lossy(matched.name.as_bytes()).into_owned(),
         is_directory: matched.is_directory,
+        archives,
         items: items(matched.entries().map(|entry| context_item(context, entry))),
     })
 }
@@ -279,7 +337,8 @@ fn inline_source(file: &InlineFile, time: Time) -> Result<SourceFiles<'_>, StepE
     let entry = Entry { kind, mode: 0o644, ..Entry::directory(RootfsPath::parse(&file.name)?, time) };
     let content = FileContent::Inline(file.content.as_bytes());
     let items = items(std::iter::once(Item { entry, content, same_file: None }));
-    Ok(SourceFiles { name: format!("<<{}", file.name), is_directory: false, items })
+    let name = format!("<<{}", file.name);
+    Ok(SourceFiles { name, is_directory: false, archives: Archives::Copied, items })
 }
 
 /// Where a copy lands: links in the destination's own path are followed already.
@@ -487,13 +546,9 @@ impl Archive {
     }
 }
 
-/// The archive that a source is, if ADD unpacks archives and it is one.
-fn archive_in(
-    copy: &Copy,
-    source: &mut SourceFiles<'_>,
-    context: &CopyContext<'_>,
-) -> Result<Option<Archive>, StepError> {
-    if copy.archives == Archives::Copied || source.is_directory {
+/// The archive that a source is, if it is one that is to be unpacked.
+fn archive_in(source: &mut SourceFiles<'_>, context: &CopyContext<'_>) -> Result<Option<Archive>, StepError> {
+    if source.archives == Archives::Copied || source.is_directory {
         return Ok(None);
     }
     let Some(item) = source.items.peek() else { return Ok(None) };

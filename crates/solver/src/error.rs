@@ -127,6 +127,9 @@ pub enum StepError {
         #[source]
         source: std::io::Error,
     },
+    /// A remote source that cannot be had.
+    #[error(transparent)]
+    Remote(#[from] plan::RemoteError),
     /// An archive that ADD should unpack.
     #[error("cannot unpack `{path}`")]
     Archive {

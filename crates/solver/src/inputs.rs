@@ -80,7 +80,7 @@ impl Prepared {
     ) -> Result<Keys, StepError> {
         let mut parts = own_parts(step, &self.contexts, services);
         for (name, id) in step_sources(step, plan) {
-            let digest = source_content(step, &name, &filesystem(id), services)?;
+            let digest = source_content(step, id, &name, &filesystem(id), services)?;
             parts = parts.with_input(PartName::Files(name), digest);
         }
         if let Some(parent) = looked_at_parent(step) {
@@ -142,12 +142,16 @@ fn step_sources(step: &Step, plan: &Plan) -> Vec<(String, plan::StepId)> {
         source.step().map(|id| (format!("{name}{suffix}"), id))
     };
     match &step.op {
-        Op::Copy(copy) => named(&copy.from, "").into_iter().collect(),
+        Op::Copy(copy) => {
+            let fetched = copy.fetched().into_iter().map(Source::Step);
+            let all = std::iter::once(copy.from.clone()).chain(fetched);
+            all.filter_map(|source| named(&source, "")).collect()
+        }
         Op::Run(run) => {
             let mounts = run.mounts.iter().filter_map(|mount| Some((mount.source()?, mount.target()?)));
             mounts.filter_map(|(source, target)| named(source, &format!(" at {target}"))).collect()
         }
-        Op::Scratch | Op::Image(_) | Op::Workdir(_) => Vec::new(),
+        Op::Scratch | Op::Image(_) | Op::Remote(_) | Op::Workdir(_) => Vec::new(),
     }
 }
 
@@ -179,7 +183,7 @@ fn context_files(step: &Step, plan: &Plan, services: &Services<'_>) -> Result<Ve
                     context::Source { pattern: path.written.as_bytes(), excludes: &excludes, parents };
                 files_of(name, &source, counted(copy), plan, services)
             };
-            copy.paths.iter().map(select).collect()
+            copy.paths.iter().filter(|path| path.fetched.is_none()).map(select).collect()
         }
         Op::Run(run) => {
             let mounted = |(mount, name): (&Mount, &ContextName)| {
@@ -199,7 +203,7 @@ fn context_files(step: &Step, plan: &Plan, services: &Services<'_>) -> Result<Ve
             };
             context_mounts(run).map(mounted).collect()
         }
-        Op::Scratch | Op::Image(_) | Op::Workdir(_) => Ok(Vec::new()),
+        Op::Scratch | Op::Image(_) | Op::Remote(_) | Op::Workdir(_) => Ok(Vec::new()),
     }
 }
 
@@ -221,6 +225,7 @@ fn files_of(
 /// What a step takes from another one's filesystem, by content.
 fn source_content(
     step: &Step,
+    source: plan::StepId,
     name: &str,
     filesystem: &Filesystem,
     services: &Services<'_>,
@@ -231,7 +236,10 @@ fn source_content(
     };
     let merged = services.layers.merged(&filesystem.ids())?;
     let mut hasher = Hasher::sha256();
-    for path in &copy.paths {
+    let is_of_source = |path: &&SourcePath| {
+        path.fetched.map_or(copy.from.step(), |fetched| Some(fetched.step)) == Some(source)
+    };
+    for path in copy.paths.iter().filter(is_of_source) {
         let selected = select_in(&merged, path, copy, name)?;
         hash_selected(&merged, &selected, counted(copy), &mut hasher);
     }

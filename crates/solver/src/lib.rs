@@ -8,7 +8,7 @@
 //! A step's result is a *layer list* ([`Filesystem`]), never a directory. Reusing a result takes the whole recorded list, the layers below
 //! it included: they are the ones it was made on; [`adoption`] keeps the results of one build in step with each other.
 //!
-//! What a step does is in [`run`], [`copy`] and [`workdir`]; what it says while it does so is an [`Event`]. Nothing here prints, reads the
+//! What a step does is in [`run`], [`copy`], [`remote`] and [`workdir`]; what it says while it does so is an [`Event`]. Nothing here prints, reads the
 //! environment or asks for the time: [`Services`] carries all of it.
 
 #![forbid(unsafe_code)]
@@ -27,6 +27,7 @@ mod causes;
 mod copy;
 mod inputs;
 mod owner;
+mod remote;
 mod run;
 mod select;
 mod step_log;
@@ -36,4 +37,4 @@ pub use error::{RunFailure, SolveError, StepError};
 pub use event::{Event, Origin, Outcome, Reuse, Stream, Until, Verdict};
 pub use filesystem::Filesystem;
 pub use schedule::{Solved, StepReport, solve};
-pub use services::{CacheMode, Cancel, Hook, Now, Secret, SecretInKey, Services};
+pub use services::{CacheMode, Cancel, Fetch, Hook, Now, Secret, SecretInKey, Services};

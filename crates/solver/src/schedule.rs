@@ -23,6 +23,7 @@ use crate::event::{Event, Outcome, Reuse, Stream, Until, Verdict};
 use crate::filesystem::Filesystem;
 use crate::inputs::context_mounts;
 use crate::lookup::{Found, Lookup, at, look_up};
+use crate::remote;
 use crate::run::{self, Caches, RunContext};
 use crate::services::Cancel;
 use crate::{Services, StepError, workdir};
@@ -95,7 +96,7 @@ fn wanted_forms(plan: &Plan) -> Vec<Wanted> {
     for step in &plan.steps {
         let looks_into: Vec<StepId> = match &step.op {
             Op::Run(_) => step.op.reads(),
-            Op::Copy(copy) => copy.from.step().into_iter().collect(),
+            Op::Copy(copy) => copy.from.step().into_iter().chain(copy.fetched()).collect(),
             _ => Vec::new(),
         };
         for id in looks_into.into_iter().flat_map(|id| plan.chain(id)) {
@@ -454,6 +455,12 @@ impl Solver<'_> {
         let below = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
         match &step.op {
             Op::Scratch | Op::Image(_) => unreachable!("the first pass finds images"),
+            Op::Remote(op) => {
+                let cancelled = || self.cancel.is_cancelled();
+                let place = op.request.url().to_owned();
+                let context = self.copy_context(step, None, place, Wanted::Tree, &cancelled);
+                remote::execute(op, &context).map(Made::layer)
+            }
             Op::Workdir(op) => {
                 let time = (self.services.clock)().time;
                 workdir::execute(op, &below, self.services, time).map(Made::layer)
@@ -461,11 +468,12 @@ impl Solver<'_> {
             Op::Copy(op) => {
                 let below = if is_linked(step) { Filesystem::default() } else { below };
                 let source = op.from.step().map(|id| self.filesystem(id));
+                let fetched = op.fetched().into_iter().map(|id| (id, self.filesystem(id)));
                 let cancelled = || self.cancel.is_cancelled();
                 let place = cache::key::source_name(&op.from, &self.plan.steps);
                 let context =
                     self.copy_context(step, source, place, self.wanted[step.id.index()], &cancelled);
-                copy::execute(op, &below, &context).map(Made::layer)
+                copy::execute(op, &below, &fetched.collect(), &context).map(Made::layer)
             }
             Op::Run(op) => self.execute_run(step, op, &below, lock, caches),
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,8 @@ use cache::Cache;
 use context::Context;
 use plan::ContextName;
 use sandbox::{Limits, SandboxError, Sandboxes};
+use plan::{ContextName, Remote, RemoteError};
+use sandbox::{SandboxError, Sandboxes};
 use store::Lease;
 use sys::root::Time;
 
@@ -25,6 +28,8 @@ pub struct Services<'s> {
     pub cache: &'s Cache<'s>,
     /// Directories of the person who builds.
     pub contexts: &'s BTreeMap<ContextName, Context>,
+    /// Writes remote sources out.
+    pub fetch: &'s Fetch<'s>,
     /// Starts processes. Called when the first RUN must really run, since probing the machine costs more than a cached build.
     pub sandboxes: &'s (dyn Fn() -> Result<Sandboxes, SandboxError> + Sync),
     /// `--secret`, by id.
@@ -46,6 +51,10 @@ pub struct Services<'s> {
     /// Takes the events, from any thread.
     pub events: &'s (dyn Fn(Event) + Sync),
 }
+
+/// Writes what was found behind a URL into an empty directory, unless the last argument says that the build is cancelled; gives that
+/// directory, or the one in it that is meant.
+pub type Fetch<'s> = dyn Fn(&Remote, &Path, &dyn Fn() -> bool) -> Result<PathBuf, RemoteError> + Sync + 's;
 
 /// A moment in the two forms that are needed.
 #[derive(Clone, Debug)]
@@ -97,8 +106,10 @@ impl CacheMode {
     pub fn allows(&self, step: &plan::Step) -> bool {
         match self {
             Self::On => true,
-            // An image is resolved by its name every time; reusing what that found is no shortcut.
-            Self::Off => matches!(step.op, plan::Op::Image(_) | plan::Op::Scratch),
+            // An image is resolved by its name every time, and so is a URL; reusing what that found is no shortcut.
+            Self::Off => {
+                matches!(step.op, plan::Op::Image(_) | plan::Op::Remote(_) | plan::Op::Scratch)
+            }
             Self::OffFor(stages) => {
                 let stage = step.place.as_ref().map(|place| &place.stage);
                 !stage.is_some_and(|stage| {

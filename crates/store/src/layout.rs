@@ -21,7 +21,7 @@ const FORMAT_FILE: &str = "format";
 pub(crate) const SALT_FILE: &str = "salt";
 
 /// Every directory of a store, parents first.
-const DIRECTORIES: [&str; 15] = [
+const DIRECTORIES: [&str; 16] = [
     "blobs",
     "blobs/sha256",
     "blobs/sha512",
@@ -30,6 +30,7 @@ const DIRECTORIES: [&str; 15] = [
     "tags",
     "records",
     "cache-mounts",
+    "sources",
     "logs",
     "contexts",
     "builds",
@@ -106,6 +107,10 @@ impl Layout {
 
     pub(crate) fn cache_mount(&self, id: &str) -> PathBuf {
         self.root.join("cache-mounts").join(file_name::encode(id))
+    }
+
+    pub(crate) fn source(&self, name: &str) -> PathBuf {
+        self.root.join("sources").join(file_name::encode(name))
     }
 
     pub(crate) fn log(&self, id: &LogId) -> PathBuf {

@@ -11,6 +11,7 @@
 //!        tags/                one file each, replaced atomically                     Tag
 //!        records/             cache records, checksummed                             Record
 //!        cache-mounts/        what RUN --mount=type=cache keeps                      CacheMount
+//!        sources/             what was fetched from URLs and git repositories            SourceDir
 //!        logs/ builds/ contexts/   step logs, build reports, stat caches
 //!        locks/               `gc`, one per directory that is synced, one per step       StepLock
 //!        leases/ tmp/         who is alive, and where it writes                      Lease
@@ -60,6 +61,7 @@ mod lease;
 mod log;
 mod object;
 mod record;
+mod source;
 mod step_lock;
 mod store;
 mod tag;
@@ -85,6 +87,7 @@ pub use lease::Lease;
 pub use object::{LogId, Object, ObjectError};
 pub use prune::{Kind, PrunePolicy, Pruned, Retain, Tally};
 pub use record::{Record, RecordKey};
+pub use source::SourceDir;
 pub use step_lock::StepLock;
 pub use store::Store;
 pub use tag::Tag;

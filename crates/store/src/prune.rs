@@ -41,6 +41,8 @@ pub struct PrunePolicy {
     pub records: Retain,
     /// The directories of cache mounts.
     pub cache_mounts: Retain,
+    /// What was fetched from elsewhere.
+    pub sources: Retain,
     /// Build reports, with the logs they name.
     pub reports: Retain,
     /// Logs that no record and no report names.
@@ -59,6 +61,7 @@ impl PrunePolicy {
             images: Retain::Nothing,
             records: Retain::All,
             cache_mounts: Retain::All,
+            sources: Retain::All,
             reports: Retain::All,
             logs: Retain::Nothing,
             contexts: Retain::All,
@@ -73,6 +76,7 @@ impl PrunePolicy {
             images: Retain::Nothing,
             records: Retain::Nothing,
             cache_mounts: Retain::Nothing,
+            sources: Retain::Nothing,
             reports: Retain::Nothing,
             logs: Retain::Nothing,
             contexts: Retain::Nothing,
@@ -94,6 +98,8 @@ pub enum Kind {
     Records,
     /// Directories of cache mounts.
     CacheMounts,
+    /// What was fetched from URLs and git repositories.
+    Sources,
     /// Logs of steps.
     Logs,
     /// Build reports.
@@ -188,6 +194,7 @@ impl Sweep<'_> {
         self.blobs(marks)?;
         self.small_files(marks, policy)?;
         self.cache_mounts(policy.cache_mounts)?;
+        self.sources(policy.sources)?;
         self.locks()
     }
 
@@ -281,6 +288,19 @@ impl Sweep<'_> {
             let Some(_lock) = lock else { continue };
             self.trash.discard(Kind::CacheMounts, dir.data(), &mut self.pruned)?;
             dir.remove_rest()?;
+        }
+        Ok(())
+    }
+
+    fn sources(&mut self, retain: Retain) -> Result<(), Error> {
+        for source in self.store.kept_sources()? {
+            if retain.keeps(source.last_used()?) {
+                continue;
+            }
+            // In use.
+            let Some(_lock) = source.try_lock()? else { continue };
+            self.trash.discard(Kind::Sources, source.data(), &mut self.pruned)?;
+            source.remove_rest()?;
         }
         Ok(())
     }

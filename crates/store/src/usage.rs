@@ -72,6 +72,7 @@ impl Store {
         measure.blobs(&marks)?;
         measure.files(&marks, policy)?;
         measure.cache_mounts(policy)?;
+        measure.sources(policy)?;
         measure.leftovers()?;
         measure.images(&marks)?;
         Ok(measure.usage)
@@ -137,6 +138,13 @@ impl Measure<'_> {
         self.usage.cache_mounts = self.store.cache_mounts()?;
         for info in self.usage.cache_mounts.clone() {
             self.add(Kind::CacheMounts, info.disk_bytes, policy.cache_mounts.keeps(info.last_used));
+        }
+        Ok(())
+    }
+
+    fn sources(&mut self, policy: &PrunePolicy) -> Result<(), Error> {
+        for source in self.store.kept_sources()? {
+            self.add(Kind::Sources, source.disk_bytes()?, policy.sources.keeps(source.last_used()?));
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ pub mod probe;
 pub mod registry;
 pub mod requirements;
 pub mod rootfs;
+pub mod site;
 
 pub mod tree;
 

@@ -12,6 +12,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "docker-registry",
     "e2fsprogs",
+    "git",
     "make",
     "mount",
     "openssh-client",

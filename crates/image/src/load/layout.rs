@@ -10,7 +10,7 @@ use oci::{
 };
 
 use super::bundle::Bundle;
-use super::{Described, DocumentName, LoadError, reference};
+use super::{Described, DocumentName, LoadError, Pick, reference};
 use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME, blob_path};
 use crate::receive::{self, DescriptorError};
 
@@ -49,6 +49,33 @@ pub(super) fn describe(bundle: &Bundle, platform: &Platform) -> Result<Vec<Descr
         }
     }
     Ok(images)
+}
+
+/// Reads the documents of one image of a layout.
+pub(super) fn describe_one(
+    bundle: &Bundle,
+    wanted: &Pick,
+    platform: &Platform,
+) -> Result<Described, LoadError> {
+    bundle.read_document(&LAYOUT.path()?, None)?;
+    let (index, _): (ImageIndex, _) = bundle.read_json(&INDEX.path()?, None)?;
+    let entries = by_name(index.manifests());
+    let is_wanted = |name: Option<&str>, entry: &Descriptor| match wanted {
+        Pick::Tag(tag) => name.is_some_and(|name| name == tag || name.ends_with(&format!(":{tag}"))),
+        Pick::Digest(wanted) => digest(entry).is_ok_and(|digest| digest == *wanted),
+    };
+    let all = entries.iter().flat_map(|(name, entries)| entries.iter().map(move |entry| (name, *entry)));
+    let found = all.filter(|(name, entry)| is_wanted(name.as_deref(), entry));
+    let found: Vec<&Descriptor> = found.map(|(_, entry)| entry).collect();
+    if found.is_empty() {
+        let digests = index.manifests().iter().map(|entry| entry.digest().to_string());
+        let available = match wanted {
+            Pick::Tag(_) => entries.into_keys().flatten().collect(),
+            Pick::Digest(_) => digests.collect(),
+        };
+        return Err(LoadError::NotInLayout { wanted: wanted.clone(), available });
+    }
+    follow(bundle, choose(&found, platform)?, platform, Vec::new())
 }
 
 /// The entries that may be images, by the name they have.

@@ -1,15 +1,20 @@
-//! Images for tests: `testdata/plan/.images/<name>.json` holds the config of `<name>`, with `/` written as `_`.
+//! Images and remote sources for tests: behind a URL is the URL itself, unless it ends in `missing`.
+//! `testdata/plan/.images/<name>.json` holds the config of `<name>`, with `/` written as `_`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use dockerfile::Span;
 use oci::{Config, Digest, ImageId, Platform, Reference};
-use plan::{BaseImage, ImageError, ImageErrorCause, Images};
+use plan::{
+    BaseImage, ImageError, ImageErrorCause, Images, RemoteContent, RemoteError, RemoteErrorCause,
+    RemoteRequest,
+};
 
-/// Finds images among the recorded configs, and makes sure that each is asked for once.
+/// Finds images among the recorded configs, and makes sure that each is asked for once, as is each remote source.
 #[derive(Debug, Default)]
 pub(crate) struct RecordedImages {
     asked: BTreeSet<(Reference, Platform)>,
+    fetched: HashSet<RemoteRequest>,
 }
 
 impl Images for RecordedImages {
@@ -34,5 +39,28 @@ impl Images for RecordedImages {
         };
         let config = Config::from_json(&json).unwrap_or_else(|e| panic!("{name}: {e}"));
         Ok(BaseImage { image: ImageId::new(Digest::of(&json)), config })
+    }
+
+    fn fetch(&mut self, request: &RemoteRequest) -> Result<RemoteContent, RemoteError> {
+        assert!(self.fetched.insert(request.clone()), "{} was looked up twice", request.url());
+        let url = request.url();
+        if url.ends_with("missing") {
+            return Err(RemoteError {
+                cause: RemoteErrorCause::Network,
+                message: format!("`{url}` is not there"),
+                notes: Vec::new(),
+                help: None,
+            });
+        }
+        let name = url.rsplit('/').next().map(ToOwned::to_owned);
+        Ok(match request {
+            RemoteRequest::File { checksum, .. } => {
+                let digest = checksum.clone().unwrap_or_else(|| Digest::of(url));
+                RemoteContent { digest, file_name: name }
+            }
+            RemoteRequest::Repository { .. } => {
+                RemoteContent { digest: Digest::of(format!("{request:?}")), file_name: None }
+            }
+        })
     }
 }

@@ -1,13 +1,18 @@
 //! `rbuild build --call`: something other than building.
 
+use std::path::Path;
+
 use dockerfile::Audience;
 
+use crate::build::fetch::Fetcher;
+use crate::build::input::{Input, Place, STDIN};
 use crate::build::request::Asked;
-use crate::build::{Dockerfile, errors};
+use crate::build::{close, errors};
 use crate::cli::{BuildArgs, Format, Global, Method};
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::lint::{self, Judge};
+use crate::session::Session;
 
 /// Does what `method` asks for and builds nothing; gives the exit code.
 pub(crate) fn call(
@@ -18,11 +23,33 @@ pub(crate) fn call(
     environment: &Environment,
 ) -> Result<u8, Failure> {
     let asked = Asked::read(args, environment)?;
-    let dockerfile = Dockerfile::read(args.file.as_deref(), &args.context)?;
-    let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
+    let reads_stdin = args.file.as_deref() == Some(Path::new(STDIN));
+    if !reads_stdin && !Place::of(&args.context)?.is_elsewhere() {
+        // Nothing is fetched, so no store is needed.
+        let input = Input::of_machine(args.file.as_deref(), &args.context)?;
+        return answer(method, format, &input, &asked, global, environment);
+    }
+    let session = Session::open(global)?;
+    let fetcher = Fetcher::new(&session, &asked.secrets, environment);
+    let input = Input::read(args, &session, &fetcher, environment)?;
+    let code = answer(method, format, &input, &asked, global, environment)?;
+    close(session)?;
+    Ok(code)
+}
+
+fn answer(
+    method: Method,
+    format: Format,
+    input: &Input,
+    asked: &Asked,
+    global: &Global,
+    environment: &Environment,
+) -> Result<u8, Failure> {
+    let dockerfile = &input.dockerfile;
+    let judge = Judge::new(dockerfile, &asked.request, Audience::Building)?;
     if method == Method::Check {
         let findings = lint::images::with_known(global, |images| {
-            lint::examine(&dockerfile, &asked.request, &args.context, &judge, images)
+            lint::examine(input, &asked.request, &judge, images)
         })?;
         lint::show::print(&findings, format, environment)?;
         // As with BuildKit: whoever checks wants none.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use dockerfile::{Finding, Source, Span};
 use image::RootfsError;
-use plan::{ErrorKind, ImageErrorCause, Plan, PlanError, Step};
+use plan::{ErrorKind, ImageErrorCause, Plan, PlanError, RemoteError, RemoteErrorCause, Step};
 use solver::{SolveError, StepError};
 
 use crate::diagnostic::{Diagnostic, Severity};
@@ -48,8 +48,38 @@ fn plan_exit(kind: &ErrorKind) -> Exit {
             ImageErrorCause::Store => Exit::Machine,
             ImageErrorCause::NotFound | ImageErrorCause::NoSuchPlatform => Exit::Build,
         },
+        ErrorKind::Remote { error } => remote_exit(error),
         ErrorKind::UnknownTarget(_) => Exit::Usage,
         _ => Exit::Build,
+    }
+}
+
+/// A context that cannot be had. It stands on the command line.
+pub(crate) fn of_remote(error: &RemoteError) -> Failure {
+    match error.cause {
+        RemoteErrorCause::Cancelled => Failure::cancelled(),
+        RemoteErrorCause::Refused => Failure::new(Exit::Usage, remote_diagnostic(error)),
+        _ => Failure::new(remote_exit(error), remote_diagnostic(error)),
+    }
+}
+
+fn remote_diagnostic(error: &RemoteError) -> Diagnostic {
+    let code = match error.cause {
+        RemoteErrorCause::Checksum => "wrong-checksum",
+        _ => "source-unavailable",
+    };
+    let mut diagnostic = Diagnostic::from_error(code, error);
+    diagnostic.notes.extend(error.notes.iter().cloned());
+    diagnostic.help.clone_from(&error.help);
+    diagnostic
+}
+
+fn remote_exit(error: &RemoteError) -> Exit {
+    match error.cause {
+        RemoteErrorCause::Refused | RemoteErrorCause::Checksum => Exit::Build,
+        RemoteErrorCause::Network => Exit::Network,
+        RemoteErrorCause::Machine => Exit::Machine,
+        RemoteErrorCause::Cancelled => Exit::Cancelled,
     }
 }
 
@@ -165,6 +195,7 @@ impl Place<'_> {
             StepError::OntoNonDirectory { .. }
             | StepError::OntoDirectory { .. }
             | StepError::ManyOntoOne { .. } => self.fails(Exit::Build, files::of_conflict(error)),
+            StepError::Remote(error) => self.of_remote(error),
             StepError::Archive { path, .. } => self.fails_at(path, Exit::Build, files::of_archive(error)),
             StepError::NoContext(name) => self.fails(Exit::Build, files::of_unknown_context(name)),
             StepError::Accounts(_) => self.fails(Exit::Build, Diagnostic::from_error("bad-accounts", error)),
@@ -179,6 +210,13 @@ impl Place<'_> {
             StepError::Image(error) | StepError::Rootfs(RootfsError::Image(error)) => self.of_image(error),
             StepError::Store(error) => store_failure(error),
             StepError::Cancelled => Failure::cancelled(),
+        }
+    }
+
+    fn of_remote(&self, error: &RemoteError) -> Failure {
+        match error.cause {
+            RemoteErrorCause::Cancelled => Failure::cancelled(),
+            _ => self.fails(remote_exit(error), remote_diagnostic(error)),
         }
     }
 

@@ -1,23 +1,39 @@
-//! Which image a name in a Dockerfile means: the one that is here, else the registry's.
+//! What a name in a Dockerfile means: the image that is here, else the registry's; and what is behind a URL.
+
+use std::collections::BTreeMap;
 
 use dockerfile::Span;
+use image::load::LoadError;
 use image::{Layers, LocalImage};
 use oci::{Platform, Reference};
-use plan::{BaseImage, ImageError, ImageErrorCause, Images};
+use plan::{BaseImage, ImageError, ImageErrorCause, Images, RemoteContent, RemoteError, RemoteRequest};
 
+use crate::build::fetch::Fetcher;
+use crate::build::request::Layout;
 use crate::commands::pull::{PullError, Puller};
+
+/// Layers of a layout that are read at once.
+const READERS: usize = 4;
 
 /// Looks images up for one build.
 pub(crate) struct Resolver<'r> {
     layers: &'r Layers<'r>,
     puller: Puller<'r>,
+    fetcher: &'r Fetcher<'r>,
+    layouts: &'r BTreeMap<Reference, Layout>,
     /// Ask the registry even for what is here.
     pull: bool,
 }
 
 impl<'r> Resolver<'r> {
-    pub(crate) fn new(layers: &'r Layers<'r>, puller: Puller<'r>, pull: bool) -> Self {
-        Self { layers, puller, pull }
+    pub(crate) fn new(
+        layers: &'r Layers<'r>,
+        puller: Puller<'r>,
+        fetcher: &'r Fetcher<'r>,
+        layouts: &'r BTreeMap<Reference, Layout>,
+        pull: bool,
+    ) -> Self {
+        Self { layers, puller, fetcher, layouts, pull }
     }
 
     fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<LocalImage>, ImageError> {
@@ -51,11 +67,20 @@ impl Images for Resolver<'_> {
         platform: &Platform,
         _: Span,
     ) -> Result<BaseImage, ImageError> {
+        if let Some(layout) = self.layouts.get(reference) {
+            let picked = image::load::pick(self.layers, &layout.directory, &layout.pick, platform, READERS);
+            let found = picked.map_err(|error| layout_error(layout, &error))?;
+            return Ok(BaseImage { image: found.id, config: found.config });
+        }
         let found = match self.local(reference, platform)? {
             Some(here) if !self.pull && fits(&here, platform) => here,
             here => self.pulled(reference, platform, here)?,
         };
         Ok(BaseImage { image: found.id, config: found.config })
+    }
+
+    fn fetch(&mut self, request: &RemoteRequest) -> Result<RemoteContent, RemoteError> {
+        self.fetcher.resolve(request)
     }
 }
 
@@ -65,6 +90,20 @@ fn fits(image: &LocalImage, platform: &Platform) -> bool {
 
 fn store_error(error: &image::Error) -> ImageError {
     ImageError { cause: ImageErrorCause::Store, message: error.to_string(), notes: causes(error), help: None }
+}
+
+fn layout_error(layout: &Layout, error: &LoadError) -> ImageError {
+    let cause = match error {
+        // What cannot be read because it is not there is no trouble of the store.
+        LoadError::Image(_) if layout.directory.is_dir() => ImageErrorCause::Store,
+        LoadError::NoPlatform { .. } => ImageErrorCause::NoSuchPlatform,
+        _ => ImageErrorCause::NotFound,
+    };
+    let mut notes = vec![error.to_string()];
+    notes.extend(causes(error));
+    let message = format!("there is no image `{}` in `{}`", layout.pick, layout.directory.display());
+    let help = "give the directory of an OCI layout, and a tag or digest in it".to_owned();
+    ImageError { cause, message, notes, help: Some(help) }
 }
 
 fn pull_error(reference: &Reference, error: &PullError) -> ImageError {

@@ -2,36 +2,42 @@
 
 mod agents;
 mod call;
+mod dockerfile;
 pub(crate) mod errors;
+mod fetch;
 mod images;
+mod input;
 mod output;
 pub(crate) mod report;
 mod request;
 mod summary;
 mod warnings;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use context::{Context, Ignore};
-use dockerfile::{Audience, Source};
+use ::dockerfile::Audience;
+use context::Context;
 use image::{Assembled, Layers};
 use oci::{History, Reference};
 use plan::{ContextName, Plan};
 use solver::{Services, Solved};
 
 use crate::build::agents::Agents;
+pub(crate) use crate::build::dockerfile::Dockerfile;
+use crate::build::fetch::Fetcher;
 use crate::build::images::Resolver;
+pub(crate) use crate::build::input::Place;
+use crate::build::input::ContextDir;
+pub(crate) use crate::build::input::Input;
 use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Call, Global, Method, Progress};
 use crate::commands::pull::{Puller, View};
-use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::lint::{self, Judge};
 use crate::progress;
 use crate::session::{Session, now, store_failure};
@@ -49,19 +55,29 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
 fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
     let asked = Asked::read(args, environment)?;
-    let dockerfile = Dockerfile::read(args.file.as_deref(), &args.context)?;
+    let session = Session::open(global)?;
+    let fetcher = Fetcher::new(&session, &asked.secrets, environment);
+    let Input { dockerfile, context } = Input::read(args, &session, &fetcher, environment)?;
     let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
     dockerfile.must_be_whole(&judge)?;
-    let session = Session::open(global)?;
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let plan = lower(&dockerfile, &asked, &session, &layers, args, environment)?;
+    let work = Work {
+        dockerfile: &dockerfile,
+        asked: &asked,
+        session: &session,
+        layers: &layers,
+        fetcher: &fetcher,
+        args,
+        environment,
+    };
+    let plan = work.lower()?;
     tracing::debug!(%plan, "plan");
-    let contexts = open_contexts(&dockerfile, &asked, args, &session)?;
+    let contexts = work.open_contexts(&plan, &context)?;
     let found = lint::of_build(&dockerfile, &plan, contexts.get(&ContextName::Main), &judge);
     warnings::tell(found, if args.is_quiet() { Told::No } else { Told::Yes }, environment)?;
-    let solved = solve(&plan, &dockerfile, &asked, &contexts, &session, &layers, args, environment)?;
+    let solved = work.solve(&plan, &contexts)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
     let exported = output::write(&asked, &assembled, &layers)?;
     // Losing what `explain` shows loses nothing that was built.
@@ -78,134 +94,89 @@ fn close(session: Session) -> Result<(), Failure> {
     session.lease.close().map_err(|error| store_failure(&error))
 }
 
-/// A Dockerfile, parsed.
-pub(crate) struct Dockerfile {
-    /// The canonical path: what the build's records go under.
-    pub(crate) path: PathBuf,
-    pub(crate) source: Arc<Source>,
-    /// The tree, perhaps with errors, and every finding of the parser.
-    pub(crate) parsed: dockerfile::Parsed,
+/// What the calls of a build work with.
+#[derive(Clone, Copy)]
+struct Work<'w> {
+    dockerfile: &'w Dockerfile,
+    asked: &'w Asked,
+    session: &'w Session,
+    layers: &'w Layers<'w>,
+    fetcher: &'w Fetcher<'w>,
+    args: &'w BuildArgs,
+    environment: &'w Environment,
 }
 
-impl Dockerfile {
-    /// Reads `file`, else `Dockerfile` or `dockerfile` of the context.
-    pub(crate) fn read(file: Option<&Path>, context: &Path) -> Result<Self, Failure> {
-        let candidates = match file {
-            Some(file) => vec![file.to_owned()],
-            None => ["Dockerfile", "dockerfile"].map(|name| context.join(name)).to_vec(),
+impl Work<'_> {
+    fn lower(&self) -> Result<Plan, Failure> {
+        let Self { dockerfile, asked, session, layers, fetcher, args, environment } = *self;
+        let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
+        let puller = Puller::new(layers, &session.cancel, environment, view);
+        let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, args.pull);
+        plan::lower(&dockerfile.parsed.file, &asked.request, &mut resolver)
+            .map_err(|found| errors::of_plan(&found, &dockerfile.source))
+    }
+
+    fn open_contexts(
+        &self,
+        plan: &Plan,
+        main: &ContextDir,
+    ) -> Result<BTreeMap<ContextName, Context>, Failure> {
+        let mut contexts = BTreeMap::from([(ContextName::Main, main.open(self.session)?)]);
+        let used: BTreeSet<&ContextName> = plan.steps.iter().flat_map(|step| step.op.contexts()).collect();
+        for (name, place) in &self.asked.contexts {
+            let name = ContextName::Named(name.clone());
+            // What nobody takes files from is not fetched.
+            if used.contains(&name) || matches!(place, Place::Directory(_)) {
+                let context = place.named(self.session, self.fetcher)?.open(self.session)?;
+                contexts.insert(name, context);
+            }
+        }
+        Ok(contexts)
+    }
+
+    fn solve(&self, plan: &Plan, contexts: &BTreeMap<ContextName, Context>) -> Result<Solved, Failure> {
+        let Self { dockerfile, asked, session, layers, fetcher, args, environment } = *self;
+        let _hooks: Vec<_> = contexts
+            .values()
+            .cloned()
+            .map(|context| session.cancel.hook(move || context.cancel()))
+            .collect();
+        let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
+        let agents = Agents::open(&args.ssh, environment, &scratch)?;
+        let salt = session.store().salt().map_err(|error| store_failure(&error))?;
+        let scope = dockerfile.path.to_string_lossy().into_owned();
+        let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
+        let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+        let sandboxes = || crate::commands::sandbox::open(session);
+        let progress = if args.is_quiet() { Progress::Quiet } else { args.progress };
+        let renderer = progress::renderer(progress, plan, environment);
+        let services = Services {
+            lease: &session.lease,
+            layers,
+            cache: &cache,
+            contexts,
+            fetch: &|remote, into, is_cancelled| fetcher.write(remote, into, is_cancelled),
+            sandboxes: &sandboxes,
+            secrets: &asked.secrets,
+            agents: &agents.sockets,
+            resolv_conf: &resolv_conf,
+            cache_mode: &asked.cache_mode,
+            jobs: asked.jobs,
+            limits: &asked.limits,
+            cancel: &session.cancel,
+            clock: &now,
+            events: &|event| renderer.event(event),
         };
-        let found = candidates.iter().find(|path| path.exists()).unwrap_or(&candidates[0]);
-        let bytes = std::fs::read(found).map_err(|error| no_dockerfile(found, file, context, &error))?;
-        let name =
-            found.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy().into_owned());
-        let source = Arc::new(Source::new(name, &bytes));
-        let parsed = dockerfile::parse(&source);
-        let path = std::fs::canonicalize(found).unwrap_or_else(|_| found.clone());
-        Ok(Self { path, source, parsed })
-    }
-
-    /// Fails, telling everything that was found, if the tree is not complete.
-    pub(crate) fn must_be_whole(&self, judge: &Judge) -> Result<(), Failure> {
-        if self.parsed.has_errors() {
-            return Err(Failure { exit: Exit::Build, diagnostics: lint::of_broken(self, judge) });
+        let solved = solver::solve(plan, &services);
+        renderer.finish();
+        for context in contexts.values() {
+            // Losing it costs time, nothing else.
+            if let Err(error) = context.save() {
+                tracing::warn!(%error, "the stat cache of a context was not kept");
+            }
         }
-        Ok(())
+        solved.map_err(|error| errors::of_solve(&error, plan, &dockerfile.source))
     }
-}
-
-fn no_dockerfile(path: &Path, file: Option<&Path>, context: &Path, error: &std::io::Error) -> Failure {
-    let title = format!("cannot read the Dockerfile `{}`", path.display());
-    let mut diagnostic = Diagnostic::error("no-dockerfile", title).note(error.to_string());
-    diagnostic.help = Some(match file {
-        Some(_) => "`--file` is relative to the directory you are in, not to the context".to_owned(),
-        None => format!("name it with `--file`, or give another context than `{}`", context.display()),
-    });
-    Failure::new(Exit::Usage, diagnostic)
-}
-
-fn lower(
-    dockerfile: &Dockerfile,
-    asked: &Asked,
-    session: &Session,
-    layers: &Layers<'_>,
-    args: &BuildArgs,
-    environment: &Environment,
-) -> Result<Plan, Failure> {
-    let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
-    let puller = Puller::new(layers, &session.cancel, environment, view);
-    let mut resolver = Resolver::new(layers, puller, args.pull);
-    plan::lower(&dockerfile.parsed.file, &asked.request, &mut resolver)
-        .map_err(|found| errors::of_plan(&found, &dockerfile.source))
-}
-
-fn open_contexts(
-    dockerfile: &Dockerfile,
-    asked: &Asked,
-    args: &BuildArgs,
-    session: &Session,
-) -> Result<BTreeMap<ContextName, Context>, Failure> {
-    let mut contexts = BTreeMap::new();
-    let main = (ContextName::Main, args.context.clone(), Some(dockerfile.path.as_path()));
-    let named =
-        asked.directories.iter().map(|(name, path)| (ContextName::Named(name.clone()), path.clone(), None));
-    for (name, path, dockerfile) in std::iter::once(main).chain(named) {
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
-        let ignore = Ignore::find(&path, dockerfile).map_err(|error| errors::of_ignore(&error))?;
-        let cache = session.store().context_path(&path.to_string_lossy());
-        let context =
-            Context::open(&path, ignore, Some(&cache)).map_err(|error| errors::of_context(&error))?;
-        contexts.insert(name, context);
-    }
-    Ok(contexts)
-}
-
-#[expect(clippy::too_many_arguments, reason = "everything that was made so far goes in here")]
-fn solve(
-    plan: &Plan,
-    dockerfile: &Dockerfile,
-    asked: &Asked,
-    contexts: &BTreeMap<ContextName, Context>,
-    session: &Session,
-    layers: &Layers<'_>,
-    args: &BuildArgs,
-    environment: &Environment,
-) -> Result<Solved, Failure> {
-    let _hooks: Vec<_> =
-        contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
-    let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
-    let agents = Agents::open(&args.ssh, environment, &scratch)?;
-    let salt = session.store().salt().map_err(|error| store_failure(&error))?;
-    let scope = dockerfile.path.to_string_lossy().into_owned();
-    let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
-    let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
-    let sandboxes = || crate::commands::sandbox::open(session);
-    let progress = if args.is_quiet() { Progress::Quiet } else { args.progress };
-    let renderer = progress::renderer(progress, plan, environment);
-    let services = Services {
-        lease: &session.lease,
-        layers,
-        cache: &cache,
-        contexts,
-        sandboxes: &sandboxes,
-        secrets: &asked.secrets,
-        agents: &agents.sockets,
-        resolv_conf: &resolv_conf,
-        cache_mode: &asked.cache_mode,
-        jobs: asked.jobs,
-        limits: &asked.limits,
-        cancel: &session.cancel,
-        clock: &now,
-        events: &|event| renderer.event(event),
-    };
-    let solved = solver::solve(plan, &services);
-    renderer.finish();
-    for context in contexts.values() {
-        // Losing it costs time, nothing else.
-        if let Err(error) = context.save() {
-            tracing::warn!(%error, "the stat cache of a context was not kept");
-        }
-    }
-    solved.map_err(|error| errors::of_solve(&error, plan, &dockerfile.source))
 }
 
 /// Puts config, history and layers together.

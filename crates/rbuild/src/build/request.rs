@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use image::load::Pick;
 use oci::{Platform, Reference};
 use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
 use sandbox::Limits;
 use solver::{CacheMode, Secret, SecretInKey};
 
+use crate::build::input::Place;
 use crate::build::output::{self, Output};
 use crate::cli::{BuildArgs, BuildNetwork};
 use crate::commands::names;
@@ -26,17 +28,34 @@ pub(crate) struct Asked {
     pub(crate) tags: Vec<Reference>,
     pub(crate) outputs: Vec<Output>,
     pub(crate) secrets: BTreeMap<String, Secret>,
-    /// Named contexts that are directories.
-    pub(crate) directories: BTreeMap<String, PathBuf>,
+    /// Named contexts that are, or become, directories.
+    pub(crate) contexts: BTreeMap<String, Place>,
+    /// Named contexts that are images in OCI layouts, by the names they have in the plan.
+    pub(crate) layouts: BTreeMap<Reference, Layout>,
     pub(crate) cache_mode: CacheMode,
     pub(crate) jobs: usize,
     /// Of each RUN.
     pub(crate) limits: Limits,
 }
 
+/// An image in an OCI layout.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Layout {
+    pub(crate) directory: PathBuf,
+    pub(crate) pick: Pick,
+}
+
+/// What `--build-context` says.
+#[derive(Debug, Default)]
+struct Named {
+    contexts: Vec<NamedContext>,
+    places: BTreeMap<String, Place>,
+    layouts: BTreeMap<Reference, Layout>,
+}
+
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
-        let (named_contexts, directories) = named_contexts(args)?;
+        let Named { contexts: named_contexts, places: contexts, layouts } = named_contexts(args)?;
         let request = Request {
             target: args.target.clone(),
             build_args: args.build_args.iter().map(|text| build_arg(text, environment)).collect(),
@@ -64,11 +83,31 @@ impl Asked {
             tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
             outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
-            directories,
+            contexts,
+            layouts,
             cache_mode: cache_mode(args),
             limits: args.limits.read()?,
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })
+    }
+}
+
+impl Layout {
+    /// `DIRECTORY[:TAG][@DIGEST]`; the digest counts, and without either the tag is `latest`.
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let (rest, digest) = text.split_once('@').map_or((text, None), |(rest, digest)| (rest, Some(digest)));
+        let is_tag = |tag: &str| !tag.is_empty() && !tag.contains('/');
+        let tagged = rest.rsplit_once(':').filter(|(_, tag)| is_tag(tag));
+        let (directory, tag) = tagged.unwrap_or((rest, "latest"));
+        let pick = match digest.map(str::parse) {
+            Some(Ok(digest)) => Pick::Digest(digest),
+            Some(Err(_)) => {
+                let title = format!("`oci-layout://{text}` ends in no digest");
+                return Err(usage(title, "write it as oci-layout://DIRECTORY:TAG or …@sha256:DIGEST"));
+            }
+            None => Pick::Tag(tag.to_owned()),
+        };
+        Ok(Self { directory: PathBuf::from(directory), pick })
     }
 }
 
@@ -112,32 +151,33 @@ fn cache_mode(args: &BuildArgs) -> CacheMode {
     if stages.is_empty() { CacheMode::On } else { CacheMode::OffFor(stages) }
 }
 
-fn named_contexts(args: &BuildArgs) -> Result<(Vec<NamedContext>, BTreeMap<String, PathBuf>), Failure> {
-    let mut contexts = Vec::new();
-    let mut directories = BTreeMap::new();
+fn named_contexts(args: &BuildArgs) -> Result<Named, Failure> {
+    let mut named = Named::default();
     for text in &args.build_contexts {
         let (name, Some(value)) = split(text, '=') else {
             return Err(usage(
                 format!("`--build-context {text}` has no source"),
-                "write it as NAME=DIRECTORY or NAME=docker-image://IMAGE",
+                "write it as NAME=DIRECTORY, NAME=URL, NAME=docker-image://IMAGE or NAME=oci-layout://DIRECTORY",
             ));
         };
-        let kind = match value.strip_prefix("docker-image://") {
-            Some(image) => ContextKind::Image(tag_or_digest(image)?),
-            None if value.contains("://") => {
-                return Err(usage(
-                    format!("`--build-context {text}` has a source of an unknown kind"),
-                    "a source is a directory, or an image written as docker-image://NAME",
-                ));
+        let image = value.strip_prefix("docker-image://").map(tag_or_digest).transpose()?;
+        let layout = value.strip_prefix("oci-layout://").map(Layout::parse).transpose()?;
+        let kind = match (image, layout) {
+            (Some(image), _) => ContextKind::Image(image),
+            (None, Some(layout)) => {
+                // The image goes by the name that it stands for.
+                let reference = tag_or_digest(&name)?;
+                named.layouts.insert(reference.clone(), layout);
+                ContextKind::Image(reference)
             }
-            None => {
-                directories.insert(name.clone(), PathBuf::from(&value));
+            (None, None) => {
+                named.places.insert(name.clone(), Place::of(Path::new(&value))?);
                 ContextKind::Directory
             }
         };
-        contexts.push(NamedContext { name, kind });
+        named.contexts.push(NamedContext { name, kind });
     }
-    Ok((contexts, directories))
+    Ok(named)
 }
 
 fn tag_or_digest(text: &str) -> Result<Reference, Failure> {

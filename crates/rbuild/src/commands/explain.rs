@@ -6,6 +6,7 @@ use std::time::Duration;
 use cache::{How, PartVerdict};
 use store::Store;
 
+use crate::build::Place;
 use crate::build::report::{self, Report, StepLine, StepVerdict};
 use crate::cli::{ExplainArgs, Format, Global};
 use crate::diagnostic::Diagnostic;
@@ -28,8 +29,12 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global) -> Result<(), Failure
     }
 }
 
-/// Reports lie under the path without links, as `build` finds it.
+/// Reports lie under the path without links, as `build` finds it; those of standard input under `-`, those of a
+/// context from elsewhere under its URL.
 fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
+    if !matches!(Place::of(path), Ok(Place::Directory(_))) {
+        return Ok(path.to_owned());
+    }
     std::fs::canonicalize(path).map_err(|error| {
         let title = format!("cannot find the Dockerfile `{}`", path.display());
         Failure::new(Exit::Usage, Diagnostic::error("no-dockerfile", title).note(error.to_string()))

@@ -88,6 +88,7 @@ pub(crate) fn of_load(error: &LoadError) -> Failure {
         | LoadError::Descriptor(_)
         | LoadError::TooDeep(_)
         | LoadError::NoPlatform { .. }
+        | LoadError::NotInLayout { .. }
         | LoadError::Reference { .. }
         | LoadError::LayerCount { .. }
         | LoadError::TooManyLayers { .. }

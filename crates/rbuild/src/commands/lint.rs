@@ -4,7 +4,7 @@ use dockerfile::Audience;
 use oci::Platform;
 use plan::{NetworkMode, Request};
 
-use crate::build::Dockerfile;
+use crate::build::Input;
 use crate::cli::{Global, LintArgs};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -12,14 +12,14 @@ use crate::lint::{self, Judge};
 
 /// Lints; gives the exit code.
 pub(crate) fn lint(args: &LintArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
-    let dockerfile = Dockerfile::read(args.file.as_deref(), &args.context)?;
+    let input = Input::of_machine(args.file.as_deref(), &args.context)?;
     let request = request();
-    let mut judge = Judge::new(&dockerfile, &request, Audience::Linting)?;
+    let mut judge = Judge::new(&input.dockerfile, &request, Audience::Linting)?;
     for chosen in &args.rules {
         judge.choose(chosen.rule, chosen.level);
     }
     let findings = lint::images::with_known(global, |images| {
-        lint::examine(&dockerfile, &request, &args.context, &judge, images)
+        lint::examine(&input, &request, &judge, images)
     })?;
     lint::show::print(&findings, args.format.format, environment)
 }

@@ -90,6 +90,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Blobs => "blobs",
         Kind::Records => "cache records",
         Kind::CacheMounts => "cache mounts",
+        Kind::Sources => "fetched sources",
         Kind::Logs => "logs",
         Kind::Reports => "build reports",
         Kind::Contexts => "context indexes",

@@ -8,15 +8,14 @@ pub(crate) mod images;
 pub(crate) mod offers;
 pub(crate) mod show;
 
-use std::path::Path;
 use std::sync::Arc;
 
-use ::context::{Context, Ignore};
+use ::context::Context;
 use dockerfile::{Audience, Check, Level, Policy, Rule, Source, Span};
 use oci::Reference;
 use plan::{Images, Plan, Request, Warning};
 
-use crate::build::{Dockerfile, errors};
+use crate::build::{Dockerfile, Input, errors};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::{Exit, Failure};
 
@@ -159,12 +158,12 @@ pub(crate) fn of_build(
 
 /// Everything about the file, whatever of it would be built.
 pub(crate) fn examine(
-    dockerfile: &Dockerfile,
+    input: &Input,
     request: &Request,
-    main: &Path,
     judge: &Judge,
     images: &mut dyn Images,
 ) -> Result<Findings, Failure> {
+    let Input { dockerfile, context: main } = input;
     let parsed = &dockerfile.parsed;
     let mut list = judge.syntax(&parsed.findings);
     if judge.is_linting() {
@@ -181,16 +180,10 @@ pub(crate) fn examine(
             diagnostic: errors::of_plan_error(error, &dockerfile.source),
         }));
         list.extend(judge.warnings(&checked.warnings));
-        list.extend(context::findings(&checked.steps, &open(main, dockerfile)?, judge));
+        list.extend(context::findings(&checked.steps, &main.open_briefly()?, judge));
         unknown_images = checked.unknown_images;
     }
     Ok(Findings { source: Arc::clone(&dockerfile.source), list: in_order(list), unknown_images })
-}
-
-/// The context as a build would see it, but without a memory: only names are looked at.
-fn open(main: &Path, dockerfile: &Dockerfile) -> Result<Context, Failure> {
-    let ignore = Ignore::find(main, Some(&dockerfile.path)).map_err(|error| errors::of_ignore(&error))?;
-    Context::open(main, ignore, None).map_err(|error| errors::of_context(&error))
 }
 
 fn in_order(mut list: Vec<Found>) -> Vec<Found> {

@@ -60,7 +60,7 @@ fn shown_steps(plan: &Plan) -> Vec<Shown> {
 
 /// Whether a step is an instruction that makes a layer, and not merely where a stage begins.
 pub(crate) fn is_work(step: &Step) -> bool {
-    !matches!(step.op, Op::Scratch | Op::Image(_))
+    !matches!(step.op, Op::Scratch | Op::Image(_) | Op::Remote(_))
 }
 
 /// How a line names its step: `[app 4/6]`, or what it is for a step of no stage.
@@ -68,6 +68,7 @@ pub(crate) fn step_label(step: &Step) -> String {
     match (&step.place, &step.op) {
         (Some(place), _) => format!("[{} {}/{}]", place.stage, place.number, place.of),
         (None, Op::Image(image)) => format!("[{}]", image.reference.familiar()),
+        (None, Op::Remote(_)) => "[fetch]".to_owned(),
         (None, _) => "[-]".to_owned(),
     }
 }

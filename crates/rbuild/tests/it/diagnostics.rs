@@ -3,7 +3,7 @@
 //!
 //! `args.txt` has further arguments, one a line. Where there is `offline.txt`, the build has no network. What differs from run to run is
 //! replaced, in arguments and output alike: `STORE` is the store's directory, `LOG` the name of a log in it, `REGISTRY` the address of a
-//! registry that has no image and refuses to speak of `secret`, `RESOLVER` what the C library says about a name it cannot find.
+//! registry that has no image and refuses to speak of `secret`, and has a file `/files/a`; `RESOLVER` what the C library says about a name it cannot find.
 
 use std::process::Command;
 
@@ -25,6 +25,12 @@ fn every_failure_reads_as_recorded() {
     let Some(world) = World::with_base(NAME) else { return };
     let registry = Registry::start();
     registry.on("/v2/secret/", |_, exchange| exchange.respond(403, &[], b"{}"));
+    registry.on("/files/", |seen, exchange| match seen.path.as_str() {
+        "/files/a" => exchange.respond(200, &[], b"a"),
+        "/files/secret" => exchange.respond(401, &[], b""),
+        "/files/away" => exchange.redirect("file:///etc/shadow"),
+        _ => exchange.respond(404, &[], b""),
+    });
     golden::check("diagnostics", |case| {
         let actual = run(case, &world, &registry);
         case.compare("stderr.txt", &actual);

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod building;
+mod scene;
 mod world;
 
 mod caches;
@@ -14,6 +15,7 @@ mod commands_run;
 mod commands_transfer;
 mod commands_upkeep;
 mod concurrent;
+mod contexts;
 mod cutoff;
 mod diagnostics;
 mod differential;
@@ -25,3 +27,4 @@ mod limits;
 mod lint;
 mod probe;
 mod ssh;
+mod sources;

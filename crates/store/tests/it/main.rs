@@ -17,6 +17,7 @@ mod leases;
 mod locks;
 mod prune;
 mod records;
+mod sources;
 
 #[cfg(target_arch = "x86_64")]
 mod crash;

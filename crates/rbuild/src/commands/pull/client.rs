@@ -2,23 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use registry::{Client, Credentials, Limits, Options, PlainHttp, Roots, SystemNames, Timing};
+use registry::{Client, Credentials, Limits, Options, PlainHttp, SystemNames};
 
 use crate::commands::pull::PullError;
 use crate::environment::Environment;
-
-/// Where distributions keep the certificates that the whole system trusts: Debian and Alpine, Fedora, openSUSE, and BSD's place.
-const BUNDLES: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::network::{RealTime, USER_AGENT, roots};
 
 /// A client for this user. Connects to nobody yet.
 pub(super) fn connect(environment: &Environment) -> Result<Client, PullError> {
@@ -27,9 +17,9 @@ pub(super) fn connect(environment: &Environment) -> Result<Client, PullError> {
         limits: Limits::DEFAULT,
         plain_http: PlainHttp::Loopback,
         roots: roots(environment),
-        user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+        user_agent: USER_AGENT.to_owned(),
         names: Arc::new(SystemNames),
-        timing: Arc::new(RealTime { start: Instant::now() }),
+        timing: Arc::new(RealTime::new()),
     })?)
 }
 
@@ -46,34 +36,4 @@ fn credentials(environment: &Environment) -> Result<Credentials, PullError> {
         all = all.or(read);
     }
     Ok(all.with_helpers_in(environment.program_directories()))
-}
-
-/// The system's certificates, to which an organisation may have added its own; on a machine without any, those compiled in.
-fn roots(environment: &Environment) -> Roots {
-    let named = environment.variable("SSL_CERT_FILE").map(PathBuf::from);
-    let places = named.into_iter().chain(BUNDLES.iter().map(|path| Path::new(path).to_path_buf()));
-    let bundle = places.filter_map(|path| fs::read(path).ok()).find(|text| !text.is_empty());
-    bundle.map_or(Roots::Compiled, Roots::Pem)
-}
-
-/// The machine's clock and chance.
-#[derive(Debug)]
-struct RealTime {
-    start: Instant,
-}
-
-impl Timing for RealTime {
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    fn sleep(&self, duration: Duration) {
-        std::thread::sleep(duration);
-    }
-
-    fn jitter(&self) -> f64 {
-        // Without chance, all clients come back at the same moment: no failure.
-        let bits = getrandom::u32().unwrap_or(u32::MAX / 2);
-        f64::from(bits) / (f64::from(u32::MAX) + 1.0)
-    }
 }

@@ -1,0 +1,119 @@
+//! Sources from elsewhere, for one build: the programs and clients, the credentials among the build's secrets, and where it is all kept.
+
+mod file;
+mod repository;
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use oci::Digest;
+use plan::{Remote, RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest};
+use solver::Secret;
+use source::Authorization;
+use source::git::Commit;
+use source::http::Client;
+use store::SourceDir;
+
+use crate::build::errors;
+use crate::environment::Environment;
+use crate::session::Session;
+
+/// Fetches for one build. Threads share it.
+pub(crate) struct Fetcher<'f> {
+    session: &'f Session,
+    secrets: &'f BTreeMap<String, Secret>,
+    environment: &'f Environment,
+    /// Made when the first source asks for it: certificates take a while to read.
+    client: OnceLock<Client>,
+    /// The commits that repositories were found at, by what the plan knows them as.
+    commits: Mutex<HashMap<Digest, Commit>>,
+}
+
+impl<'f> Fetcher<'f> {
+    pub(crate) fn new(
+        session: &'f Session,
+        secrets: &'f BTreeMap<String, Secret>,
+        environment: &'f Environment,
+    ) -> Self {
+        Self { session, secrets, environment, client: OnceLock::new(), commits: Mutex::default() }
+    }
+
+    /// What a source is now.
+    pub(crate) fn resolve(&self, request: &RemoteRequest) -> Result<RemoteContent, RemoteError> {
+        match request {
+            RemoteRequest::File { url, checksum } => self.resolve_file(url, checksum.as_ref()),
+            RemoteRequest::Repository { url, checksum, git_dir } => {
+                self.resolve_repository(url, checksum.as_deref(), *git_dir)
+            }
+        }
+    }
+
+    /// Writes a source into an empty directory; gives the directory in it that is meant.
+    pub(crate) fn write(
+        &self,
+        remote: &Remote,
+        into: &Path,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<PathBuf, RemoteError> {
+        let content = &remote.content;
+        match &remote.request {
+            RemoteRequest::File { url, .. } => self.write_file(url, content, into, is_cancelled),
+            RemoteRequest::Repository { url, checksum, git_dir } => {
+                self.write_repository(url, checksum.as_deref(), *git_dir, content, into, is_cancelled)
+            }
+        }
+    }
+
+    /// An empty directory of this build's.
+    pub(crate) fn scratch(&self) -> Result<PathBuf, RemoteError> {
+        self.session.lease.scratch_dir().map_err(|error| machine(&error))
+    }
+
+    /// Where things from a place are kept, held as long as the result lives.
+    fn hold(&self, name: &str, is_cancelled: &dyn Fn() -> bool) -> Result<SourceDir, RemoteError> {
+        let held = self.session.lease.source_dir(name, is_cancelled).map_err(|error| machine(&error))?;
+        held.ok_or_else(cancelled)
+    }
+
+    /// The first secret of these names.
+    fn authorization(&self, names: &[(String, Reading)]) -> Result<Option<Authorization>, RemoteError> {
+        let found = names.iter().find_map(|(id, read)| Some((id, read, self.secrets.get(id)?)));
+        let Some((id, read, secret)) = found else { return Ok(None) };
+        let title = || format!("the secret `{id}` is nothing that can be sent in a header");
+        match read(&secret.0) {
+            Some(authorization) => Ok(Some(authorization)),
+            None => Err(refused(title(), "a header is one line of text")),
+        }
+    }
+}
+
+/// What makes a header of a secret.
+type Reading = fn(&[u8]) -> Option<Authorization>;
+
+fn refused(message: String, help: &str) -> RemoteError {
+    let help = Some(help.to_owned());
+    RemoteError { cause: RemoteErrorCause::Refused, message, notes: Vec::new(), help }
+}
+
+fn cancelled() -> RemoteError {
+    let message = "cancelled".to_owned();
+    RemoteError { cause: RemoteErrorCause::Cancelled, message, notes: Vec::new(), help: None }
+}
+
+fn machine(error: &(dyn Error + 'static)) -> RemoteError {
+    let help = errors::is_disk_full(error).then(|| {
+        "`rbuild prune` frees what no image needs; `rbuild du` shows what takes the space".to_owned()
+    });
+    RemoteError { cause: RemoteErrorCause::Machine, message: error.to_string(), notes: causes(error), help }
+}
+
+fn told(cause: RemoteErrorCause, error: &dyn Error, help: Option<&str>) -> RemoteError {
+    let help = help.map(ToOwned::to_owned);
+    RemoteError { cause, message: error.to_string(), notes: causes(error), help }
+}
+
+fn causes(error: &dyn Error) -> Vec<String> {
+    std::iter::successors(error.source(), |error| (*error).source()).map(ToString::to_string).collect()
+}

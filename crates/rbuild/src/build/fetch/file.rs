@@ -1,0 +1,123 @@
+//! Files over HTTP.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci::Digest;
+use plan::{RemoteContent, RemoteError, RemoteErrorCause};
+use registry::Reach;
+use source::http::{Ask, Client, HttpError, Limits, Options, Place, Roots};
+use source::{Authorization, Url, UrlError};
+
+use super::{Fetcher, Reading, cancelled, machine, refused, told};
+use crate::network;
+
+impl Fetcher<'_> {
+    pub(super) fn resolve_file(
+        &self,
+        url: &str,
+        checksum: Option<&Digest>,
+    ) -> Result<RemoteContent, RemoteError> {
+        let url = parse(url)?;
+        let file_name = Some(url.file_name());
+        let is_cancelled = || self.session.cancel.is_cancelled();
+        let digest = match checksum {
+            // What its content is is known; whether the server agrees is found out when it is needed.
+            Some(digest) => digest.clone(),
+            None => self.asking(&url, &is_cancelled, |client, ask| client.resolve(ask))?,
+        };
+        Ok(RemoteContent { digest, file_name })
+    }
+
+    pub(super) fn write_file(
+        &self,
+        url: &str,
+        content: &RemoteContent,
+        into: &Path,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<PathBuf, RemoteError> {
+        let url = parse(url)?;
+        let target = into.join(content.file_name.as_deref().unwrap_or_default());
+        self.asking(&url, is_cancelled, |client, ask| {
+            let body = client.obtain(ask, &content.digest)?;
+            // Nobody writes to a kept body: a new one takes its place.
+            let linked = fs::hard_link(&body.path, &target).or_else(|_| copy(&body.path, &target));
+            linked.map_err(|source| HttpError::Place { path: target.clone(), source })
+        })?;
+        Ok(into.to_owned())
+    }
+
+    /// Does something with a URL's place, which is held meanwhile.
+    fn asking<T>(
+        &self,
+        url: &Url,
+        is_cancelled: &dyn Fn() -> bool,
+        what: impl FnOnce(&Client, &Ask<'_>) -> Result<T, HttpError>,
+    ) -> Result<T, RemoteError> {
+        let held = self.hold(&url.full(), is_cancelled)?;
+        let place = Place::new(held.path().to_owned());
+        // The secret is named after the host, as the reference builder has it.
+        let host = url.host();
+        let names: [(String, Reading); 2] = [
+            (format!("HTTP_AUTH_HEADER_{host}"), Authorization::header),
+            (format!("HTTP_AUTH_TOKEN_{host}"), Authorization::bearer),
+        ];
+        let authorization = self.authorization(&names)?;
+        let ask = Ask { url, authorization: authorization.as_ref(), place: &place, is_cancelled };
+        what(self.client(), &ask).map_err(|error| of_http(&error))
+    }
+
+    fn client(&self) -> &Client {
+        self.client.get_or_init(|| {
+            Client::new(Options {
+                limits: Limits::DEFAULT,
+                roots: match network::roots(self.environment) {
+                    registry::Roots::Compiled => Roots::Compiled,
+                    registry::Roots::Pem(bundle) => Roots::Pem(bundle),
+                },
+                user_agent: network::USER_AGENT.to_owned(),
+                leads: |from, to| Reach::of(from).may_lead_to(Reach::of(to)),
+                pause: Box::new(|length| std::thread::sleep(network::jittered(length))),
+            })
+        })
+    }
+}
+
+fn parse(url: &str) -> Result<Url, RemoteError> {
+    Url::parse(url).map_err(|error| {
+        let help = match error {
+            UrlError::UserInfo(_) => {
+                "it would be in the image's history: give a secret with the id HTTP_AUTH_HEADER_HOST instead"
+            }
+            UrlError::Malformed(_) | UrlError::Scheme(_) => "write it as https://HOST/PATH",
+        };
+        refused(error.to_string(), help)
+    })
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    let modified = fs::metadata(from)?.modified()?;
+    fs::File::options().write(true).open(to)?.set_modified(modified)
+}
+
+fn of_http(error: &HttpError) -> RemoteError {
+    match error {
+        HttpError::Cancelled => cancelled(),
+        HttpError::Place { .. } => machine(error),
+        HttpError::WrongDigest { .. } => {
+            let help = "if the file was meant to change, write its new digest; if not, do not trust it";
+            told(RemoteErrorCause::Checksum, error, Some(help))
+        }
+        HttpError::Status { status: 401 | 403, .. } => {
+            let help = "give a token with `--secret id=HTTP_AUTH_TOKEN_HOST,…`, where HOST is the URL's";
+            told(RemoteErrorCause::Network, error, Some(help))
+        }
+        HttpError::Status { .. }
+        | HttpError::Exchange { .. }
+        | HttpError::Cut { .. }
+        | HttpError::Redirect { .. }
+        | HttpError::TooLarge { .. } => told(RemoteErrorCause::Network, error, None),
+    }
+}

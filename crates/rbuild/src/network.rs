@@ -1,0 +1,67 @@
+//! What everything that speaks to servers is told of this machine: whom to trust, time and chance.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use registry::{Roots, Timing};
+
+use crate::environment::Environment;
+
+/// What we call ourselves.
+pub(crate) const USER_AGENT: &str = concat!("rbuild/", env!("CARGO_PKG_VERSION"));
+
+/// Where distributions keep the certificates that the whole system trusts: Debian and Alpine, Fedora, openSUSE, and BSD's place.
+const BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The system's certificates, to which an organisation may have added its own; on a machine without any, those compiled in.
+pub(crate) fn roots(environment: &Environment) -> Roots {
+    let named = environment.variable("SSL_CERT_FILE").map(PathBuf::from);
+    let places = named.into_iter().chain(BUNDLES.iter().map(|path| Path::new(path).to_path_buf()));
+    let bundle = places.filter_map(|path| fs::read(path).ok()).find(|text| !text.is_empty());
+    bundle.map_or(Roots::Compiled, Roots::Pem)
+}
+
+/// The machine's clock and chance.
+#[derive(Debug)]
+pub(crate) struct RealTime {
+    start: Instant,
+}
+
+impl RealTime {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Timing for RealTime {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+
+    fn jitter(&self) -> f64 {
+        chance()
+    }
+}
+
+/// A pause of that length, less up to half of it, so that many clients of one server do not come back together.
+pub(crate) fn jittered(length: Duration) -> Duration {
+    length.mul_f64(1.0 - chance() / 2.0)
+}
+
+/// At least 0 and below 1.
+fn chance() -> f64 {
+    // Without chance, all clients come back at the same moment: no failure.
+    let bits = getrandom::u32().unwrap_or(u32::MAX / 2);
+    f64::from(bits) / (f64::from(u32::MAX) + 1.0)
+}

@@ -1,0 +1,152 @@
+//! Running `git` with nothing of anybody's but what it is told.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::GitError;
+use crate::Authorization;
+
+/// How long at most until it is noticed that the caller has cancelled.
+const CANCEL_LATENCY: Duration = Duration::from_millis(100);
+
+/// The program, and where it finds others.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// `git` itself.
+    pub path: PathBuf,
+    /// `PATH` for its own helpers.
+    pub search_path: OsString,
+}
+
+/// One run of it.
+pub(super) struct Run<'r> {
+    pub(super) program: &'r Program,
+    pub(super) directory: &'r Path,
+    /// Where what it writes is put.
+    pub(super) scratch: &'r Path,
+    /// Transports that it may use, separated by colons.
+    pub(super) protocols: &'r str,
+    /// For which remote, and what.
+    pub(super) authorization: Option<(&'r str, &'r Authorization)>,
+    pub(super) is_cancelled: &'r dyn Fn() -> bool,
+}
+
+/// What a run gave.
+pub(super) struct Ran {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: String,
+    /// The last line of its errors that says anything.
+    pub(super) message: String,
+}
+
+impl Program {
+    /// Looks for `git` in directories, in order.
+    #[must_use]
+    pub fn find(directories: &[PathBuf]) -> Option<Self> {
+        let path = directories.iter().map(|directory| directory.join("git")).find(|path| path.is_file())?;
+        let search_path = std::env::join_paths(directories).ok()?;
+        Some(Self { path, search_path })
+    }
+}
+
+impl Run<'_> {
+    /// Runs it to its end.
+    pub(super) fn run(&self, args: &[&OsStr]) -> Result<Ran, GitError> {
+        tracing::debug!(?args, "git");
+        let (out, err) = (self.scratch.join("git.out"), self.scratch.join("git.err"));
+        let create = |path: &Path| File::create(path).map_err(files(path));
+        let mut command = Command::new(&self.program.path);
+        self.set_environment(&mut command);
+        command.args(args).current_dir(self.directory);
+        command.stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
+        let status = self.wait(command.spawn().map_err(GitError::Start)?)?;
+        let read = |path: &Path| fs::read(path).map_err(files(path));
+        let (stdout, stderr) = (read(&out)?, read(&err)?);
+        let stderr = String::from_utf8_lossy(&stderr);
+        let told = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        Ok(Ran {
+            status,
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            message: told.unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn set_environment(&self, command: &mut Command) {
+        let nowhere = "/dev/null";
+        command.env_clear().env("PATH", &self.program.search_path);
+        for (name, value) in [
+            ("GIT_CONFIG_NOSYSTEM", "1"),
+            ("GIT_CONFIG_GLOBAL", nowhere),
+            ("GIT_CONFIG_SYSTEM", nowhere),
+            ("GIT_ATTR_NOSYSTEM", "1"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_ASKPASS", "/bin/false"),
+            ("GIT_SSH_COMMAND", "/bin/false"),
+            ("GIT_ALLOW_PROTOCOL", self.protocols),
+            ("GIT_OPTIONAL_LOCKS", "0"),
+            ("HOME", "/nonexistent"),
+            ("LC_ALL", "C"),
+        ] {
+            command.env(name, value);
+        }
+        // By the environment, so that no list of processes shows a token.
+        let mut config = vec![
+            ("core.hooksPath".to_owned(), nowhere.to_owned()),
+            ("core.fsmonitor".to_owned(), "false".to_owned()),
+            ("advice.detachedHead".to_owned(), "false".to_owned()),
+            ("init.defaultBranch".to_owned(), "master".to_owned()),
+            ("gc.auto".to_owned(), "0".to_owned()),
+            ("maintenance.auto".to_owned(), "false".to_owned()),
+            ("http.lowSpeedLimit".to_owned(), "1000".to_owned()),
+            ("http.lowSpeedTime".to_owned(), "60".to_owned()),
+            ("safe.directory".to_owned(), "*".to_owned()),
+        ];
+        if let Some((remote, authorization)) = self.authorization {
+            let header = format!("Authorization: {}", authorization.reveal());
+            config.push((format!("http.{}.extraheader", scope(remote)), header));
+            // A server that redirects must not have the header taken along.
+            config.push(("http.followRedirects".to_owned(), "false".to_owned()));
+        }
+        command.env("GIT_CONFIG_COUNT", config.len().to_string());
+        for (number, (key, value)) in config.into_iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{number}"), key);
+            command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
+        }
+    }
+
+    fn wait(&self, mut child: Child) -> Result<ExitStatus, GitError> {
+        let ended = self.wait_or_cancel(&child);
+        if ended.is_err() {
+            // It may have ended by itself meanwhile, which is as good.
+            if let Err(error) = child.kill() {
+                tracing::debug!(%error, "git had ended");
+            }
+        }
+        let status = child.wait().map_err(GitError::Start)?;
+        ended.map(|()| status)
+    }
+
+    fn wait_or_cancel(&self, child: &Child) -> Result<(), GitError> {
+        let pidfd = sys::process::open(child.id()).map_err(GitError::Start)?;
+        while !sys::process::ends_within(&pidfd, CANCEL_LATENCY).map_err(GitError::Start)? {
+            if (self.is_cancelled)() {
+                return Err(GitError::Cancelled);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Scheme and host of a remote: where its credentials belong.
+fn scope(remote: &str) -> String {
+    let (scheme, rest) = remote.split_once("://").unwrap_or(("", remote));
+    format!("{scheme}://{}/", rest.split('/').next().unwrap_or_default())
+}
+
+pub(super) fn files(path: &Path) -> impl FnOnce(io::Error) -> GitError + '_ {
+    move |source| GitError::Files { path: path.to_owned(), source }
+}
