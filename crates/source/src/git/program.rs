@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -61,7 +62,8 @@ impl Run<'_> {
         let create = |path: &Path| File::create(path).map_err(files(path));
         let mut command = Command::new(&self.program.path);
         self.set_environment(&mut command);
-        command.args(args).current_dir(self.directory);
+        // A group of its own: Ctrl-C is for us to understand, not for git to fail by.
+        command.args(args).current_dir(self.directory).process_group(0);
         command.stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
         let status = self.wait(command.spawn().map_err(GitError::Start)?)?;
         let read = |path: &Path| fs::read(path).map_err(files(path));
