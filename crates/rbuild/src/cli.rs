@@ -310,6 +310,7 @@ impl BuildArgs {
     /// What is to be done, by either of the two options.
     pub(crate) fn call(&self) -> Call {
         if self.check { Call { method: Method::Check, format: Format::Table } } else { self.call }
+    }
 
     /// Whether nothing but the image's id and errors is to be written.
     pub(crate) fn is_quiet(&self) -> bool {

@@ -162,7 +162,8 @@ type Upstream = BTreeMap<String, u64>;
 /// How long a step took when it ran, in milliseconds.
 fn millis_of(report: &StepReport) -> u64 {
     let took = match report.outcome.verdict {
-        Verdict::Ran { .. } => report.outcome.took,
+        // Nothing takes no time: 0 is for what has never run.
+        Verdict::Ran { .. } => report.outcome.took.max(Duration::from_millis(1)),
         Verdict::Reused { saved, .. } => saved,
     };
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)

@@ -2,17 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cache::Cache;
 use context::Context;
-use plan::ContextName;
-use sandbox::{Limits, SandboxError, Sandboxes};
 use plan::{ContextName, Remote, RemoteError};
-use sandbox::{SandboxError, Sandboxes};
+use sandbox::{Limits, SandboxError, Sandboxes};
 use store::Lease;
 use sys::root::Time;
 

@@ -48,9 +48,8 @@ fn answer(
     let dockerfile = &input.dockerfile;
     let judge = Judge::new(dockerfile, &asked.request, Audience::Building)?;
     if method == Method::Check {
-        let findings = lint::images::with_known(global, |images| {
-            lint::examine(input, &asked.request, &judge, images)
-        })?;
+        let findings =
+            lint::images::with_known(global, |images| lint::examine(input, &asked.request, &judge, images))?;
         lint::show::print(&findings, format, environment)?;
         // As with BuildKit: whoever checks wants none.
         return Ok(if findings.list.is_empty() { 0 } else { Exit::Build as u8 });

@@ -82,7 +82,7 @@ impl<'f> Fetcher<'f> {
         let found = names.iter().find_map(|(id, read)| Some((id, read, self.secrets.get(id)?)));
         let Some((id, read, secret)) = found else { return Ok(None) };
         let title = || format!("the secret `{id}` is nothing that can be sent in a header");
-        match read(&secret.0) {
+        match read(&secret.value) {
             Some(authorization) => Ok(Some(authorization)),
             None => Err(refused(title(), "a header is one line of text")),
         }

@@ -28,9 +28,9 @@ use crate::build::agents::Agents;
 pub(crate) use crate::build::dockerfile::Dockerfile;
 use crate::build::fetch::Fetcher;
 use crate::build::images::Resolver;
-pub(crate) use crate::build::input::Place;
 use crate::build::input::ContextDir;
 pub(crate) use crate::build::input::Input;
+pub(crate) use crate::build::input::Place;
 use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::build::warnings::Told;
@@ -136,11 +136,8 @@ impl Work<'_> {
 
     fn solve(&self, plan: &Plan, contexts: &BTreeMap<ContextName, Context>) -> Result<Solved, Failure> {
         let Self { dockerfile, asked, session, layers, fetcher, args, environment } = *self;
-        let _hooks: Vec<_> = contexts
-            .values()
-            .cloned()
-            .map(|context| session.cancel.hook(move || context.cancel()))
-            .collect();
+        let _hooks: Vec<_> =
+            contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
         let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
         let agents = Agents::open(&args.ssh, environment, &scratch)?;
         let salt = session.store().salt().map_err(|error| store_failure(&error))?;

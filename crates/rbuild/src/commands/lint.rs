@@ -18,9 +18,8 @@ pub(crate) fn lint(args: &LintArgs, global: &Global, environment: &Environment) 
     for chosen in &args.rules {
         judge.choose(chosen.rule, chosen.level);
     }
-    let findings = lint::images::with_known(global, |images| {
-        lint::examine(&input, &request, &judge, images)
-    })?;
+    let findings =
+        lint::images::with_known(global, |images| lint::examine(&input, &request, &judge, images))?;
     lint::show::print(&findings, args.format.format, environment)
 }
 

@@ -26,5 +26,5 @@ mod kill;
 mod limits;
 mod lint;
 mod probe;
-mod ssh;
 mod sources;
+mod ssh;
