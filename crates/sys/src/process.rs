@@ -199,6 +199,16 @@ pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends a signal to all processes of the group whose first member is `leader`. Safe as long as that one is not reaped.
+///
+/// # Errors
+/// `ESRCH` if there is none (killpg(3)).
+pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
+    let leader = i32::try_from(leader).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    let signal = Signal::try_from(signal)?;
+    Ok(nix::sys::signal::killpg(nix::unistd::Pid::from_raw(leader), signal)?)
+}
+
 /// The number of SIGCHLD.
 pub const SIGCHLD: i32 = Signal::SIGCHLD as i32;
 /// The number of SIGTERM.

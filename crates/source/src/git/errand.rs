@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,9 @@ use crate::Authorization;
 
 /// What a URL may be fetched by, in submodules too: not a local path, and nothing that starts a program.
 const PROTOCOLS: &str = "https:http:git";
+
+/// What a server says that gives a commit only by a name, or only with all below it.
+const ONLY_BY_NAME: [&str; 4] = ["not our ref", "unadvertised object", "does not support", "dumb http"];
 
 /// The id of a commit, in full.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -110,9 +114,9 @@ impl Errand<'_> {
     /// The bare repository, with the commit in it.
     fn fetch(&self, commit: &Commit) -> Result<PathBuf, GitError> {
         let bare = self.place.join("repository.git");
-        if !bare.join("HEAD").exists() {
-            self.git("init", self.place, &["init", "--quiet", "--bare", "repository.git"])?;
-        }
+        unlock(&bare)?;
+        // Harmless to one that is there, and makes one whole that was left half made.
+        self.git("init", self.place, &["init", "--quiet", "--bare", "repository.git"])?;
         if self.has(commit, &bare)? {
             return Ok(bare);
         }
@@ -120,14 +124,15 @@ impl Errand<'_> {
         let (own, heads) = (format!("+{commit}:refs/kept/{commit}"), "+refs/heads/*:refs/kept/heads/*");
         let common = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"];
         let alone = [&common[..], &["--depth=1", "--", remote, &own]].concat();
-        let fetched = self.git("fetch", &bare, &alone);
-        if matches!(fetched, Err(GitError::Failed { .. })) {
-            // Servers of old give only what has a name, and all below it unless we have said that we do not want that.
-            let deep: &[&str] = if bare.join("shallow").exists() { &["--unshallow"] } else { &[] };
-            let named = ["--", remote, heads, "+refs/tags/*:refs/kept/tags/*"];
-            self.git("fetch", &bare, &[&common[..], deep, &named].concat())?;
-        } else {
-            fetched?;
+        match self.git("fetch", &bare, &alone) {
+            Err(GitError::Failed { message, .. })
+                if ONLY_BY_NAME.iter().any(|said| message.contains(said)) =>
+            {
+                let deep: &[&str] = if bare.join("shallow").exists() { &["--unshallow"] } else { &[] };
+                let named = ["--", remote, heads, "+refs/tags/*:refs/kept/tags/*"];
+                self.git("fetch", &bare, &[&common[..], deep, &named].concat())?;
+            }
+            fetched => drop(fetched?),
         }
         if self.has(commit, &bare)? {
             return Ok(bare);
@@ -209,6 +214,21 @@ impl Errand<'_> {
         let remote = self.repository.remote.clone();
         Err(GitError::Failed { task, remote, message: ran.message, status: ran.status })
     }
+}
+
+/// Takes away the locks of a git that was killed. Whoever holds the place alone knows that no other uses them.
+fn unlock(bare: &Path) -> Result<(), GitError> {
+    let entries = match fs::read_dir(bare) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(files(bare))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(files(bare))?.path();
+        if path.extension().is_some_and(|extension| extension == "lock") {
+            fs::remove_file(&path).map_err(files(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a checkout what it is on every machine: modes do not depend on the umask, and what is not wanted of git's own files goes.

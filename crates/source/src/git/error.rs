@@ -19,7 +19,7 @@ pub enum GitError {
         task: &'static str,
         /// With what.
         remote: String,
-        /// The last line it wrote.
+        /// The line of what it wrote that says most.
         message: String,
         /// How it ended.
         status: ExitStatus,

@@ -14,6 +14,9 @@ use crate::Authorization;
 /// How long at most until it is noticed that the caller has cancelled.
 const CANCEL_LATENCY: Duration = Duration::from_millis(100);
 
+/// How long git has to take its lock files away when it is told to end.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// The program, and where it finds others.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -40,7 +43,7 @@ pub(super) struct Run<'r> {
 pub(super) struct Ran {
     pub(super) status: ExitStatus,
     pub(super) stdout: String,
-    /// The last line of its errors that says anything.
+    /// The line of its errors that says most.
     pub(super) message: String,
 }
 
@@ -65,15 +68,15 @@ impl Run<'_> {
         // A group of its own: Ctrl-C is for us to understand, not for git to fail by.
         command.args(args).current_dir(self.directory).process_group(0);
         command.stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
+        sys::process::bind_to_us(&mut command);
         let status = self.wait(command.spawn().map_err(GitError::Start)?)?;
         let read = |path: &Path| fs::read(path).map_err(files(path));
         let (stdout, stderr) = (read(&out)?, read(&err)?);
         let stderr = String::from_utf8_lossy(&stderr);
-        let told = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty());
         Ok(Ran {
             status,
             stdout: String::from_utf8_lossy(&stdout).into_owned(),
-            message: told.unwrap_or_default().to_owned(),
+            message: telling_line(&stderr).to_owned(),
         })
     }
 
@@ -123,10 +126,7 @@ impl Run<'_> {
     fn wait(&self, mut child: Child) -> Result<ExitStatus, GitError> {
         let ended = self.wait_or_cancel(&child);
         if ended.is_err() {
-            // It may have ended by itself meanwhile, which is as good.
-            if let Err(error) = child.kill() {
-                tracing::debug!(%error, "git had ended");
-            }
+            end_group(&child).map_err(GitError::Start)?;
         }
         let status = child.wait().map_err(GitError::Start)?;
         ended.map(|()| status)
@@ -143,6 +143,24 @@ impl Run<'_> {
     }
 }
 
+/// Ends git and the helpers that it started, which are a group: by the signal that has it tidy up, and then by the one that nobody outlives.
+fn end_group(child: &Child) -> io::Result<()> {
+    let pidfd = sys::process::open(child.id())?;
+    sys::process::signal_group(child.id(), sys::process::SIGTERM)?;
+    if !sys::process::ends_within(&pidfd, GRACE)? {
+        tracing::debug!("git does not end when told to");
+    }
+    // It is not reaped yet, so the number still is its group's.
+    sys::process::signal_group(child.id(), sys::process::SIGKILL)
+}
+
+/// The first line in which git or the server says what is wrong, or else the last that says anything.
+fn telling_line(stderr: &str) -> &str {
+    let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+    let says_why = |line: &&str| ["fatal:", "error:", "remote:"].iter().any(|start| line.starts_with(start));
+    lines().find(says_why).or_else(|| lines().next_back()).unwrap_or_default()
+}
+
 /// Scheme and host of a remote: where its credentials belong.
 fn scope(remote: &str) -> String {
     let (scheme, rest) = remote.split_once("://").unwrap_or(("", remote));
@@ -151,4 +169,18 @@ fn scope(remote: &str) -> String {
 
 pub(super) fn files(path: &Path) -> impl FnOnce(io::Error) -> GitError + '_ {
     move |source| GitError::Files { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_the_line_that_says_why() {
+        let told =
+            "Cloning\nfatal: repository not found\nPlease make sure you have the correct access rights\n\n";
+        assert_eq!(telling_line(told), "fatal: repository not found");
+        assert_eq!(telling_line("one\n two \n\n"), "two");
+        assert_eq!(telling_line(""), "");
+    }
 }

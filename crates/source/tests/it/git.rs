@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use source::Authorization;
 use source::git::{Commit, Errand, GitError, Program, Repository};
@@ -264,20 +265,56 @@ fn a_token_opens_a_guarded_repository() {
 }
 
 #[test]
-fn a_build_that_is_cancelled_ends_git() {
-    let Some(world) = World::new("a_build_that_is_cancelled_ends_git") else { return };
-    world.site.server().on("/git/slow.git", |_, exchange| {
-        exchange.hold();
-        Ok(())
-    });
-    let repository = Repository::parse(&world.site.url("/git/slow.git")).unwrap().unwrap();
-    let place = world.path("place");
+fn a_repository_that_a_killed_git_left_locked_is_used_again() {
+    let Some(world) = World::new("a_repository_that_a_killed_git_left_locked_is_used_again") else { return };
+    world.write("r.git", "first").unwrap();
+    world.push("r", &[("a", "two")]);
+    fs::write(world.path("place/repository.git/shallow.lock"), "").unwrap();
+    let second = world.write("r.git", "second").unwrap();
+    assert_eq!(fs::read_to_string(second.join("a")).unwrap(), "two");
+}
+
+#[test]
+fn a_repository_that_was_left_half_made_is_made_whole() {
+    let Some(world) = World::new("a_repository_that_was_left_half_made_is_made_whole") else { return };
+    fs::create_dir(world.path("place/repository.git")).unwrap();
+    fs::write(world.path("place/repository.git/HEAD"), "ref: refs/heads/master\n").unwrap();
+    let written = world.write("r.git", "out").unwrap();
+    assert_eq!(fs::read_to_string(written.join("a")).unwrap(), "one");
+}
+
+#[test]
+fn what_cannot_be_reached_is_asked_for_once_and_told_as_it_is() {
+    let Some(world) = World::new("what_cannot_be_reached_is_asked_for_once_and_told_as_it_is") else {
+        return;
+    };
+    let nobody = "0".repeat(40);
+    let error = world.write(&format!("none.git#{nobody}"), "out").unwrap_err();
+    let GitError::Failed { task: "fetch", message, .. } = &error else { panic!("{error}") };
+    assert!(message.contains("not found"), "{message}");
+}
+
+#[test]
+fn a_build_that_is_cancelled_ends_git_and_what_it_started() {
+    let Some(world) = World::new("a_build_that_is_cancelled_ends_git_and_what_it_started") else { return };
+    let (fake, helper) = (world.path("git"), world.path("helper"));
+    // It does not listen to SIGTERM, and neither does its helper.
+    let script = "#!/bin/sh\ntrap '' TERM\nsleep 1000 & echo $! > HELPER.new; mv HELPER.new HELPER; wait\n";
+    fs::write(&fake, script.replace("HELPER", helper.to_str().unwrap())).unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = Program { path: fake, search_path: world.program.search_path.clone() };
+    let repository = Repository::parse(&world.site.url("/git/r.git")).unwrap().unwrap();
     let errand = Errand {
-        program: &world.program,
+        program: &program,
         repository: &repository,
         authorization: None,
-        place: &place,
-        is_cancelled: &|| true,
+        place: &world.path("place"),
+        is_cancelled: &|| helper.exists(),
     };
     assert!(matches!(errand.resolve(), Err(GitError::Cancelled)));
+    let pid = fs::read_to_string(&helper).unwrap().trim().parse().unwrap();
+    // It is killed, and whoever adopted it may have to reap it yet.
+    let ended = sys::process::open(pid)
+        .map_or(true, |pidfd| sys::process::ends_within(pidfd, Duration::from_secs(10)).unwrap());
+    assert!(ended);
 }
