@@ -17,7 +17,7 @@ pub(super) fn findings(steps: &[Step], main: &Context, judge: &Judge) -> Vec<Fou
         if copy.from != Source::Context(ContextName::Main) {
             continue;
         }
-        for path in &copy.paths {
+        for path in copy.paths.iter().filter(|path| path.fetched.is_none()) {
             let at = span_of_word(&judge.source, step.span, &path.written).unwrap_or(step.span);
             found.extend(ignored(path, at, main, judge));
             found.extend(unmatched(path, at, copy, main, judge));
