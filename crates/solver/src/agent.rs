@@ -4,6 +4,7 @@
 //! listed and used, and whatever would add, remove or lock keys is answered as an agent answers what it does not do
 //! (draft-ietf-sshm-ssh-agent, "Protocol messages").
 
+use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::io::{self, PipeWriter, Read, Write};
 use std::net::Shutdown;
@@ -11,10 +12,18 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The longest message, as OpenSSH has it.
 const MAX_MESSAGE_BYTES: usize = 256 << 10;
+
+/// More than any RUN needs, and less than we have descriptors for.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long to wait after a connection failed: what is short for one is short for the next.
+const PAUSE: Duration = Duration::from_millis(50);
 
 const FAILURE: u8 = 5;
 const REQUEST_IDENTITIES: u8 = 11;
@@ -75,8 +84,10 @@ impl Drop for AgentSocket {
 }
 
 fn serve(listener: &UnixListener, agent: &Path, stopped: &impl AsFd) -> io::Result<()> {
+    let connections = Connections::default();
     std::thread::scope(|scope| {
-        let mut connections = Connections::default();
+        // Before the scope waits for their threads.
+        let _ended = EndAll(&connections);
         loop {
             let readable = sys::poll::readable(&[listener.as_fd(), stopped.as_fd()], None)?;
             if readable[1] {
@@ -85,32 +96,74 @@ fn serve(listener: &UnixListener, agent: &Path, stopped: &impl AsFd) -> io::Resu
             if !readable[0] {
                 continue;
             }
-            let (client, _) = listener.accept()?;
-            let agent = match UnixStream::connect(agent) {
-                Ok(agent) => agent,
+            let connected = listener.accept().and_then(|(client, _)| connections.open(client, agent));
+            match connected {
+                Ok(Some(connection)) => drop(scope.spawn(move || connection.serve())),
+                Ok(None) => {
+                    tracing::warn!("a RUN has {MAX_CONNECTIONS} connections to the ssh agent already")
+                }
+                // The client finds its connection closed.
                 Err(error) => {
-                    // The client finds its connection closed.
                     tracing::warn!(%error, "the ssh agent does not answer");
-                    continue;
+                    std::thread::sleep(PAUSE);
                 }
-            };
-            connections.0.extend([client.try_clone()?, agent.try_clone()?]);
-            scope.spawn(move || {
-                if let Err(error) = relay(client, agent) {
-                    tracing::debug!(%error, "a connection to the ssh agent ended");
-                }
-            });
+            }
         }
     })
 }
 
-/// Both ends of each connection; closed when the thread ends, so that nothing waits for an agent that asks a person.
+/// Both ends of each open connection, by a number.
 #[derive(Default)]
-struct Connections(Vec<UnixStream>);
+struct Connections(Mutex<HashMap<usize, [UnixStream; 2]>>);
 
-impl Drop for Connections {
+/// One of them, as long as this lives.
+struct Connection<'c> {
+    all: &'c Connections,
+    number: usize,
+    client: UnixStream,
+    agent: UnixStream,
+}
+
+impl Connections {
+    /// `None` if there are too many.
+    fn open(&self, client: UnixStream, agent: &Path) -> io::Result<Option<Connection<'_>>> {
+        let mut open = self.lock();
+        if open.len() == MAX_CONNECTIONS {
+            return Ok(None);
+        }
+        let agent = UnixStream::connect(agent)?;
+        // Below the limit, so one of the numbers is free.
+        let number = (0..MAX_CONNECTIONS).find(|number| !open.contains_key(number)).unwrap_or_default();
+        open.insert(number, [client.try_clone()?, agent.try_clone()?]);
+        drop(open);
+        Ok(Some(Connection { all: self, number, client, agent }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, [UnixStream; 2]>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection<'_> {
+    fn serve(mut self) {
+        if let Err(error) = relay(&mut self.client, &mut self.agent) {
+            tracing::debug!(%error, "a connection to the ssh agent ended");
+        }
+    }
+}
+
+impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        for stream in &self.0 {
+        self.all.lock().remove(&self.number);
+    }
+}
+
+/// Ends what is open, so that nothing waits for an agent that asks a person.
+struct EndAll<'c>(&'c Connections);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        for stream in self.0.lock().values().flatten() {
             if let Err(error) = stream.shutdown(Shutdown::Both) {
                 tracing::trace!(%error, "closed already");
             }
@@ -118,16 +171,16 @@ impl Drop for Connections {
     }
 }
 
-fn relay(mut client: UnixStream, mut agent: UnixStream) -> io::Result<()> {
-    while let Some(request) = read_message(&mut client)? {
+fn relay(client: &mut UnixStream, agent: &mut UnixStream) -> io::Result<()> {
+    while let Some(request) = read_message(client)? {
         let is_harmless = matches!(request.first(), Some(&(REQUEST_IDENTITIES | SIGN_REQUEST)));
         let answer = if is_harmless {
-            write_message(&mut agent, &request)?;
-            read_message(&mut agent)?.ok_or(io::ErrorKind::UnexpectedEof)?
+            write_message(agent, &request)?;
+            read_message(agent)?.ok_or(io::ErrorKind::UnexpectedEof)?
         } else {
             vec![FAILURE]
         };
-        write_message(&mut client, &answer)?;
+        write_message(client, &answer)?;
     }
     Ok(())
 }
@@ -195,5 +248,29 @@ mod tests {
         // With the connection still open.
         drop(socket);
         assert_eq!(seen.join().unwrap(), [REQUEST_IDENTITIES, SIGN_REQUEST]);
+    }
+
+    #[test]
+    fn connections_end_with_the_agent_and_make_room_for_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, ours) = (directory.path().join("real"), directory.path().join("ours"));
+        let listener = UnixListener::bind(&real).unwrap();
+        let hangs_up = std::thread::spawn(move || {
+            for _ in 0..MAX_CONNECTIONS + 1 {
+                let (mut stream, _) = listener.accept().unwrap();
+                read_message(&mut stream).unwrap();
+            }
+        });
+        std::fs::create_dir(&ours).unwrap();
+        let socket = AgentSocket::open(&ours, &real, Access { mode: 0o600, uid: 0, gid: 0 }).unwrap();
+        let mut ended = Vec::new();
+        for _ in 0..MAX_CONNECTIONS + 1 {
+            let mut client = UnixStream::connect(socket.path()).unwrap();
+            write_message(&mut client, &[REQUEST_IDENTITIES]).unwrap();
+            assert_eq!(read_message(&mut client).unwrap(), None);
+            // Kept: it is the other end that must let go.
+            ended.push(client);
+        }
+        hangs_up.join().unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! The Dockerfile of a build, wherever it lies.
 
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,7 +34,10 @@ impl Dockerfile {
             None => NAMES.map(|name| context.join(name)).to_vec(),
         };
         let found = candidates.iter().find(|path| path.exists()).unwrap_or(&candidates[0]);
-        let bytes = std::fs::read(found).map_err(|error| not_found(found, file, context, &error))?;
+        // Named pipes too: a shell gives one for `-f <(…)`.
+        let bytes = std::fs::File::open(found)
+            .and_then(read_bounded)
+            .map_err(|error| not_found(found, file, context, &error))?;
         let path = std::fs::canonicalize(found).unwrap_or_else(|_| found.clone());
         Ok(Self::parse(&name_of(found), path, &bytes))
     }
@@ -52,8 +56,13 @@ impl Dockerfile {
         };
         let mut first = None;
         for name in candidates {
-            match read_below(context, &name) {
-                Ok(bytes) => return Ok((Self::parse(&name_of(&name), scope, &bytes), name)),
+            // `/x` and `../x` are `x`: there is nothing above such a context.
+            let path = RootfsPath::parse_clamped(name.as_os_str().as_bytes())
+                .map_err(|_| io::Error::from(io::ErrorKind::InvalidFilename));
+            match path.and_then(|path| Ok((read_below(context, &path)?, path))) {
+                Ok((bytes, path)) => {
+                    return Ok((Self::parse(&name_of(&name), scope, &bytes), path.as_relative().into()));
+                }
                 Err(error) => drop(first.get_or_insert((name, error))),
             }
         }
@@ -81,13 +90,19 @@ fn name_of(path: &Path) -> String {
     path.file_name().map_or_else(|| NAMES[0].to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn read_below(context: &Path, name: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    use std::os::unix::ffi::OsStrExt as _;
-    let path = RootfsPath::parse_clamped(name.as_os_str().as_bytes())
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidFilename))?;
+fn read_below(context: &Path, name: &RootfsPath) -> io::Result<Vec<u8>> {
+    let file = Root::open(context)?.open_file(name)?;
+    // What an archive makes a device may be one of ours.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    read_bounded(file)
+}
+
+/// No more than the parser needs to see that it is too much.
+fn read_bounded(file: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    Root::open(context)?.open_file(&path)?.read_to_end(&mut bytes)?;
+    file.take(dockerfile::MAX_SOURCE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -196,6 +196,20 @@ fn an_archive_that_breaks_off_or_climbs_out_is_refused() {
 }
 
 #[test]
+fn a_dockerfile_that_is_a_device_or_never_ends_is_not_read_to_its_end() {
+    if !can_run("a_dockerfile_that_is_a_device_or_never_ends_is_not_read_to_its_end") {
+        return;
+    }
+    let world = World::new();
+    fs::create_dir(world.path("files")).expect("a directory");
+    succeed(Command::new("mknod").arg(world.path("files/Dockerfile")).args(["c", "1", "5"]));
+    let archive = with_input(&mut build_to(&world, "out", &["-"]), &tar_of(&world.path("files")));
+    assert_refused(&archive, 2, "not a regular file");
+    let zeros = build_to(&world, "out", &["-f", "/dev/zero", "."]).output().expect("rbuild starts");
+    assert_refused(&zeros, 1, "the file is larger than 16 MiB");
+}
+
+#[test]
 fn default_names_are_tried_in_order() {
     if !can_run("default_names_are_tried_in_order") {
         return;
