@@ -158,7 +158,7 @@ impl Parts {
             Op::Scratch => {}
             Op::Image(image) => parts.add(PartName::Image, [image.image.to_string()]),
             Op::Remote(remote) => {
-                let name = PartName::Url(remote.request.url().to_owned());
+                let name = PartName::Url(remote.request.shown().to_owned());
                 let digest = std::iter::once(remote.content.digest.to_string());
                 parts.add(name, digest.chain(remote.content.file_name.clone()));
             }
@@ -304,7 +304,7 @@ pub fn source_name(source: &Source, steps: &[Step]) -> String {
         Source::Context(plan::ContextName::Named(name)) => format!("context {name}"),
         Source::Step(id) => match &steps[id.index()] {
             Step { op: Op::Image(image), place: None, .. } => image.reference.familiar(),
-            Step { op: Op::Remote(remote), .. } => remote.request.url().to_owned(),
+            Step { op: Op::Remote(remote), .. } => remote.request.shown().to_owned(),
             Step { place: Some(place), .. } => match &place.stage.name {
                 Some(name) => name.clone(),
                 None => format!("stage {}", place.stage.index),

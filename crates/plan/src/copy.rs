@@ -238,7 +238,7 @@ impl StageLowering<'_, '_> {
             platform: self.state.platform.clone(),
             stage: None,
             span: blamed,
-            title: format!("ADD {written}"),
+            title: format!("ADD {}", request.shown()),
         };
         let step = self.shared.graph.remote(Remote { request, content }, origin);
         let fetched = Some(Fetched { step, archives: transfer.fetched_archives });

@@ -119,6 +119,15 @@ impl RemoteRequest {
             Self::File { url, .. } | Self::Repository { url, .. } => url,
         }
     }
+
+    /// Where it lies, as far as it may be shown and recorded: what a file's query says may be a secret, such as a signature.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        match self {
+            Self::File { url, .. } => url.split_once('?').map_or(url, |(place, _)| place),
+            Self::Repository { url, .. } => url,
+        }
+    }
 }
 
 /// What a remote source turned out to be.

@@ -458,7 +458,7 @@ impl Solver<'_> {
             Op::Scratch | Op::Image(_) => unreachable!("the first pass finds images"),
             Op::Remote(op) => {
                 let cancelled = || self.cancel.is_cancelled();
-                let place = op.request.url().to_owned();
+                let place = op.request.shown().to_owned();
                 let context = self.copy_context(step, None, place, Wanted::Tree, &cancelled);
                 remote::execute(op, &context).map(Made::layer)
             }

@@ -43,6 +43,21 @@ fn a_changed_file_is_the_cause_of_a_rebuild() {
 }
 
 #[test]
+fn a_signature_in_a_url_is_neither_shown_as_a_cause_nor_one() {
+    let Some(scene) = Scene::new("a_signature_in_a_url_is_neither_shown_as_a_cause_nor_one") else { return };
+    scene.site.put("/f.txt", b"one");
+    let add = |query: &str| format!("ADD {} /f", scene.site.url(&format!("/f.txt{query}")));
+    scene.build(&add("?sig=first"), &[]);
+    let said = scene.build(&add("?sig=second"), &[]);
+    assert!(!said.contains("ran: "), "the content is the same: {said}");
+    scene.site.put("/f.txt", b"two");
+    let said = scene.build(&add("?sig=third"), &[]);
+    let cause = format!("ran: {} changed (ADD Dockerfile:2)", scene.site.url("/f.txt"));
+    assert!(said.contains(&cause), "{said}");
+    assert_eq!(scene.read("f"), "two");
+}
+
+#[test]
 fn a_file_is_private_as_old_as_the_server_says_and_named_by_its_url() {
     let Some(scene) = Scene::new("a_file_is_private_as_old_as_the_server_says_and_named_by_its_url") else {
         return;
