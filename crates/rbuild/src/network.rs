@@ -22,10 +22,15 @@ const BUNDLES: [&str; 5] = [
 
 /// The system's certificates, to which an organisation may have added its own; on a machine without any, those compiled in.
 pub(crate) fn roots(environment: &Environment) -> Roots {
-    let named = environment.variable("SSL_CERT_FILE").map(PathBuf::from);
-    let places = named.into_iter().chain(BUNDLES.iter().map(|path| Path::new(path).to_path_buf()));
+    let places =
+        named_roots(environment).into_iter().chain(BUNDLES.iter().map(|path| Path::new(path).to_path_buf()));
     let bundle = places.filter_map(|path| fs::read(path).ok()).find(|text| !text.is_empty());
     bundle.map_or(Roots::Compiled, Roots::Pem)
+}
+
+/// The file of certificates that `SSL_CERT_FILE` names.
+pub(crate) fn named_roots(environment: &Environment) -> Option<PathBuf> {
+    environment.variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The machine's clock and chance.

@@ -24,6 +24,8 @@ pub struct Program {
     pub path: PathBuf,
     /// `PATH` for its own helpers.
     pub search_path: OsString,
+    /// The certificates of those whom to trust, if not what it was built with.
+    pub certificates: Option<PathBuf>,
 }
 
 /// One run of it.
@@ -53,7 +55,7 @@ impl Program {
     pub fn find(directories: &[PathBuf]) -> Option<Self> {
         let path = directories.iter().map(|directory| directory.join("git")).find(|path| path.is_file())?;
         let search_path = std::env::join_paths(directories).ok()?;
-        Some(Self { path, search_path })
+        Some(Self { path, search_path, certificates: None })
     }
 }
 
@@ -97,6 +99,9 @@ impl Run<'_> {
             ("LC_ALL", "C"),
         ] {
             command.env(name, value);
+        }
+        if let Some(certificates) = &self.program.certificates {
+            command.env("GIT_SSL_CAINFO", certificates);
         }
         // By the environment, so that no list of processes shows a token.
         let mut config = vec![

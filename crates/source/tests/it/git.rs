@@ -302,7 +302,7 @@ fn a_build_that_is_cancelled_ends_git_and_what_it_started() {
     let script = "#!/bin/sh\ntrap '' TERM\nsleep 1000 & echo $! > HELPER.new; mv HELPER.new HELPER; wait\n";
     fs::write(&fake, script.replace("HELPER", helper.to_str().unwrap())).unwrap();
     fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
-    let program = Program { path: fake, search_path: world.program.search_path.clone() };
+    let program = Program { path: fake, ..world.program.clone() };
     let repository = Repository::parse(&world.site.url("/git/r.git")).unwrap().unwrap();
     let errand = Errand {
         program: &program,
@@ -317,4 +317,24 @@ fn a_build_that_is_cancelled_ends_git_and_what_it_started() {
     let ended = sys::process::open(pid)
         .map_or(true, |pidfd| sys::process::ends_within(pidfd, Duration::from_secs(10)).unwrap());
     assert!(ended);
+}
+
+#[test]
+fn git_is_told_whom_to_trust() {
+    let Some(world) = World::new("git_is_told_whom_to_trust") else { return };
+    let fake = world.path("git");
+    fs::write(&fake, "#!/bin/sh\necho \"fatal: $GIT_SSL_CAINFO\" >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let certificates = Some(PathBuf::from("/ours.pem"));
+    let program = Program { path: fake, certificates, ..world.program.clone() };
+    let repository = Repository::parse(&world.site.url("/git/r.git")).unwrap().unwrap();
+    let errand = Errand {
+        program: &program,
+        repository: &repository,
+        authorization: None,
+        place: &world.path("place"),
+        is_cancelled: &|| false,
+    };
+    let Err(GitError::Failed { message, .. }) = errand.resolve() else { panic!("it failed") };
+    assert_eq!(message, "fatal: /ours.pem");
 }

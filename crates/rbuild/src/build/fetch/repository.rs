@@ -10,6 +10,7 @@ use source::Authorization;
 use source::git::{Commit, Errand, GitError, Program, Repository, RepositoryError};
 
 use super::{Fetcher, Reading, cancelled, machine, refused, told};
+use crate::network;
 
 impl Fetcher<'_> {
     pub(super) fn resolve_repository(
@@ -54,6 +55,7 @@ impl Fetcher<'_> {
         what: impl FnOnce(&Errand<'_>) -> Result<T, GitError>,
     ) -> Result<T, RemoteError> {
         let program = Program::find(&self.environment.program_directories()).ok_or_else(no_program)?;
+        let program = Program { certificates: network::named_roots(self.environment), ..program };
         let held = self.hold(repository.remote(), is_cancelled)?;
         // Named as the reference builder has it.
         let host = repository.host();
