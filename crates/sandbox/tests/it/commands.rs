@@ -231,7 +231,7 @@ fn a_helper_made_ready_ahead_serves_who_fits_and_leaves_nothing() {
     let Some(world) = World::new() else { return };
     let spec = |network, shm_bytes| {
         let mut spec = world.spec(
-            "ls /sys/class/net; df -k /dev/shm | tail -n 1 | awk '{print $2}'; ls /proc | grep -c '^[0-9]'",
+            "ls /sys/class/net; df -k /dev/shm | tail -n 1 | awk '{print $2}'; set -- /proc/[0-9]*; echo $#",
         );
         spec.network = network;
         spec.limits.shm_bytes = shm_bytes;
