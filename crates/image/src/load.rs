@@ -194,8 +194,12 @@ pub fn load(
     platform: &Platform,
     threads: usize,
 ) -> Result<Vec<Loaded>, LoadError> {
-    let loaded = load_all(layers, source, platform, threads);
-    loaded.map_err(|error| if layers.is_cancelled() { Error::Cancelled.into() } else { error })
+    load_all(layers, source, platform, threads).map_err(|error| or_cancelled(layers, error))
+}
+
+/// A cancellation shows as one of many errors.
+fn or_cancelled(layers: &Layers<'_>, error: LoadError) -> LoadError {
+    if layers.is_cancelled() { Error::Cancelled.into() } else { error }
 }
 
 fn load_all(
@@ -241,8 +245,7 @@ pub fn pick(
     platform: &Platform,
     threads: usize,
 ) -> Result<LocalImage, LoadError> {
-    let picked = pick_one(layers, layout, wanted, platform, threads);
-    picked.map_err(|error| if layers.is_cancelled() { Error::Cancelled.into() } else { error })
+    pick_one(layers, layout, wanted, platform, threads).map_err(|error| or_cancelled(layers, error))
 }
 
 fn pick_one(

@@ -185,7 +185,7 @@ impl StageLowering<'_, '_> {
             match source {
                 CopySource::Path(word) => {
                     let written = self.expand(word, item)?;
-                    paths.push(match remote(&written) {
+                    paths.push(match RemoteKind::of(&written) {
                         Some(kind) => self.fetched(kind, written, transfer, word.span, item)?,
                         None => source_path(written, transfer.parents),
                     });
@@ -355,26 +355,29 @@ fn history_line(
     words.join(" ")
 }
 
-/// What lies elsewhere.
+/// What lies elsewhere, as the source of an ADD or as a context.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum RemoteKind {
+pub enum RemoteKind {
     /// A file over HTTP.
     File,
     /// A git repository.
     Repository,
 }
 
-/// Whether a source lies elsewhere, told from its text.
-fn remote(source: &str) -> Option<RemoteKind> {
-    let is_http = source.starts_with("http://") || source.starts_with("https://");
-    let path = source.split(['#', '?']).next().unwrap_or_default();
-    let is_git_url = ["git://", "ssh://"].iter().any(|scheme| source.starts_with(scheme));
-    if is_git_url || (is_http && path.ends_with(".git")) || is_scp_like(source) {
-        Some(RemoteKind::Repository)
-    } else if is_http {
-        Some(RemoteKind::File)
-    } else {
-        None
+impl RemoteKind {
+    /// Whether a source lies elsewhere, told from its text.
+    #[must_use]
+    pub fn of(source: &str) -> Option<Self> {
+        let is_http = source.starts_with("http://") || source.starts_with("https://");
+        let path = source.split(['#', '?']).next().unwrap_or_default();
+        let is_git_url = ["git://", "ssh://"].iter().any(|scheme| source.starts_with(scheme));
+        if is_git_url || (is_http && path.ends_with(".git")) || is_scp_like(source) {
+            Some(Self::Repository)
+        } else if is_http {
+            Some(Self::File)
+        } else {
+            None
+        }
     }
 }
 
@@ -402,13 +405,20 @@ mod tests {
             ("git@github.com:o/r.git", Some(RemoteKind::Repository)),
             ("ssh://git@host/r", Some(RemoteKind::Repository)),
             ("git://host/r", Some(RemoteKind::Repository)),
+            ("https://example.com/r", Some(RemoteKind::File)),
+            ("https://example.com/r.git/x", Some(RemoteKind::File)),
+            ("r.git", None),
+            ("./r.git", None),
+            ("file:///r.git", None),
+            ("ext::sh", None),
+            ("ftp://example.com/r.git", None),
             ("github.com/o/r", None),
             ("a@b", None),
             ("dir/a@b:c", None),
             ("httpd.conf", None),
             ("http:/x", None),
         ] {
-            assert_eq!(remote(source), expected, "{source}");
+            assert_eq!(RemoteKind::of(source), expected, "{source}");
         }
     }
 

@@ -83,6 +83,7 @@ mod signal;
 mod state;
 mod suggest;
 
+pub use copy::RemoteKind;
 pub use expand::ExpandError;
 pub use finding::{ErrorKind, Feature, Finding, MountError, NameKind, PlanError, Warning, WarningKind};
 pub use lower::{Checked, check, lower, outline};

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use registry::{Roots, Timing};
+use registry::Timing;
+use web::Roots;
 
 use crate::environment::Environment;
 

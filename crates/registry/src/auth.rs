@@ -21,8 +21,8 @@ use crate::error::{Failure, Login, RedirectError, RequestError, Says, TokenError
 use crate::retry::retrying;
 use crate::secret::Secret;
 use crate::transport::{Answer, Authorization, Call, Transport};
-use crate::url::{Origin, Url, form};
 use crate::wire::TokenBody;
+use web::{Origin, Url, form};
 
 /// A repository, and where its registry answers.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::{Failure, Phase, RequestError};
 use crate::limits::Limits;
 use crate::timing::Timing;
-use crate::url::Origin;
+use web::Origin;
 
 /// Streams a body. Its errors hold a [`RequestError`], see [`request_error`].
 pub(crate) struct Body {

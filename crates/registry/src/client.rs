@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci::Reference;
-use ureq::tls::{Certificate, PemItem, RootCerts};
+use web::{Roots, RootsError, Url};
 
 use crate::auth::{Auth, Target};
 use crate::credentials::Credentials;
@@ -15,7 +15,6 @@ use crate::names::Names;
 use crate::retry::{retry_after, retrying};
 use crate::timing::Timing;
 use crate::transport::{Answer, Call, PlainHttp, Transport};
-use crate::url::Url;
 
 /// Where Docker Hub really answers.
 const HUB_HOST: &str = "registry-1.docker.io";
@@ -37,26 +36,6 @@ pub struct Options {
     pub names: Arc<dyn Names>,
     /// Clock, sleep and jitter.
     pub timing: Arc<dyn Timing>,
-}
-
-/// Certificate authorities.
-#[derive(Clone, Debug)]
-pub enum Roots {
-    /// Mozilla's, as compiled in: for machines without a bundle, such as bare containers.
-    Compiled,
-    /// Those of a PEM bundle and no others: the system's, to which an organisation may have added its own.
-    Pem(Vec<u8>),
-}
-
-/// Why a client could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The bundle is damaged.
-    #[error("the certificate bundle cannot be read")]
-    Pem(#[source] Box<ureq::Error>),
-    /// The bundle holds no certificate.
-    #[error("the certificate bundle has no certificate in it")]
-    NoRoots,
 }
 
 /// A client of any number of registries. Cheap to clone; clones share connections, tokens and cancellation, and may work in parallel.
@@ -84,12 +63,12 @@ impl Client {
     /// Makes a client; connects to nobody yet.
     ///
     /// # Errors
-    /// [`ClientError`], about [`Options::roots`].
-    pub fn new(options: Options) -> Result<Self, ClientError> {
+    /// [`RootsError`], about [`Options::roots`].
+    pub fn new(options: Options) -> Result<Self, RootsError> {
         let transport = Transport::new(
             options.limits,
             options.plain_http,
-            root_certs(&options.roots)?,
+            options.roots.certificates()?,
             &options.user_agent,
             &options.names,
             options.timing,
@@ -213,17 +192,6 @@ impl Client {
     fn bases(&self) -> std::sync::MutexGuard<'_, HashMap<String, Url>> {
         self.0.bases.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn root_certs(roots: &Roots) -> Result<RootCerts, ClientError> {
-    let Roots::Pem(bundle) = roots else { return Ok(RootCerts::WebPki) };
-    let mut certificates: Vec<Certificate<'static>> = Vec::new();
-    for item in ureq::tls::parse_pem(bundle) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| ClientError::Pem(Box::new(error)))? {
-            certificates.push(certificate);
-        }
-    }
-    if certificates.is_empty() { Err(ClientError::NoRoots) } else { Ok(RootCerts::from(certificates)) }
 }
 
 impl fmt::Debug for Client {

@@ -8,7 +8,7 @@ use std::{error, fmt, io};
 
 use crate::credentials::CredentialsError;
 use crate::limits::Limits;
-use crate::url::UrlError;
+use web::UrlError;
 
 /// A request that did not get what it asked for.
 #[derive(Debug)]

@@ -22,7 +22,7 @@
 //!     credentials: registry::Credentials::none(),
 //!     limits: registry::Limits::DEFAULT,
 //!     plain_http: registry::PlainHttp::Loopback,
-//!     roots: registry::Roots::Compiled,
+//!     roots: web::Roots::Compiled,
 //!     user_agent: "rbuild/0.1".to_owned(),
 //!     names: Arc::new(registry::SystemNames),
 //!     timing,
@@ -73,13 +73,12 @@ mod secret;
 mod body;
 mod retry;
 mod transport;
-mod url;
 
 mod error;
 mod wire;
 
 pub use blob::{BlobError, BlobReader};
-pub use client::{Client, ClientError, Options, Roots};
+pub use client::{Client, Options};
 pub use credentials::{Credential, Credentials, CredentialsError};
 pub use error::{Failure, Login, Phase, RedirectError, RequestError, Says, TokenError};
 pub use limits::Limits;
@@ -89,4 +88,3 @@ pub use resolve::{ResolveError, Resolved};
 pub use secret::Secret;
 pub use timing::Timing;
 pub use transport::PlainHttp;
-pub use url::UrlError;

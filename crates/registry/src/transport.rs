@@ -14,16 +14,16 @@ use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE};
 use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::RootCerts;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use web::{Origin, Url};
 
 use crate::body::Body;
 use crate::error::{Failure, Phase, RedirectError, RequestError};
 use crate::limits::Limits;
 use crate::names::{Address, Names, Reach};
 use crate::timing::Timing;
-use crate::url::{Origin, Url};
 
 /// Hosts that are spoken to without TLS.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -241,22 +241,9 @@ fn io_failure(source: io::Error) -> Failure {
 }
 
 fn agent_config(limits: &Limits, roots: RootCerts, user_agent: &str) -> Config {
-    Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        // The default would be taken from the environment, which is the program's to read.
-        .proxy(None)
-        .user_agent(user_agent)
-        // Bytes are digested as they are: nobody may recode them on the way.
-        .accept_encoding("identity")
-        .max_response_header_size(limits.header_bytes)
-        .timeout_resolve(Some(limits.connect))
-        .timeout_connect(Some(limits.connect))
-        .timeout_send_request(Some(limits.first_byte))
-        .timeout_recv_response(Some(limits.first_byte))
-        .timeout_per_read(Some(limits.stall))
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .build()
+    let Limits { connect, first_byte, stall, header_bytes, .. } = *limits;
+    // How long a body may take depends on its length: see [`Body`].
+    web::config(&web::Bounds { connect, first_byte, stall, header_bytes, body: None }, roots, user_agent)
 }
 
 impl PlainHttp {

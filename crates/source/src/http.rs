@@ -6,8 +6,10 @@
 
 mod client;
 mod error;
+mod file_name;
 mod place;
 
-pub use client::{Ask, Client, Leads, Limits, Options, Roots};
+pub use client::{Ask, Client, Leads, Limits, Options};
 pub use error::{HttpError, RedirectError};
+pub use file_name::file_name;
 pub use place::{Body, Place};

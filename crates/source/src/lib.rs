@@ -10,11 +10,8 @@
 #![forbid(unsafe_code)]
 
 mod authorization;
-mod file_name;
-mod url;
 
 pub mod git;
 pub mod http;
 
 pub use authorization::Authorization;
-pub use url::{Url, UrlError};

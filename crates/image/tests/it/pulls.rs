@@ -8,9 +8,10 @@ use image::Layers;
 use image::export::{Destination, Format};
 use image::pull::{Progress, PullError, PullFailure, PullOptions, Pulled};
 use oci::{Compression, Digest, Reference};
-use registry::{Client, Credentials, Limits, Options, PlainHttp, Roots, SystemNames, Timing};
+use registry::{Client, Credentials, Limits, Options, PlainHttp, SystemNames, Timing};
 use serde_json::json;
 use testkit::registry::Registry;
+use web::Roots;
 
 use crate::archives::named;
 use crate::world::{World, amd64, reference, show, tar};

@@ -15,6 +15,7 @@ use source::Authorization;
 use source::git::Commit;
 use source::http::Client;
 use store::SourceDir;
+use web::RootsError;
 
 use crate::build::errors;
 use crate::environment::Environment;
@@ -26,7 +27,7 @@ pub(crate) struct Fetcher<'f> {
     secrets: &'f BTreeMap<String, Secret>,
     environment: &'f Environment,
     /// Made when the first source asks for it: certificates take a while to read.
-    client: OnceLock<Client>,
+    client: OnceLock<Result<Client, RootsError>>,
     /// The commits that repositories were found at, by what the plan knows them as.
     commits: Mutex<HashMap<Digest, Commit>>,
 }

@@ -11,8 +11,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use context::{Context, Ignore};
-use plan::{GitDir, Remote, RemoteContent, RemoteRequest};
-use source::git::Repository;
+use plan::{GitDir, Remote, RemoteContent, RemoteKind, RemoteRequest};
 
 use crate::build::dockerfile::Dockerfile;
 use crate::build::errors;
@@ -171,16 +170,14 @@ impl Place {
         if text == STDIN {
             return Ok(Self::Stdin);
         }
-        if Repository::parse(&text).is_some() {
-            return Ok(Self::Repository(text));
-        }
-        match text.split_once("://") {
-            Some(("http" | "https", _)) => Ok(Self::File(text)),
-            Some(_) if !path.exists() => Err(usage(
+        match RemoteKind::of(&text) {
+            Some(RemoteKind::Repository) => Ok(Self::Repository(text)),
+            Some(RemoteKind::File) => Ok(Self::File(text)),
+            None if text.contains("://") && !path.exists() => Err(usage(
                 &format!("`{text}` is no context of a known kind"),
                 "a context is a directory, `-`, an http or https URL, or a git repository by https, http or git",
             )),
-            _ => Ok(Self::Directory(path.to_owned())),
+            None => Ok(Self::Directory(path.to_owned())),
         }
     }
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use image::Layers;
 use image::pull::{PullFailure, PullOptions, Pulled};
 use oci::{Platform, PlatformError, Reference};
-use registry::{Client, ClientError, CredentialsError, Login, ManifestError, ResolveError};
+use registry::{Client, CredentialsError, Login, ManifestError, ResolveError};
 use solver::Cancel;
+use web::RootsError;
 
 use crate::cli::{Global, PullArgs};
 use crate::commands::failures;
@@ -44,7 +45,7 @@ pub(crate) enum PullError {
     },
     /// The certificates of this machine.
     #[error("no connection to registries can be made")]
-    Client(#[from] ClientError),
+    Roots(#[from] RootsError),
     /// The registry, or what it gave.
     #[error(transparent)]
     Pull(#[from] image::pull::PullError),
@@ -72,7 +73,7 @@ impl PullError {
                 failures::of_image(error)
             }
             Self::Pull(_) => Failure::new(Exit::Network, diagnostic),
-            Self::Client(_) => Failure::new(Exit::Machine, diagnostic),
+            Self::Roots(_) => Failure::new(Exit::Machine, diagnostic),
             Self::Credentials { .. } | Self::CredentialsFile { .. } => Failure::new(
                 Exit::Usage,
                 diagnostic.help("log in again with `docker login` or `podman login`"),

@@ -1,8 +1,8 @@
 //! Certificates, and registries on loopback that do or do not have one.
 
 use expect_test::{Expect, expect};
-use registry::Roots;
 use testkit::registry::{Identity, Registry, authority_pem};
+use web::Roots;
 
 use crate::world::{Setup, chain, pull, reference, setup};
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use oci::{Platform, Reference};
 use registry::{
-    Address, BlobError, Client, Credentials, Limits, Names, Options, PlainHttp, Reach, Resolved, Roots,
-    Timing,
+    Address, BlobError, Client, Credentials, Limits, Names, Options, PlainHttp, Reach, Resolved, Timing,
 };
 use testkit::registry::Registry;
+use web::Roots;
 
 /// The real clock; pauses are noted and skipped.
 #[derive(Debug)]

@@ -216,15 +216,32 @@ impl Errand<'_> {
     }
 }
 
-/// Takes away the locks of a git that was killed. Whoever holds the place alone knows that no other uses them.
+/// Takes away the locks of a git that was killed: beside its own files, and beside references. Whoever holds the place alone knows that
+/// no other uses them.
 fn unlock(bare: &Path) -> Result<(), GitError> {
-    let entries = match fs::read_dir(bare) {
+    remove_locks(bare, Depth::Top)?;
+    remove_locks(&bare.join("refs"), Depth::All)
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Depth {
+    Top,
+    All,
+}
+
+fn remove_locks(directory: &Path, depth: Depth) -> Result<(), GitError> {
+    let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(files(bare))?,
+        entries => entries.map_err(files(directory))?,
     };
     for entry in entries {
-        let path = entry.map_err(files(bare))?.path();
-        if path.extension().is_some_and(|extension| extension == "lock") {
+        let entry = entry.map_err(files(directory))?;
+        let path = entry.path();
+        if entry.file_type().map_err(files(&path))?.is_dir() {
+            if depth == Depth::All {
+                remove_locks(&path, depth)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "lock") {
             fs::remove_file(&path).map_err(files(&path))?;
         }
     }

@@ -130,8 +130,11 @@ impl Run<'_> {
 
     fn wait(&self, mut child: Child) -> Result<ExitStatus, GitError> {
         let ended = self.wait_or_cancel(&child);
-        if ended.is_err() {
-            end_group(&child).map_err(GitError::Start)?;
+        if ended.is_err()
+            && let Err(error) = end_group(&child)
+        {
+            tracing::debug!(%error, "git's group cannot be ended, so git alone is");
+            child.kill().map_err(GitError::Start)?;
         }
         let status = child.wait().map_err(GitError::Start)?;
         ended.map(|()| status)

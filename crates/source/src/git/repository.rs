@@ -75,22 +75,19 @@ pub enum RepositoryError {
 }
 
 impl Repository {
-    /// Reads a URL; `None` if it is not of a repository.
+    /// Reads the URL of a repository.
     ///
     /// # Errors
-    /// [`RepositoryError`] if it is, and cannot be used.
-    pub fn parse(text: &str) -> Option<Result<Self, RepositoryError>> {
+    /// [`RepositoryError`].
+    pub fn parse(text: &str) -> Result<Self, RepositoryError> {
         let (address, fragment) = text.split_once('#').map_or((text, None), |(a, f)| (a, Some(f)));
         let (address, query) = address.split_once('?').map_or((address, None), |(a, q)| (a, Some(q)));
-        let lower = address.to_ascii_lowercase();
-        if lower.starts_with("ssh://") || is_scp_like(address) {
-            return Some(Err(RepositoryError::Ssh(address.to_owned())));
+        match address.split_once("://").map(|(scheme, _)| scheme) {
+            // Without a scheme it is `user@host:path`.
+            Some("ssh") | None => Err(RepositoryError::Ssh(address.to_owned())),
+            Some("git" | "http" | "https") => Self::read(address, query, fragment),
+            Some(_) => Err(RepositoryError::Malformed(address.to_owned())),
         }
-        let is_http = lower.starts_with("http://") || lower.starts_with("https://");
-        if !(lower.starts_with("git://") || is_http && address.ends_with(".git")) {
-            return None;
-        }
-        Some(Self::read(address, query, fragment))
     }
 
     fn read(address: &str, query: Option<&str>, fragment: Option<&str>) -> Result<Self, RepositoryError> {
@@ -243,16 +240,6 @@ pub(super) fn is_commit_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// `user@host:path`.
-fn is_scp_like(text: &str) -> bool {
-    let Some((user, rest)) = text.split_once('@') else { return false };
-    let Some((host, _)) = rest.split_once(':') else { return false };
-    let is_word = |text: &str, also: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
-    };
-    is_word(user, "-_") && is_word(host, "-._")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,9 +247,8 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let got = match Repository::parse(text) {
-            None => "none".to_owned(),
-            Some(Err(error)) => error.to_string(),
-            Some(Ok(r)) => format!(
+            Err(error) => error.to_string(),
+            Ok(r) => format!(
                 "{} {} {} {} {}",
                 r.remote,
                 r.reference.as_deref().unwrap_or("-"),
@@ -300,17 +286,6 @@ mod tests {
             "https://h/r.git?submodules=false&mtime=commit",
             "https://h/r.git - - - \"\" false Left Commit",
         );
-        for other in [
-            "https://h/r",
-            "https://h/r.git/x",
-            "r.git",
-            "./r.git",
-            "file:///r.git",
-            "ext::sh",
-            "ftp://h/r.git",
-        ] {
-            check(other, "none");
-        }
     }
 
     #[test]

@@ -15,14 +15,13 @@ use ureq::http::header::{
     AUTHORIZATION, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
 };
 use ureq::http::{Request, Response, Uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use web::{Origin, Roots, RootsError, Url};
 
 use super::place::{About, failed};
 use super::{Body, HttpError, Place, RedirectError};
-use crate::url::Origin;
-use crate::{Authorization, Url};
+use crate::Authorization;
 
 const COPY_BYTES: usize = 128 << 10;
 
@@ -62,15 +61,6 @@ impl Limits {
         header_bytes: 64 << 10,
         body_bytes: 64 << 30,
     };
-}
-
-/// Whose certificates are trusted.
-#[derive(Clone, Debug)]
-pub enum Roots {
-    /// Mozilla's, as compiled in.
-    Compiled,
-    /// Those of a PEM bundle and no others. What in it is no certificate is passed over.
-    Pem(Vec<u8>),
 }
 
 /// Everything a [`Client`] is told. No field has a silent default.
@@ -113,27 +103,15 @@ pub struct Ask<'a> {
 
 impl Client {
     /// Connects to nobody yet.
-    #[must_use]
-    pub fn new(options: Options) -> Self {
+    ///
+    /// # Errors
+    /// [`RootsError`], about [`Options::roots`].
+    pub fn new(options: Options) -> Result<Self, RootsError> {
         let Options { limits, roots, user_agent, leads, pause } = options;
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // The default would be taken from the environment, which is the program's to read.
-            .proxy(None)
-            .user_agent(user_agent)
-            // Bytes are digested as they are: nobody may recode them on the way.
-            .accept_encoding("identity")
-            .max_response_header_size(limits.header_bytes)
-            .timeout_resolve(Some(limits.connect))
-            .timeout_connect(Some(limits.connect))
-            .timeout_send_request(Some(limits.first_byte))
-            .timeout_recv_response(Some(limits.first_byte))
-            .timeout_recv_body(Some(limits.body))
-            .timeout_per_read(Some(limits.stall))
-            .tls_config(TlsConfig::builder().root_certs(root_certs(&roots)).build())
-            .build();
-        Self { config, limits, leads, pause }
+        let Limits { connect, first_byte, stall, header_bytes, .. } = limits;
+        let bounds = web::Bounds { connect, first_byte, stall, header_bytes, body: Some(limits.body) };
+        let config = web::config(&bounds, roots.certificates()?, &user_agent);
+        Ok(Self { config, limits, leads, pause })
     }
 
     /// Which bytes a URL stands for now. Reads them only if they are not those that are kept.
@@ -342,17 +320,6 @@ impl Resolver for Guard {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner).extend(addresses());
         Ok(found)
     }
-}
-
-fn root_certs(roots: &Roots) -> RootCerts {
-    let Roots::Pem(bundle) = roots else { return RootCerts::WebPki };
-    let certificates: Vec<Certificate<'static>> = ureq::tls::parse_pem(bundle)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    RootCerts::from(certificates)
 }
 
 impl fmt::Debug for Client {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use oci::Digest;
 
-use crate::{Url, UrlError};
+use web::{Url, UrlError};
 
 /// Why a file could not be fetched.
 #[derive(Debug, thiserror::Error)]

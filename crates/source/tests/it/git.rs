@@ -83,7 +83,7 @@ impl World {
     ) -> Result<T, GitError> {
         let url =
             self.site.url(&if rest.starts_with('/') { rest.to_owned() } else { format!("/git/{rest}") });
-        let repository = Repository::parse(&url).unwrap().unwrap();
+        let repository = Repository::parse(&url).unwrap();
         let authorization = token.map(|token| Authorization::git_token(token.as_bytes()).unwrap());
         what(&Errand {
             program: &self.program,
@@ -269,7 +269,9 @@ fn a_repository_that_a_killed_git_left_locked_is_used_again() {
     let Some(world) = World::new("a_repository_that_a_killed_git_left_locked_is_used_again") else { return };
     world.write("r.git", "first").unwrap();
     world.push("r", &[("a", "two")]);
-    fs::write(world.path("place/repository.git/shallow.lock"), "").unwrap();
+    for lock in ["shallow.lock".to_owned(), format!("refs/kept/{}.lock", world.head("r"))] {
+        fs::write(world.path("place/repository.git").join(lock), "").unwrap();
+    }
     let second = world.write("r.git", "second").unwrap();
     assert_eq!(fs::read_to_string(second.join("a")).unwrap(), "two");
 }
@@ -303,7 +305,7 @@ fn a_build_that_is_cancelled_ends_git_and_what_it_started() {
     fs::write(&fake, script.replace("HELPER", helper.to_str().unwrap())).unwrap();
     fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
     let program = Program { path: fake, ..world.program.clone() };
-    let repository = Repository::parse(&world.site.url("/git/r.git")).unwrap().unwrap();
+    let repository = Repository::parse(&world.site.url("/git/r.git")).unwrap();
     let errand = Errand {
         program: &program,
         repository: &repository,
@@ -327,7 +329,7 @@ fn git_is_told_whom_to_trust() {
     fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
     let certificates = Some(PathBuf::from("/ours.pem"));
     let program = Program { path: fake, certificates, ..world.program.clone() };
-    let repository = Repository::parse(&world.site.url("/git/r.git")).unwrap().unwrap();
+    let repository = Repository::parse(&world.site.url("/git/r.git")).unwrap();
     let errand = Errand {
         program: &program,
         repository: &repository,

@@ -5,10 +5,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
 use oci::Digest;
-use source::http::{Ask, Body, Client, HttpError, Limits, Options, Place, RedirectError, Roots};
-use source::{Authorization, Url};
+use source::Authorization;
+use source::http::{Ask, Body, Client, HttpError, Limits, Options, Place, RedirectError};
 use tempfile::TempDir;
 use testkit::site::{Site, Validators};
+use web::{Roots, Url};
 
 /// The address that no redirect may lead to.
 const INNER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -33,7 +34,7 @@ impl World {
             leads: |_, to| to != INNER,
             pause: Box::new(|_| {}),
         });
-        Self { client, directory: tempfile::tempdir().unwrap(), site: Site::start() }
+        Self { client: client.unwrap(), directory: tempfile::tempdir().unwrap(), site: Site::start() }
     }
 
     fn ask<T>(

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use oci::Digest;
 use plan::{RemoteContent, RemoteError, RemoteErrorCause};
 use registry::Reach;
-use source::http::{Ask, Client, HttpError, Limits, Options, Place, Roots};
-use source::{Authorization, Url, UrlError};
+use source::Authorization;
+use source::http::{self, Ask, Client, HttpError, Limits, Options, Place};
+use web::{Url, UrlError};
 
 use super::{Fetcher, Reading, cancelled, machine, refused, told};
 use crate::network;
@@ -20,7 +21,7 @@ impl Fetcher<'_> {
         checksum: Option<&Digest>,
     ) -> Result<RemoteContent, RemoteError> {
         let url = parse(url)?;
-        let file_name = Some(url.file_name());
+        let file_name = Some(http::file_name(&url));
         let is_cancelled = || self.session.cancel.is_cancelled();
         let digest = match checksum {
             // What its content is is known; whether the server agrees is found out when it is needed.
@@ -65,22 +66,20 @@ impl Fetcher<'_> {
         ];
         let authorization = self.authorization(&names)?;
         let ask = Ask { url, authorization: authorization.as_ref(), place: &place, is_cancelled };
-        what(self.client(), &ask).map_err(|error| of_http(&error))
+        what(self.client()?, &ask).map_err(|error| of_http(&error))
     }
 
-    fn client(&self) -> &Client {
-        self.client.get_or_init(|| {
+    fn client(&self) -> Result<&Client, RemoteError> {
+        let client = self.client.get_or_init(|| {
             Client::new(Options {
                 limits: Limits::DEFAULT,
-                roots: match network::roots(self.environment) {
-                    registry::Roots::Compiled => Roots::Compiled,
-                    registry::Roots::Pem(bundle) => Roots::Pem(bundle),
-                },
+                roots: network::roots(self.environment),
                 user_agent: network::USER_AGENT.to_owned(),
                 leads: |from, to| Reach::of(from).may_lead_to(Reach::of(to)),
                 pause: Box::new(|length| std::thread::sleep(network::jittered(length))),
             })
-        })
+        });
+        client.as_ref().map_err(|error| machine(error))
     }
 }
 

@@ -78,8 +78,7 @@ impl Fetcher<'_> {
 }
 
 fn parse(url: &str, checksum: Option<&str>, git_dir: GitDir) -> Result<Repository, RemoteError> {
-    let not_one = || refused(format!("`{url}` is no address of a repository"), URL_HELP);
-    let mut repository = Repository::parse(url).ok_or_else(not_one)?.map_err(|error| of_url(&error))?;
+    let mut repository = Repository::parse(url).map_err(|error| of_url(&error))?;
     if let Some(checksum) = checksum {
         repository.set_checksum(checksum).map_err(|error| of_url(&error))?;
     }

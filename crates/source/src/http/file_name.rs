@@ -1,22 +1,20 @@
 //! What a fetched file is called.
 
-use crate::Url;
+use web::Url;
 
 /// The name of a URL that ends in no name, as the reference builder has it.
 const UNNAMED: &str = "__unnamed__";
 
-impl Url {
-    /// The last component of the path, unescaped: what ADD calls the file (BuildKit; what a server says about it does not count there).
-    #[must_use]
-    pub fn file_name(&self) -> String {
-        let path = self.uri().path().trim_end_matches('/');
-        let last = path.rsplit('/').next().unwrap_or_default();
-        let name = String::from_utf8(unescape(last)).unwrap_or_default();
-        // Unescaped, it may have become a path.
-        let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let is_name = !matches!(name, "" | "." | "..") && !name.contains('\0');
-        if is_name { name.to_owned() } else { UNNAMED.to_owned() }
-    }
+/// The last component of the path, unescaped: what ADD calls the file (BuildKit; what a server says about it does not count there).
+#[must_use]
+pub fn file_name(url: &Url) -> String {
+    let path = url.uri().path().trim_end_matches('/');
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let name = String::from_utf8(unescape(last)).unwrap_or_default();
+    // Unescaped, it may have become a path.
+    let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let is_name = !matches!(name, "" | "." | "..") && !name.contains('\0');
+    if is_name { name.to_owned() } else { UNNAMED.to_owned() }
 }
 
 fn unescape(text: &str) -> Vec<u8> {
@@ -51,7 +49,7 @@ mod tests {
             ("/%ff", "__unnamed__"),
         ] {
             let url = Url::parse(&format!("https://example.com{path}")).unwrap();
-            assert_eq!(url.file_name(), expected, "{path}");
+            assert_eq!(file_name(&url), expected, "{path}");
         }
     }
 }

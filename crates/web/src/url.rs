@@ -7,14 +7,17 @@ use ureq::http::uri::Scheme;
 
 /// An absolute URL with a host and without user information. Displayed without its query, which may carry a signature.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Url(Uri);
+pub struct Url(Uri);
 
 /// Scheme, host and port: what credentials are bound to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct Origin {
-    pub(crate) https: bool,
-    pub(crate) host: String,
-    pub(crate) port: u16,
+pub struct Origin {
+    /// Whether it is spoken to with TLS.
+    pub https: bool,
+    /// Its name in small letters, or its address, without brackets.
+    pub host: String,
+    /// The scheme's own, if the address has none.
+    pub port: u16,
 }
 
 /// Why a text is not a [`Url`].
@@ -26,13 +29,18 @@ pub enum UrlError {
     /// `file:`, `gopher:` and the like.
     #[error("`{0}` is neither https nor http")]
     Scheme(String),
-    /// `https://user@host/`: it would choose the credentials that we send.
+    /// `https://user@host/`: it would choose the credentials that we send, and end in messages and the image's history.
     #[error("`{0}` has a user name in it")]
     UserInfo(String),
 }
 
 impl Url {
-    pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
+    /// Parses an address. A fragment is dropped: it is nothing for a server.
+    ///
+    /// # Errors
+    /// [`UrlError`].
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        let text = text.split('#').next().unwrap_or_default();
         let shown = || printable(text);
         if scheme(text).is_some_and(|s| !s.eq_ignore_ascii_case("http") && !s.eq_ignore_ascii_case("https")) {
             return Err(UrlError::Scheme(shown()));
@@ -42,7 +50,8 @@ impl Url {
             return Err(UrlError::Malformed(shown()));
         };
         if authority.as_str().contains('@') {
-            return Err(UrlError::UserInfo(shown()));
+            let bare = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
+            return Err(UrlError::UserInfo(format!("…@{}", printable(bare))));
         }
         // `http::Uri` accepts a port it cannot represent, and answers as if there were none.
         let port = authority.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
@@ -52,8 +61,23 @@ impl Url {
         Ok(Self(uri))
     }
 
+    /// The host's name or address, without a port; an address of IPv6 in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.host().unwrap_or_default()
+    }
+
+    /// The whole address, its query included: what the same file goes under.
+    #[must_use]
+    pub fn full(&self) -> String {
+        self.0.to_string()
+    }
+
     /// The address that `location`, found in an answer from `self`, stands for (RFC 3986, section 5).
-    pub(crate) fn join(&self, location: &str) -> Result<Self, UrlError> {
+    ///
+    /// # Errors
+    /// [`UrlError`].
+    pub fn join(&self, location: &str) -> Result<Self, UrlError> {
         if scheme(location).is_some() {
             return Self::parse(location);
         }
@@ -73,7 +97,10 @@ impl Url {
     }
 
     /// The same address with `pairs` added to its query.
-    pub(crate) fn with_query(&self, pairs: &[(&str, &str)]) -> Result<Self, UrlError> {
+    ///
+    /// # Errors
+    /// [`UrlError`], if it becomes too long.
+    pub fn with_query(&self, pairs: &[(&str, &str)]) -> Result<Self, UrlError> {
         let text = self.0.to_string();
         let joint = match text.split_once('?') {
             None => "?",
@@ -83,14 +110,18 @@ impl Url {
         Self::parse(&format!("{text}{joint}{}", form(pairs)))
     }
 
-    pub(crate) fn origin(&self) -> Origin {
+    /// What credentials for this address are bound to.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
         let https = self.0.scheme() == Some(&Scheme::HTTPS);
         let port = self.0.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let host = self.0.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let host = self.host().trim_start_matches('[').trim_end_matches(']');
         Origin { https, host: host.to_ascii_lowercase(), port }
     }
 
-    pub(crate) fn uri(&self) -> &Uri {
+    /// For a request.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
         &self.0
     }
 }
@@ -112,7 +143,8 @@ impl fmt::Display for Origin {
 }
 
 /// `application/x-www-form-urlencoded`, everything but unreserved characters escaped.
-pub(crate) fn form(pairs: &[(&str, &str)]) -> String {
+#[must_use]
+pub fn form(pairs: &[(&str, &str)]) -> String {
     let encoded: Vec<String> =
         pairs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
     encoded.join("&")
@@ -150,40 +182,48 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use expect_test::{Expect, expect};
 
     #[track_caller]
-    fn check(location: &str, expected: Expect) {
+    fn check(text: &str, expected: &str) {
+        let got = Url::parse(text).map_or_else(|error| error.to_string(), |url| url.full());
+        assert_eq!(got, expected, "{text}");
+    }
+
+    #[test]
+    fn addresses_are_absolute_and_nobodys() {
+        check("https://example.com/a/b?c=d#e", "https://example.com/a/b?c=d");
+        check("HTTP://Example.com", "http://Example.com/");
+        check("gopher://example.com/", "`gopher://example.com/` is neither https nor http");
+        check("https://me:secret@example.com/a", "`…@example.com/a` has a user name in it");
+        check("https://example.com:99999/a", "`https://example.com:99999/a` is not an address");
+        check("https:///a", "`https:///a` is not an address");
+        check("example.com/a", "`example.com/a` is not an address");
+        check("https://h.test/\u{1b}[2J", r"`https://h.test/\u{1b}[2J` is not an address");
+    }
+
+    #[test]
+    fn a_location_is_relative_to_the_address_it_came_from() {
         let base = Url::parse("https://host.test:5000/v2/a/blobs/x?sig=1").unwrap();
-        expected.assert_eq(&base.join(location).map_or_else(|e| e.to_string(), |url| url.0.to_string()));
-    }
-
-    #[test]
-    fn locations_are_resolved_against_the_request() {
-        check("https://cdn.test/x?y=1", expect!["https://cdn.test/x?y=1"]);
-        check("//cdn.test/x", expect!["https://cdn.test/x"]);
-        check("/v2/", expect!["https://host.test:5000/v2/"]);
-        check("y", expect!["https://host.test:5000/v2/a/blobs/y"]);
-        check("?y", expect!["https://host.test:5000/v2/a/blobs/x?y"]);
-    }
-
-    #[test]
-    fn odd_locations_are_refused() {
-        check("file:///etc/passwd", expect!["`file:///etc/passwd` is neither https nor http"]);
-        check("gopher://x/", expect!["`gopher://x/` is neither https nor http"]);
-        check("https://user:pass@cdn.test/", expect!["`https://user:pass@cdn.test/` has a user name in it"]);
-        check("http:///x", expect!["`http:///x` is not an address"]);
-        check("https://h.test:99999/", expect!["`https://h.test:99999/` is not an address"]);
-        check("https://h.test/\u{1b}[2J", expect![[r"`https://h.test/\u{1b}[2J` is not an address"]]);
+        for (location, expected) in [
+            ("https://cdn.test/x?y=1", "https://cdn.test/x?y=1"),
+            ("http://cdn.test/", "http://cdn.test/"),
+            ("//cdn.test/x", "https://cdn.test/x"),
+            ("/v2/?e", "https://host.test:5000/v2/?e"),
+            ("y", "https://host.test:5000/v2/a/blobs/y"),
+            ("?y", "https://host.test:5000/v2/a/blobs/x?y"),
+        ] {
+            assert_eq!(base.join(location).unwrap().full(), expected);
+        }
+        assert!(base.join("file:///etc/passwd").is_err());
     }
 
     #[test]
     fn queries_are_added_and_escaped() {
         let with =
             |url: &str| Url::parse(url).unwrap().with_query(&[("scope", "a:b/c"), ("n", "é\r\n")]).unwrap();
-        assert_eq!(with("https://h.test/t").0.to_string(), "https://h.test/t?scope=a%3Ab%2Fc&n=%C3%A9%0D%0A");
+        assert_eq!(with("https://h.test/t").full(), "https://h.test/t?scope=a%3Ab%2Fc&n=%C3%A9%0D%0A");
         assert_eq!(
-            with("https://h.test/t?x=1").0.to_string(),
+            with("https://h.test/t?x=1").full(),
             "https://h.test/t?x=1&scope=a%3Ab%2Fc&n=%C3%A9%0D%0A"
         );
         assert_eq!(with("https://h.test/t?x=1").to_string(), "https://h.test/t");
@@ -195,5 +235,6 @@ mod tests {
         assert_eq!(origin("https://h.test"), origin("https://H.test:443/x"));
         assert_ne!(origin("https://h.test"), origin("http://h.test"));
         assert_eq!(origin("http://[::1]:5000/").to_string(), "[::1]:5000");
+        assert_eq!(origin("http://[::1]:5000/").host, "::1");
     }
 }
