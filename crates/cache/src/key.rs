@@ -26,9 +26,10 @@
 //! | WORKDIR | `user` | who owns it |
 //! | COPY, RUN | `files of SOURCE` | name, type, mode, owner, size, link target, xattrs and content of what a context or (content key) another step gives |
 //! | COPY, RUN | `step SOURCE` | definition key only: the step that files come from |
+//! | COPY, RUN, WORKDIR | `time` | what `SOURCE_DATE_EPOCH` gives to the files made or seen, if it is set |
 //! | all but image and URL | `parent` | the step below; absent for `COPY --link` |
 //!
-//! Left out, since it cannot change the result or must not: what a server says of a file besides its bytes; mtimes, inode numbers and owners of context files; mode and owner of files
+//! Left out, since it cannot change the result or must not: what a server says of a file besides its bytes; other mtimes, inode numbers and owners of context files; mode and owner of files
 //! where `--chmod` and `--chown` replace them; proxy variables; addresses of extra hosts; the identity, sharing and content of cache mounts; values of
 //! other secrets; what an ssh agent has; resource limits; the name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
 
@@ -92,6 +93,8 @@ pub enum PartName {
     Files(String),
     /// The step a source is, by definition.
     SourceStep(String),
+    /// What `SOURCE_DATE_EPOCH` gives to files.
+    Time,
     /// The filesystem below.
     Parent,
 }
@@ -131,6 +134,7 @@ impl fmt::Display for PartName {
             Self::Directory => f.write_str("directory"),
             Self::Files(source) => write!(f, "files of {source}"),
             Self::SourceStep(source) => write!(f, "step {source}"),
+            Self::Time => f.write_str("time"),
             Self::Parent => f.write_str("parent"),
         }
     }
@@ -171,6 +175,9 @@ impl Parts {
                 parts.add(PartName::Directory, [workdir.path.as_str()]);
                 parts.add(PartName::User, workdir.user.iter().map(plan::UserSpec::as_str));
             }
+        }
+        if let Some(time) = step.op.time() {
+            parts.add(PartName::Time, [time.to_string()]);
         }
         parts
     }
@@ -371,6 +378,7 @@ mod tests {
             PartName::Excludes,
             PartName::Flags,
             PartName::Directory,
+            PartName::Time,
             PartName::Parent,
         ];
         expected.extend(plain.iter().map(ToString::to_string));

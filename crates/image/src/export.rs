@@ -215,16 +215,17 @@ fn existing_index(directory: &Path) -> Result<Option<serde_json::Value>, ExportE
     serde_json::from_slice(&bytes).map(Some).map_err(|source| ExportError::Index { path, source })
 }
 
-/// Writes the files of a list of layers as one tar, the same for the same files.
+/// Writes the files of a list of layers as one tar, the same for the same files. With `modified`, all say that they were last modified then.
 ///
 /// # Errors
 /// As [`archive`].
 pub fn rootfs_tar(
     layers: &Layers<'_>,
     ids: &[LayerId],
+    modified: Option<Time>,
     destination: Destination<'_>,
 ) -> Result<(), ExportError> {
-    let flat = flat::Flat::of(layers, ids)?;
+    let flat = flat::Flat::of(layers, ids, modified)?;
     output::write(destination, |to| {
         let failed = |error| match error {
             PackError::Cancelled => Error::Cancelled.into(),

@@ -44,6 +44,7 @@ mod fsck;
 mod inspect;
 mod list;
 mod names;
+mod retime;
 
 pub use assemble::{AssembleOptions, Assembled, Contents, MAX_LAYERS, assemble};
 pub use error::Error;
@@ -57,4 +58,5 @@ pub use load::load;
 pub use names::{NameError, RemoveMode, Removed, remove, tag};
 pub use pull::pull;
 pub use receive::{DescriptorError, ReceiveError};
+pub use retime::no_younger_than;
 pub use rootfs::{Disposable, MountPoint, Rootfs, RootfsError};

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use oci::Platform;
 
 use crate::env::Environment;
+use crate::epoch;
 use crate::{BuildArg, Request, VariableOrigin};
 
 /// Proxy variables, by the upper-case name; set in each RUN in both cases.
@@ -23,7 +24,7 @@ const BUILDER: [&str; 10] = [
     "BUILDKIT_MULTI_PLATFORM",
     "BUILDKIT_SANDBOX_HOSTNAME",
     "BUILDKIT_SYNTAX",
-    "SOURCE_DATE_EPOCH",
+    epoch::NAME,
     SBOM_SCAN_CONTEXT,
 ];
 
@@ -47,6 +48,14 @@ impl BuildArgs {
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// Gives an argument another value, or takes it away.
+    pub(crate) fn replace(&mut self, name: &str, value: Option<String>) {
+        match value {
+            Some(value) => drop(self.values.insert(name.to_owned(), value)),
+            None => drop(self.values.remove(name)),
+        }
     }
 
     pub(crate) fn hostname(&self) -> &str {

@@ -165,6 +165,12 @@ pub enum ErrorKind {
     /// `--checksum` with a wrong value.
     #[error("`{0}` is no checksum of a file")]
     Checksum(String),
+    /// `SOURCE_DATE_EPOCH` that is no time and names nothing.
+    #[error("`SOURCE_DATE_EPOCH` is `{0}`, which is neither a time nor a context or stage")]
+    Epoch(String),
+    /// A stage that is to say the time and does more than to fetch one thing.
+    #[error("`SOURCE_DATE_EPOCH` names stage `{0}`, which is not just one fetched source")]
+    EpochStage(String),
     /// `--checksum` where nothing is fetched.
     #[error("`--checksum` is for one source that is fetched from a URL or a git repository")]
     ChecksumOfLocalFile,
@@ -405,6 +411,7 @@ impl ErrorKind {
                 _ => "source-unavailable",
             },
             Self::Checksum(_) => "bad-checksum",
+            Self::Epoch(_) | Self::EpochStage(_) => "bad-epoch",
             Self::ChecksumOfLocalFile => "checksum-of-local-file",
             Self::Port(_) => "bad-port",
             Self::Signal(_) => "bad-signal",

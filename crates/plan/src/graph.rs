@@ -62,6 +62,11 @@ impl Graph {
         self.scratch == Some(step)
     }
 
+    /// When the files of these steps were made, if the build says so: the same for all.
+    pub(crate) fn time(&self, steps: impl IntoIterator<Item = StepId>) -> Option<i64> {
+        steps.into_iter().find_map(|step| self.steps[step.0].op.time())
+    }
+
     /// The step of an image. A second stage on the same image counts it, but shares the first one's step.
     pub(crate) fn image(&mut self, image: Image, origin: Origin) -> StepId {
         let key = (image.reference.clone(), image.platform.clone());

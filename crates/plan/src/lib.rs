@@ -74,6 +74,7 @@ mod trigger;
 mod args;
 mod contexts;
 mod env;
+mod epoch;
 mod expand;
 mod graph;
 mod history;
@@ -100,7 +101,7 @@ pub use plan::{HISTORY_COMMENT, HistoryEntry, Output, Plan};
 pub use ports::PortError;
 pub use request::{
     BaseImage, BuildArg, ContextKind, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
-    RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request,
+    RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request, TimeSource,
 };
 pub use step::{
     Archives, ContextName, Copy, Destination, DestinationForm, ExtraHost, Fetched, Image, InlineFile,

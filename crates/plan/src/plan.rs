@@ -33,6 +33,8 @@ pub struct Output {
     pub config: Config,
     /// What this build adds to the base image's history, lowest first.
     pub history: Vec<HistoryEntry>,
+    /// When the image was made, in seconds since 1970, if the build says so (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
 }
 
 /// One instruction's line of history (spec of its text: BuildKit's `created_by`).

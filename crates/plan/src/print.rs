@@ -15,6 +15,9 @@ impl Display for Plan {
         }
         let output = &self.output;
         writeln!(f, "output: {} of stage {}", output.step, output.stage)?;
+        if let Some(epoch) = output.epoch {
+            writeln!(f, "made at: {epoch}")?;
+        }
         writeln!(f, "history:")?;
         for entry in &output.history {
             match entry.step {
@@ -60,7 +63,12 @@ fn print_remote(f: &mut Formatter<'_>, remote: &Remote) -> fmt::Result {
 
 fn print_workdir(f: &mut Formatter<'_>, workdir: &Workdir) -> fmt::Result {
     writeln!(f, "  workdir {} on {}", workdir.path, workdir.parent)?;
+    print_time(f, workdir.time)?;
     print_user(f, workdir.user.as_ref())
+}
+
+fn print_time(f: &mut Formatter<'_>, time: Option<i64>) -> fmt::Result {
+    time.map_or(Ok(()), |time| writeln!(f, "    modified at {time}"))
 }
 
 fn print_user(f: &mut Formatter<'_>, user: Option<&UserSpec>) -> fmt::Result {
@@ -69,6 +77,7 @@ fn print_user(f: &mut Formatter<'_>, user: Option<&UserSpec>) -> fmt::Result {
 
 fn print_run(f: &mut Formatter<'_>, run: &Run) -> fmt::Result {
     writeln!(f, "  run {:?} on {}", run.args, run.parent)?;
+    print_time(f, run.time)?;
     for variable in &run.env {
         writeln!(f, "    {variable}")?;
     }
@@ -96,6 +105,7 @@ fn print_copy(f: &mut Formatter<'_>, copy: &Copy) -> fmt::Result {
         Linkage::Independent => "linked above",
     };
     writeln!(f, "  copy to {} {linkage} {}", copy.destination, copy.parent)?;
+    print_time(f, copy.time)?;
     if !copy.paths.is_empty() {
         writeln!(f, "    from {}", copy.from)?;
     }

@@ -3,7 +3,7 @@
 use dockerfile::Span;
 use oci::{Config, Digest, ImageId, Platform, Reference};
 
-use crate::{ExtraHost, NetworkMode};
+use crate::{ContextName, ExtraHost, NetworkMode};
 
 /// What the person who builds asked for. Given in full: nothing is read from the environment.
 #[derive(Clone, Debug)]
@@ -79,6 +79,23 @@ pub trait Images {
             help: None,
         })
     }
+
+    /// When a source was last changed, in seconds since 1970; `None` for one that does not know, such as a directory.
+    ///
+    /// # Errors
+    /// [`RemoteError`], when it cannot be had.
+    fn time(&mut self, _source: &TimeSource) -> Result<Option<i64>, RemoteError> {
+        Ok(None)
+    }
+}
+
+/// What a time is taken of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TimeSource {
+    /// A context: that of its commit, of its file, or of the youngest file of an archive.
+    Context(ContextName),
+    /// What an ADD would fetch.
+    Remote(RemoteRequest),
 }
 
 /// A source of an ADD that lies elsewhere.

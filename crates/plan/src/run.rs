@@ -28,6 +28,8 @@ impl StageLowering<'_, '_> {
             None => item.title.clone(),
         };
         let line = format!("RUN {} # buildkit", self.history_words(&command.args).join(" "));
+        let sources = mounts.iter().filter_map(|mount| mount.source()?.step());
+        let time = self.shared.graph.time(std::iter::once(self.state.step).chain(sources));
         let op = Run {
             parent: self.state.step,
             args: command.args,
@@ -41,6 +43,7 @@ impl StageLowering<'_, '_> {
             extra_hosts: self.shared.request.extra_hosts.clone(),
             script: command.script,
             command: command.shown,
+            time,
         };
         let origin = self.origin(item, title);
         let step = self.shared.graph.push(Op::Run(Box::new(op)), origin);

@@ -121,6 +121,8 @@ pub struct Run {
     pub script: Option<InlineFile>,
     /// The command as the user wrote it, on one line, without flags and shell.
     pub command: String,
+    /// When files that the process sees were made, in seconds since 1970, if the build says so for any (`SOURCE_DATE_EPOCH`).
+    pub time: Option<i64>,
 }
 
 /// A COPY or an ADD.
@@ -151,6 +153,8 @@ pub struct Copy {
     pub parents: Parents,
     /// Whether a source file in `from` that is an archive is unpacked.
     pub archives: Archives,
+    /// When everything copied was last modified, in seconds since 1970, if the build says so (`SOURCE_DATE_EPOCH`). Members of archives keep their own times.
+    pub time: Option<i64>,
 }
 
 /// Whether a copy's layer depends on what lies below it.
@@ -282,6 +286,8 @@ pub struct Workdir {
     pub path: ImagePath,
     /// Who will own what is made; `None` is root.
     pub user: Option<UserSpec>,
+    /// When it was made, in seconds since 1970, if the build says so (`SOURCE_DATE_EPOCH`).
+    pub time: Option<i64>,
 }
 
 /// `user[:group]` as `USER` keeps it. Resolved when a step runs, in the rootfs of that step.
@@ -345,6 +351,17 @@ impl Op {
             Self::Run(run) => Some(run.parent),
             Self::Copy(copy) => Some(copy.parent),
             Self::Workdir(workdir) => Some(workdir.parent),
+        }
+    }
+
+    /// When the files below the result were made, if the build says so for any of them.
+    #[must_use]
+    pub fn time(&self) -> Option<i64> {
+        match self {
+            Self::Scratch | Self::Image(_) | Self::Remote(_) => None,
+            Self::Run(run) => run.time,
+            Self::Copy(copy) => copy.time,
+            Self::Workdir(workdir) => workdir.time,
         }
     }
 

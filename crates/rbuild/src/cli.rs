@@ -173,7 +173,7 @@ pub(crate) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// What to make of the result: type=image|oci|docker|local[,dest=PATH]; may be given several times
+    /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH][,compression=CODEC][,rewrite-timestamp=true]; may be given several times
     #[arg(short, long = "output", value_name = "type=TYPE,…")]
     pub(crate) outputs: Vec<String>,
     /// How many steps work at once

@@ -14,6 +14,7 @@ use plan::{ContextName, Linkage, Mount, Op, Plan, Source, Step, StepId};
 use sandbox::Sandboxes;
 use store::{Layer, LogId, RecordKey, StepLock};
 use sys::RootfsPath;
+use sys::root::Time;
 
 use crate::adoption;
 use crate::causes::{Causes, Explained};
@@ -389,7 +390,8 @@ impl Solver<'_> {
             // The layers below a linked copy are not those of its record.
             let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
             made.layers.extend(record.layers.last().cloned());
-            let filesystem = adoption::settle(made, self.services.cache, self.services.cache_mode)?;
+            let filesystem =
+                adoption::settle(made, step.op.time(), self.services.cache, self.services.cache_mode)?;
             return Ok(Worked { done: Done { filesystem, report, upstream }, unrecorded: None, lock: None });
         }
         // From now on the definition leads here, too.
@@ -449,7 +451,7 @@ impl Solver<'_> {
             content: layer.facts().content.clone(),
             created: (self.services.clock)().text,
         };
-        Ok(adoption::settle(below.with(own), self.services.cache, self.services.cache_mode)?)
+        Ok(adoption::settle(below.with(own), step.op.time(), self.services.cache, self.services.cache_mode)?)
     }
 
     fn execute(&self, step: &Step, lock: Option<&StepLock>, caches: Caches) -> Result<Made, StepError> {
@@ -463,7 +465,7 @@ impl Solver<'_> {
                 remote::execute(op, &context).map(Made::layer)
             }
             Op::Workdir(op) => {
-                let time = (self.services.clock)().time;
+                let time = op.time.map_or_else(|| (self.services.clock)().time, Time::whole);
                 workdir::execute(op, &below, self.services, time).map(Made::layer)
             }
             Op::Copy(op) => {
@@ -503,7 +505,7 @@ impl Solver<'_> {
             source,
             place,
             wanted,
-            time: (self.services.clock)().time,
+            time: step.op.time().map_or_else(|| (self.services.clock)().time, Time::whole),
             cancelled,
         }
     }

@@ -10,7 +10,7 @@ use layer::pack::{Contents, FileDigests, Form, PackError, Packed, pack};
 use oci::LayerId;
 use sys::RootfsPath;
 use sys::directory::open_file_below;
-use sys::root::Dir;
+use sys::root::{Dir, Time};
 
 use crate::{Error, Layers};
 
@@ -31,9 +31,12 @@ pub(super) struct Flat {
 }
 
 impl Flat {
-    /// Flattens layers, and makes the trees that are needed.
-    pub(super) fn of(layers: &Layers<'_>, ids: &[LayerId]) -> Result<Self, Error> {
-        let (list, places) = flatten(&layers.merged(ids)?);
+    /// Flattens layers, and makes the trees that are needed. With `modified`, all files were last modified then.
+    pub(super) fn of(layers: &Layers<'_>, ids: &[LayerId], modified: Option<Time>) -> Result<Self, Error> {
+        let (mut list, places) = flatten(&layers.merged(ids)?);
+        if let Some(modified) = modified {
+            list.iter_mut().for_each(|entry| entry.mtime = modified);
+        }
         let with_content = list.iter().zip(&places).filter(|(entry, _)| entry.size() > 0);
         let needed: BTreeSet<usize> =
             with_content.filter_map(|(_, place)| place.as_ref().map(|(layer, _)| *layer)).collect();
@@ -106,7 +109,6 @@ fn shown(entry: &Entry) -> Entry {
 mod tests {
     use super::*;
     use layer::{Entries, FileDigest};
-    use sys::root::Time;
 
     fn entry(path: &str, kind: Kind) -> Entry {
         Entry { kind, ..Entry::directory(RootfsPath::parse(path).unwrap(), Time::default()) }

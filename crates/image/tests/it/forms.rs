@@ -196,8 +196,8 @@ fn an_export_that_is_cancelled_leaves_no_file() {
         image::export::archive(layers, &images, Format::Oci, Compression::None, to).map(drop)
     });
     let tar: Work<'_> =
-        Box::new(|layers| image::export::rootfs_tar(layers, &ids, Destination::File(out.join("file"))));
-    let tree: Work<'_> = Box::new(|layers| image::export::rootfs_tree(layers, &ids, &out.join("tree")));
+        Box::new(|layers| image::export::rootfs_tar(layers, &ids, None, Destination::File(out.join("file"))));
+    let tree: Work<'_> = Box::new(|layers| image::export::rootfs_tree(layers, &ids, None, &out.join("tree")));
     for work in [archive, tar, tree] {
         let lease = world.lease();
         let error = work(&Layers::new(&lease, &|| true)).unwrap_err();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use image::export::{self, Destination, ExportError, Exported, Format, Named};
 use image::{Assembled, Layers, LocalImage};
 use oci::Compression;
+use sys::root::Time;
 
 use crate::build::request::Asked;
 use crate::cli::BuildArgs;
@@ -56,6 +57,29 @@ struct Fields {
     /// Of an OCI layout: whether it is to be an archive.
     is_tar: Option<bool>,
     compression: Option<Compression>,
+    /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
+    rewrites_times: Option<bool>,
+}
+
+/// Whether images are to have files no younger than `SOURCE_DATE_EPOCH`: `rewrite-timestamp` of the outputs, which is of one image and so must
+/// be the same for all that have any.
+pub(crate) fn rewrites_times(texts: &[String]) -> Result<bool, Failure> {
+    let mut asked = None;
+    for text in texts.iter().filter(|text| text.contains('=')) {
+        let fields = Fields::parse(text)?;
+        if matches!(fields.kind.as_deref(), Some("local" | "tar")) {
+            continue;
+        }
+        let here = fields.rewrites_times.unwrap_or(false);
+        if asked.is_some_and(|before| before != here) {
+            return Err(wrong(
+                text,
+                "has another `rewrite-timestamp` than an output before it, and it is one image",
+            ));
+        }
+        asked = Some(here);
+    }
+    Ok(asked.unwrap_or(false))
 }
 
 impl Output {
@@ -118,6 +142,12 @@ impl Fields {
                 Some(("compression", value)) => {
                     fields.compression = Some(value.parse().map_err(|why: String| wrong(text, &why))?);
                 }
+                Some(("rewrite-timestamp", value)) => match value.parse() {
+                    Ok(value) => fields.rewrites_times = Some(value),
+                    Err(_) => {
+                        return Err(wrong(text, "has a `rewrite-timestamp` that is neither true nor false"));
+                    }
+                },
                 _ => return Err(wrong(text, &format!("has an unknown field `{field}`"))),
             }
         }
@@ -135,6 +165,9 @@ impl Fields {
             }
             Some("image" | "local" | "tar") if self.is_tar.is_some() => {
                 Err(wrong(text, "has a `tar`, which is for OCI layouts"))
+            }
+            Some("local" | "tar") if self.rewrites_times.is_some() => {
+                Err(wrong(text, "has a `rewrite-timestamp`, and files by themselves are always rewritten"))
             }
             Some("docker") if self.is_tar == Some(false) => {
                 Err(wrong(text, "asks for a directory, which Docker does not load"))
@@ -160,16 +193,18 @@ pub(crate) fn check(outputs: &[Output]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes every output but the image, which is there; says which manifest an archive got.
+/// Writes every output but the image, which is there; says which manifest an archive got. Files by themselves were last modified at
+/// `modified`, if that is given.
 pub(crate) fn write(
     asked: &Asked,
     assembled: &Assembled,
     layers: &Layers<'_>,
+    modified: Option<Time>,
 ) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in asked.outputs.iter().filter(|output| **output != Output::Image) {
-        let written =
-            write_one(output, asked, assembled, layers).map_err(|error| failures::of_export(&error))?;
+        let written = write_one(output, asked, assembled, layers, modified)
+            .map_err(|error| failures::of_export(&error))?;
         exported = exported.or(written);
     }
     Ok(exported)
@@ -180,6 +215,7 @@ fn write_one(
     asked: &Asked,
     assembled: &Assembled,
     layers: &Layers<'_>,
+    modified: Option<Time>,
 ) -> Result<Option<Exported>, ExportError> {
     let image = LocalImage::by_id(layers, &assembled.id)?
         .ok_or_else(|| store::Error::MissingImage(assembled.id.clone()))?;
@@ -193,11 +229,11 @@ fn write_one(
         }
         Output::Layout { compression, directory } => export::layout(layers, &named, *compression, directory)?,
         Output::Directory(directory) => {
-            export::rootfs_tree(layers, &ids, directory)?;
+            export::rootfs_tree(layers, &ids, modified, directory)?;
             Vec::new()
         }
         Output::Tar(target) => {
-            export::rootfs_tar(layers, &ids, destination(target, &mut stdout))?;
+            export::rootfs_tar(layers, &ids, modified, destination(target, &mut stdout))?;
             Vec::new()
         }
     };
@@ -304,9 +340,33 @@ mod tests {
             "type=local,dest=-",
             expect!["`--output type=local,dest=-` asks for files on standard output; `type=tar` goes there"],
         );
+        check(
+            "type=oci,dest=x,rewrite-timestamp=maybe",
+            expect![
+                "`--output type=oci,dest=x,rewrite-timestamp=maybe` has a `rewrite-timestamp` that is neither true nor false"
+            ],
+        );
+        check(
+            "type=tar,dest=x,rewrite-timestamp=true",
+            expect![
+                "`--output type=tar,dest=x,rewrite-timestamp=true` has a `rewrite-timestamp`, and files by themselves are always rewritten"
+            ],
+        );
         check("type=oci", expect!["`--output type=oci` says not where to: it has no `dest`"]);
         check("type=oci,dets=x", expect!["`--output type=oci,dets=x` has an unknown field `dets=x`"]);
         check("dest=x", expect!["`--output dest=x` has no type"]);
         check("type=registry,dest=x", expect!["`--output type=registry,dest=x` has an unknown type"]);
+    }
+
+    #[test]
+    fn outputs_of_one_image_agree_on_its_times() {
+        let check = |texts: &[&str], expected: Option<bool>| {
+            let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+            assert_eq!(rewrites_times(&texts).ok(), expected, "{texts:?}");
+        };
+        check(&[], Some(false));
+        check(&["type=image,rewrite-timestamp=true", "type=local,dest=x", "out"], Some(true));
+        check(&["type=image,rewrite-timestamp=true", "type=oci,dest=x,rewrite-timestamp=true"], Some(true));
+        check(&["type=image,rewrite-timestamp=true", "type=oci,dest=x"], None);
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) tags: Vec<Reference>,
     pub(crate) outputs: Vec<Output>,
+    /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
+    pub(crate) rewrites_times: bool,
     pub(crate) secrets: BTreeMap<String, Secret>,
     /// Named contexts that are, or become, directories.
     pub(crate) contexts: BTreeMap<String, Place>,
@@ -58,7 +60,7 @@ impl Asked {
         let Named { contexts: named_contexts, places: contexts, layouts } = named_contexts(args)?;
         let request = Request {
             target: args.target.clone(),
-            build_args: args.build_args.iter().map(|text| build_arg(text, environment)).collect(),
+            build_args: build_args(args, environment),
             platform: None,
             build_platform: Platform::host(),
             named_contexts,
@@ -81,6 +83,7 @@ impl Asked {
         Ok(Self {
             request,
             tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
+            rewrites_times: output::rewrites_times(&args.outputs)?,
             outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             contexts,
@@ -121,6 +124,17 @@ fn split(text: &str, separator: char) -> (String, Option<String>) {
         Some((before, after)) => (before.to_owned(), Some(after.to_owned())),
         None => (text.to_owned(), None),
     }
+}
+
+/// What the command line gives, and the environment's `SOURCE_DATE_EPOCH` unless that is given, too.
+fn build_args(args: &BuildArgs, environment: &Environment) -> Vec<BuildArg> {
+    const EPOCH: &str = "SOURCE_DATE_EPOCH";
+    let mut given: Vec<BuildArg> = args.build_args.iter().map(|text| build_arg(text, environment)).collect();
+    let epoch = environment.variable(EPOCH).filter(|value| !value.is_empty());
+    if let Some(value) = epoch.filter(|_| given.iter().all(|arg| arg.name != EPOCH)) {
+        given.push(BuildArg { name: EPOCH.to_owned(), value: Some(value.to_owned()) });
+    }
+    given
 }
 
 fn build_arg(text: &str, environment: &Environment) -> BuildArg {

@@ -19,6 +19,7 @@ mod contexts;
 mod cutoff;
 mod diagnostics;
 mod differential;
+mod epoch;
 mod exit_codes;
 mod explain;
 mod hostile;
