@@ -48,14 +48,14 @@ mod retime;
 
 pub use assemble::{AssembleOptions, Assembled, Contents, MAX_LAYERS, assemble};
 pub use error::Error;
-pub use find::{FindError, LocalImage, find, local};
+pub use find::{FindError, LocalImage, find, find_all, find_for, local};
 pub use fsck::{Difference, LayerDamage, fsck};
 pub use import::import;
 pub use inspect::{Inspected, InspectedRootFs, inspect};
 pub use layers::{Layers, TarRead};
 pub use list::{HistoryLine, Listed, history, list};
 pub use load::load;
-pub use names::{NameError, RemoveMode, Removed, remove, tag};
+pub use names::{NameError, RemoveMode, Removed, name, remove, tag};
 pub use pull::pull;
 pub use receive::{DescriptorError, ReceiveError};
 pub use retime::no_younger_than;

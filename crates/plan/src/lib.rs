@@ -38,9 +38,9 @@
 //!     extra_hosts: Vec::new(),
 //! };
 //! let plan = plan::lower(&dockerfile::parse(&source).file, &request, &mut NoImages).expect("nothing is wrong");
-//! let Op::Copy(copy) = &plan.step(plan.output.step).op else { panic!("CMD is no step") };
+//! let Op::Copy(copy) = &plan.step(plan.output().step).op else { panic!("CMD is no step") };
 //! assert_eq!(copy.destination.path.as_str(), "/srv");
-//! assert_eq!(plan.output.config.execution.cmd, Some(vec!["/srv/app".to_owned()]));
+//! assert_eq!(plan.output().config.execution.cmd, Some(vec!["/srv/app".to_owned()]));
 //! # Ok::<(), oci::PlatformError>(())
 //! ```
 
@@ -61,6 +61,7 @@ mod step;
 mod config;
 mod copy;
 mod instruction;
+mod join;
 mod lint;
 mod lower;
 mod mount_flag;

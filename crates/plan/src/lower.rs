@@ -191,9 +191,9 @@ impl<'a> Lowering<'a> {
             return Err(self.errors);
         }
         self.warn_of_unused_args();
-        let output = self.output(target);
+        let outputs = vec![self.output(target)];
         self.warnings.sort_by_key(|warning| warning.span);
-        Ok(Plan { steps: self.graph.finish(), output, warnings: self.warnings })
+        Ok(Plan { steps: self.graph.finish(), outputs, warnings: self.warnings })
     }
 
     fn check(mut self) -> Result<Checked, Box<PlanError>> {

@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::{
     Access, Archives, CacheMount, ContextName, Copy, Destination, DestinationForm, Fetched, Image, ImagePath,
-    Linkage, Mount, NetworkMode, Op, Parents, Place, Plan, Presence, Remote, Run, SecretMount, Sharing,
-    Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable, VariableOrigin, Workdir,
+    Linkage, Mount, NetworkMode, Op, Output, Parents, Place, Plan, Presence, Remote, Run, SecretMount,
+    Sharing, Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable, VariableOrigin, Workdir,
 };
 
 impl Display for Plan {
@@ -13,19 +13,24 @@ impl Display for Plan {
         for step in &self.steps {
             step.fmt(f)?;
         }
-        let output = &self.output;
-        writeln!(f, "output: {} of stage {}", output.step, output.stage)?;
-        if let Some(epoch) = output.epoch {
+        self.outputs.iter().try_for_each(|output| output.fmt(f))
+    }
+}
+
+impl Display for Output {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "output: {} of stage {}", self.step, self.stage)?;
+        if let Some(epoch) = self.epoch {
             writeln!(f, "made at: {epoch}")?;
         }
         writeln!(f, "history:")?;
-        for entry in &output.history {
+        for entry in &self.history {
             match entry.step {
                 Some(step) => writeln!(f, "  {:?} ({step})", entry.created_by)?,
                 None => writeln!(f, "  {:?}", entry.created_by)?,
             }
         }
-        let config = serde_json::to_string_pretty(&output.config).map_err(|_| fmt::Error)?;
+        let config = serde_json::to_string_pretty(&self.config).map_err(|_| fmt::Error)?;
         writeln!(f, "config: {config}")
     }
 }
@@ -141,6 +146,9 @@ impl Display for StepId {
 
 impl Display for Place {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(platform) = &self.platform {
+            write!(f, "{platform} ")?;
+        }
         write!(f, "{} {}/{}", self.stage, self.number, self.of)
     }
 }

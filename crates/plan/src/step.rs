@@ -46,6 +46,8 @@ pub struct Place {
     pub number: usize,
     /// How many steps the stage has.
     pub of: usize,
+    /// For which platform it is, in a build for several.
+    pub platform: Option<Platform>,
 }
 
 /// How a stage is called: its name, or `stage-N`.

@@ -130,6 +130,10 @@ pub(crate) struct BuildArgs {
     /// Build this stage instead of the last
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
+    /// Build for these platforms instead of this machine's, such as linux/arm64; several become one image with an index. Foreign RUNs need an
+    /// emulator that is registered with binfmt_misc, such as Debian's qemu-user-static
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT],…", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
     /// Set an ARG; without a value, it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
@@ -357,6 +361,9 @@ pub(crate) struct RunArgs {
     /// Run as this user
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
+    /// Of an image for several platforms, the one to run [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// Run this program instead of the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,

@@ -32,8 +32,8 @@ use crate::{Services, StepError, workdir};
 /// The outcome of a solve.
 #[derive(Debug)]
 pub struct Solved {
-    /// The target's filesystem.
-    pub filesystem: Filesystem,
+    /// The filesystem of each output.
+    pub filesystems: Vec<Filesystem>,
     /// When each step's layer was made, RFC 3339, by step index; `None` for steps without a layer of their own, or whose layer
     /// was not needed.
     pub created: Vec<Option<String>>,
@@ -286,18 +286,20 @@ impl Solver<'_> {
             let has_own = !matches!(step.op, Op::Scratch | Op::Image(_));
             done.filesystem.layers.last().filter(|_| has_own)
         };
-        let target = self.filesystem(self.plan.output.step);
+        let filesystems: Vec<Filesystem> =
+            self.plan.outputs.iter().map(|output| self.filesystem(output.step)).collect();
         let mut created: Vec<Option<String>> =
             self.plan.steps.iter().map(|step| layer_of(step).map(|layer| layer.created.clone())).collect();
         // A record of the target holds the times of all layers below it, also those whose own records nobody asked for.
-        let chain: Vec<StepId> = self.plan.chain(self.plan.output.step).into_iter().collect();
-        let own = chain.iter().filter(|id| !matches!(self.plan.step(**id).op, Op::Scratch | Op::Image(_)));
-        let own: Vec<StepId> = own.copied().collect();
-        let tops = target.layers.iter().skip(target.layers.len().saturating_sub(own.len()));
-        for (id, layer) in own.iter().zip(tops) {
-            created[id.index()] = Some(layer.created.clone());
+        for (output, filesystem) in self.plan.outputs.iter().zip(&filesystems) {
+            let mut own = self.plan.chain(output.step);
+            own.retain(|id| !matches!(self.plan.step(*id).op, Op::Scratch | Op::Image(_)));
+            let tops = filesystem.layers.iter().skip(filesystem.layers.len().saturating_sub(own.len()));
+            for (id, layer) in own.iter().zip(tops) {
+                created[id.index()] = Some(layer.created.clone());
+            }
         }
-        Solved { filesystem: target, created, reports: self.reports() }
+        Solved { filesystems, created, reports: self.reports() }
     }
 
     /// What became of each step. Of those that nobody asked for, the records of later steps tell how long they took.

@@ -12,6 +12,7 @@ use sys::RootfsPath;
 use sys::directory::open_file_below;
 use sys::root::{Dir, Time};
 
+use super::{ExportError, Part};
 use crate::{Error, Layers};
 
 /// Threads that read files ahead of the packer.
@@ -47,6 +48,40 @@ impl Flat {
         };
         let trees: Result<_, Error> = needed.into_iter().zip(&paths).map(open).collect();
         Ok(Self { list, places, trees: trees? })
+    }
+
+    /// Several of them, each below a directory of its own.
+    pub(super) fn of_parts(
+        layers: &Layers<'_>,
+        parts: &[Part],
+        modified: Option<Time>,
+    ) -> Result<Self, ExportError> {
+        if let [Part { below, layers: ids }] = parts
+            && below.is_root()
+        {
+            return Ok(Self::of(layers, ids, modified)?);
+        }
+        let root = Entry::directory(RootfsPath::root(), modified.unwrap_or_default());
+        let mut all = Self { list: vec![root], places: vec![None], trees: HashMap::new() };
+        let mut sorted: Vec<&Part> = parts.iter().collect();
+        sorted.sort_by(|a, b| a.below.cmp(&b.below));
+        let mut layers_before = 0;
+        for part in sorted {
+            let Self { list, places, trees } = Self::of(layers, &part.layers, modified)?;
+            for mut entry in list {
+                entry.path = part.below.join(&entry.path)?;
+                if let Kind::HardLink { target } = &mut entry.kind {
+                    *target = part.below.join(target)?;
+                }
+                all.list.push(entry);
+            }
+            let moved =
+                places.into_iter().map(|place| place.map(|(layer, path)| (layer + layers_before, path)));
+            all.places.extend(moved);
+            all.trees.extend(trees.into_iter().map(|(layer, tree)| (layer + layers_before, tree)));
+            layers_before += part.layers.len();
+        }
+        Ok(all)
     }
 
     /// Packs it into a tar or a tree.

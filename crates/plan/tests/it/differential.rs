@@ -129,7 +129,7 @@ fn lower(case: &Case, dockerfile: &Path) -> Result<Output, String> {
     }
     let mut images = CaseImages { case };
     let plan = plan::lower(&parsed.file, &request(&case.arguments), &mut images);
-    plan.map(|plan| plan.output).map_err(|errors| errors.iter().map(|e| format!("{e}\n")).collect())
+    plan.map(|plan| plan.output().clone()).map_err(|errors| errors.iter().map(|e| format!("{e}\n")).collect())
 }
 
 fn request(arguments: &Arguments) -> Request {

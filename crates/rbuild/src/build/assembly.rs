@@ -1,10 +1,10 @@
-//! From what was solved to an image: config, history and layers put together.
+//! From what was solved to images: config, history and layers put together, for each platform.
 
 use image::{AssembleOptions, Assembled, Contents, Layers};
 use jiff::Timestamp;
 use oci::{History, LayerId, Reference};
 use plan::Plan;
-use solver::Solved;
+use solver::{Filesystem, Solved};
 use sys::root::Time;
 
 use crate::build::errors;
@@ -12,40 +12,59 @@ use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::failure::Failure;
 
-/// Makes the image and names it.
+/// Makes the images and names them, in the order of the plan's outputs.
 pub(super) fn assemble(
     plan: &Plan,
     solved: &Solved,
     asked: &Asked,
     layers: &Layers<'_>,
-) -> Result<Assembled, Failure> {
-    let mut config = plan.output.config.clone();
+) -> Result<Vec<Assembled>, Failure> {
+    let names: &[Reference] = if asked.outputs.contains(&Output::Image) { &asked.tags } else { &[] };
+    // A name leads to all images, or to those that it led to before.
+    let tags = if plan.outputs.len() == 1 { names } else { &[] };
+    let assembled = plan.outputs.iter().zip(&solved.filesystems).map(|(output, filesystem)| {
+        let (history, created) = history(output, solved);
+        let contents = contents(output, filesystem, history, asked, layers)?;
+        image::assemble(layers, &contents, &AssembleOptions { created, tags })
+    });
+    let assembled = assembled.collect::<Result<Vec<_>, image::Error>>();
+    let assembled = assembled.map_err(|error| errors::of_image(&error))?;
+    if plan.outputs.len() > 1 {
+        let ids: Vec<_> = assembled.iter().map(|image| image.id.clone()).collect();
+        image::name(layers, &ids, names).map_err(|error| errors::of_image(&error))?;
+    }
+    Ok(assembled)
+}
+
+fn contents(
+    output: &plan::Output,
+    filesystem: &Filesystem,
+    history: Vec<History>,
+    asked: &Asked,
+    layers: &Layers<'_>,
+) -> Result<Contents, image::Error> {
+    let mut config = output.config.clone();
     // What the base image brings stays as it is.
     let base = config.rootfs.diff_ids.len();
-    let (history, created) = history(plan, solved);
     config.history.extend(history);
-    let ids = solved.filesystem.ids();
-    let ids = match plan.output.epoch.filter(|_| asked.rewrites_times) {
-        Some(epoch) => rewritten(layers, ids, base, epoch).map_err(|error| errors::of_image(&error))?,
-        None => ids,
+    let ids = match output.epoch.filter(|_| asked.rewrites_times) {
+        Some(epoch) => rewritten(layers, filesystem.ids(), base, epoch)?,
+        None => filesystem.ids(),
     };
-    let tags: &[Reference] = if asked.outputs.contains(&Output::Image) { &asked.tags } else { &[] };
-    let contents = Contents { layers: ids, config };
-    let options = AssembleOptions { created, tags };
-    image::assemble(layers, &contents, &options).map_err(|error| errors::of_image(&error))
+    Ok(Contents { layers: ids, config })
 }
 
 /// What this build adds to the history, and when the image was made.
 ///
 /// An instruction without a layer takes the time of the layer before it, so that the same build gives the same image. With
 /// `SOURCE_DATE_EPOCH` all of it was made then.
-fn history(plan: &Plan, solved: &Solved) -> (Vec<History>, Option<String>) {
-    let epoch = plan.output.epoch.and_then(|seconds| Timestamp::from_second(seconds).ok());
+fn history(output: &plan::Output, solved: &Solved) -> (Vec<History>, Option<String>) {
+    let epoch = output.epoch.and_then(|seconds| Timestamp::from_second(seconds).ok());
     let epoch = epoch.map(|time| time.to_string());
-    let base = plan.output.config.history.iter().rev().find_map(|entry| entry.created.clone());
+    let base = output.config.history.iter().rev().find_map(|entry| entry.created.clone());
     let mut latest = epoch.clone().or(base);
-    let mut history = Vec::with_capacity(plan.output.history.len());
-    for entry in &plan.output.history {
+    let mut history = Vec::with_capacity(output.history.len());
+    for entry in &output.history {
         let made = entry.step.and_then(|step| solved.created[step.index()].clone());
         latest = epoch.clone().or(made).or(latest);
         history.push(History {

@@ -10,7 +10,7 @@ mod images;
 mod input;
 mod output;
 pub(crate) mod report;
-mod request;
+pub(crate) mod request;
 mod summary;
 mod warnings;
 
@@ -80,12 +80,12 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     let contexts = work.open_contexts(&plan, &context)?;
     let found = lint::of_build(&dockerfile, &plan, contexts.get(&ContextName::Main), &judge);
     warnings::tell(found, if args.is_quiet() { Told::No } else { Told::Yes }, environment)?;
-    if asked.rewrites_times && plan.output.epoch.is_none() && !args.is_quiet() {
+    if asked.rewrites_times && plan.output().epoch.is_none() && !args.is_quiet() {
         warnings::tell_of_no_epoch(environment);
     }
     let solved = work.solve(&plan, &contexts)?;
     let assembled = assembly::assemble(&plan, &solved, &asked, &layers)?;
-    let exported = output::write(&asked, &assembled, &layers, plan.output.epoch.map(Time::whole))?;
+    let exported = output::write(&asked, &assembled, &layers, plan.output().epoch.map(Time::whole))?;
     // Losing what `explain` shows loses nothing that was built.
     if let Err(error) = report::keep(&dockerfile, &plan, &solved, &session) {
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
@@ -119,8 +119,12 @@ impl Work<'_> {
         let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
         let puller = Puller::new(layers, &session.cancel, environment, view);
         let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, args.pull);
-        plan::lower(&dockerfile.parsed.file, &asked.request, &mut resolver)
-            .map_err(|found| errors::of_plan(&found, &dockerfile.source))
+        let mut plans = Vec::new();
+        for request in asked.requests() {
+            let plan = plan::lower(&dockerfile.parsed.file, &request, &mut resolver);
+            plans.push(plan.map_err(|found| errors::of_plan(&found, &dockerfile.source))?);
+        }
+        Ok(Plan::join(plans))
     }
 
     fn open_contexts(

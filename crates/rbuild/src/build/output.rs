@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use image::export::{self, Destination, ExportError, Exported, Format, Named};
+use image::export::{self, Destination, ExportError, Exported, Format, Named, Part};
 use image::{Assembled, Layers, LocalImage};
-use oci::Compression;
+use oci::{Compression, Platform};
+use sys::RootfsPath;
 use sys::root::Time;
 
 use crate::build::request::Asked;
@@ -197,7 +198,7 @@ pub(crate) fn check(outputs: &[Output]) -> Result<(), Failure> {
 /// `modified`, if that is given.
 pub(crate) fn write(
     asked: &Asked,
-    assembled: &Assembled,
+    assembled: &[Assembled],
     layers: &Layers<'_>,
     modified: Option<Time>,
 ) -> Result<Option<Exported>, Failure> {
@@ -213,14 +214,13 @@ pub(crate) fn write(
 fn write_one(
     output: &Output,
     asked: &Asked,
-    assembled: &Assembled,
+    assembled: &[Assembled],
     layers: &Layers<'_>,
     modified: Option<Time>,
 ) -> Result<Option<Exported>, ExportError> {
-    let image = LocalImage::by_id(layers, &assembled.id)?
-        .ok_or_else(|| store::Error::MissingImage(assembled.id.clone()))?;
-    let ids = image.layers.clone();
-    let named = [Named { image, names: asked.tags.clone() }];
+    let images = images(assembled, layers)?;
+    let parts: Vec<Part> = parts(&images)?;
+    let named = [Named { images, names: asked.tags.clone() }];
     let mut stdout = std::io::stdout().lock();
     let exported = match output {
         Output::Image => Vec::new(),
@@ -229,15 +229,38 @@ fn write_one(
         }
         Output::Layout { compression, directory } => export::layout(layers, &named, *compression, directory)?,
         Output::Directory(directory) => {
-            export::rootfs_tree(layers, &ids, modified, directory)?;
+            for part in &parts {
+                let directory = directory.join(part.below.as_relative());
+                export::rootfs_tree(layers, &part.layers, modified, &directory)?;
+            }
             Vec::new()
         }
         Output::Tar(target) => {
-            export::rootfs_tar(layers, &ids, modified, destination(target, &mut stdout))?;
+            export::rootfs_tar(layers, &parts, modified, destination(target, &mut stdout))?;
             Vec::new()
         }
     };
     Ok(exported.into_iter().next())
+}
+
+fn images(assembled: &[Assembled], layers: &Layers<'_>) -> Result<Vec<LocalImage>, ExportError> {
+    let image = |assembled: &Assembled| {
+        let missing = || store::Error::MissingImage(assembled.id.clone());
+        Ok(LocalImage::by_id(layers, &assembled.id)?.ok_or_else(missing)?)
+    };
+    assembled.iter().map(image).collect()
+}
+
+/// The files of the only image, or those of each platform in a directory `OS_ARCHITECTURE` of their own.
+fn parts(images: &[LocalImage]) -> Result<Vec<Part>, ExportError> {
+    if let [image] = images {
+        return Ok(vec![Part { below: RootfsPath::root(), layers: image.layers.clone() }]);
+    }
+    let part = |image: &LocalImage| {
+        let name = image.config.platform().to_string().replace('/', "_");
+        Ok(Part { below: RootfsPath::parse(&name)?, layers: image.layers.clone() })
+    };
+    images.iter().map(part).collect()
 }
 
 fn destination<'d>(target: &Target, stdout: &'d mut dyn std::io::Write) -> Destination<'d> {
@@ -247,20 +270,28 @@ fn destination<'d>(target: &Target, stdout: &'d mut dyn std::io::Write) -> Desti
     }
 }
 
+/// Of several platforms, the image for this machine's, or else the first.
+pub(crate) fn main(assembled: &[Assembled]) -> &Assembled {
+    let fit = |image: &&Assembled| image.config.platform().fit(&Platform::host());
+    let fitting = assembled.iter().filter(|image| fit(image).is_some()).min_by_key(fit);
+    fitting.or(assembled.first()).expect("a build makes an image for one platform at least")
+}
+
 /// Writes `--iidfile` and `--metadata-file`, and the id where nothing else is asked for.
 pub(crate) fn write_files(
     args: &BuildArgs,
-    assembled: &Assembled,
+    assembled: &[Assembled],
     asked: &Asked,
     exported: Option<&Exported>,
 ) -> Result<(), Failure> {
+    let id = main(assembled).id.to_string();
     if let Some(path) = &args.iidfile {
-        write_file(path, assembled.id.to_string().as_bytes())?;
+        write_file(path, id.as_bytes())?;
     }
     if let Some(path) = &args.metadata_file {
         let names: Vec<String> = asked.tags.iter().map(ToString::to_string).collect();
         let mut metadata = serde_json::json!({
-            "containerimage.config.digest": assembled.id.to_string(),
+            "containerimage.config.digest": id,
             "image.name": names.join(","),
         });
         if let Some(exported) = exported {
@@ -269,7 +300,7 @@ pub(crate) fn write_files(
         write_file(path, format!("{metadata:#}\n").as_bytes())?;
     }
     if args.quiet && !asked.outputs.iter().any(Output::writes_to_stdout) {
-        println!("{}", assembled.id);
+        println!("{id}");
     }
     Ok(())
 }

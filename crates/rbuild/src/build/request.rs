@@ -24,7 +24,10 @@ const JOBS_PER_PROCESSOR: usize = 8;
 /// Everything but paths of the Dockerfile and the context.
 #[derive(Debug)]
 pub(crate) struct Asked {
+    /// For the only platform, or the first.
     pub(crate) request: Request,
+    /// Those that were asked for, each once.
+    pub(crate) platforms: Vec<Platform>,
     pub(crate) tags: Vec<Reference>,
     pub(crate) outputs: Vec<Output>,
     /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
@@ -58,10 +61,11 @@ struct Named {
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
         let Named { contexts: named_contexts, places: contexts, layouts } = named_contexts(args)?;
+        let platforms = platforms(args, environment)?;
         let request = Request {
             target: args.target.clone(),
             build_args: build_args(args, environment),
-            platform: None,
+            platform: platforms.first().cloned(),
             build_platform: Platform::host(),
             named_contexts,
             labels: args
@@ -82,6 +86,7 @@ impl Asked {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             request,
+            platforms,
             tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
             rewrites_times: output::rewrites_times(&args.outputs)?,
             outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
@@ -93,6 +98,44 @@ impl Asked {
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })
     }
+}
+
+impl Asked {
+    /// A request for each platform.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        let of = |platform: &Platform| Request { platform: Some(platform.clone()), ..self.request.clone() };
+        match &self.platforms[..] {
+            [] => vec![self.request.clone()],
+            platforms => platforms.iter().map(of).collect(),
+        }
+    }
+}
+
+/// `--platform`, or else what Docker's command line goes by, `DOCKER_DEFAULT_PLATFORM`.
+fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform>, Failure> {
+    let by_environment = environment.variable("DOCKER_DEFAULT_PLATFORM").filter(|text| !text.is_empty());
+    let texts: Vec<&str> = match &args.platforms[..] {
+        [] => by_environment.into_iter().collect(),
+        given => given.iter().map(String::as_str).collect(),
+    };
+    let mut platforms = Vec::with_capacity(texts.len());
+    for text in texts {
+        let platform = platform(text)?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
+}
+
+/// A platform, or `local` for this machine's.
+pub(crate) fn platform(text: &str) -> Result<Platform, Failure> {
+    if text == "local" {
+        return Ok(Platform::host());
+    }
+    text.parse().map_err(|error| {
+        usage(format!("`--platform {text}`: {error}"), "write it as OS/ARCH, such as `linux/arm64`")
+    })
 }
 
 impl Layout {

@@ -26,6 +26,7 @@ mod hostile;
 mod kill;
 mod limits;
 mod lint;
+mod platforms;
 mod probe;
 mod sources;
 mod ssh;
