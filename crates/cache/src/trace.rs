@@ -160,7 +160,9 @@ impl Cache<'_> {
             stage => stage.to_string(),
         });
         let mut hasher = Hasher::sha256();
-        let platform = step.platform.to_string();
+        // In a build for several platforms each has its own earlier run; else another platform is a change like any other.
+        let platform = step.place.as_ref().and_then(|place| place.platform.as_ref());
+        let platform = platform.map(ToString::to_string).unwrap_or_default();
         for field in ["place", kind, self.scope(), &platform, &stage.unwrap_or_default(), last] {
             hasher.update_field(field);
         }

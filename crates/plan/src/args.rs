@@ -87,12 +87,17 @@ pub(crate) fn is_predefined(name: &str) -> bool {
     PROXIES.iter().any(|proxy| *proxy == name || proxy.to_ascii_lowercase() == name)
         || BUILDER.contains(&name)
         || name == SBOM_SCAN_STAGE
-        || PLATFORM_ARGS.contains(&name)
+        || is_of_platform(name)
 }
 
 /// Whether an ARG of this name becomes a variable: those that only speak to the builder do not.
 pub(crate) fn is_variable(name: &str) -> bool {
     name != SBOM_SCAN_CONTEXT && name != SBOM_SCAN_STAGE
+}
+
+/// Whether an argument of this name has a value before anybody declares it.
+pub(crate) fn is_of_platform(name: &str) -> bool {
+    PLATFORM_ARGS.contains(&name)
 }
 
 const PLATFORM_ARGS: [&str; 11] = [

@@ -196,9 +196,6 @@ pub enum MountError {
     /// `type=` with a wrong value.
     #[error("`{0}` is not a mount type")]
     Type(String),
-    /// No target, where one is needed.
-    #[error("a {0} mount needs a target")]
-    NoTarget(&'static str),
     /// `target=/`.
     #[error("a mount cannot have the target `/`")]
     RootTarget,
