@@ -9,7 +9,7 @@ use dockerfile::{Level, Rule, UnknownLevel, UnknownRule};
 
 use crate::diagnostic::nearest;
 use crate::failure::Exit;
-use crate::limits::LimitArgs;
+use crate::limits::{LimitArgs, ResourceArgs};
 
 /// Turns Dockerfiles into OCI images and runs them: one program, no daemon.
 #[derive(Debug, Parser)]
@@ -194,6 +194,8 @@ pub(crate) struct BuildArgs {
     pub(crate) context: PathBuf,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
 }
 
 #[derive(Args, Debug)]

@@ -96,8 +96,8 @@ pub use machine::{Feature, Machine};
 pub use process::{Ending, Exit, Output, Process, Signaller};
 pub use sandboxes::Sandboxes;
 pub use spec::{
-    Access, BindSource, Content, Durability, Layers, Limits, MissingCwd, Mount, MountKind, Network,
-    NewPrivileges, PidOne, Spec, Stdio, StopPolicy, Upper,
+    Access, BindSource, Content, CpuList, CpuListError, Durability, Layers, Limits, MissingCwd, Mount,
+    MountKind, Network, NewPrivileges, PidOne, Spec, Stdio, StopPolicy, Upper,
 };
 pub use ulimit::{Ulimit, UlimitError, UlimitName};
 pub use user::{Credentials, MAX_ID, NameOrId, User, UserError};

@@ -155,7 +155,7 @@ impl Work<'_> {
         let scope = dockerfile.path.to_string_lossy().into_owned();
         let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
         let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
-        let sandboxes = || crate::commands::sandbox::open(session);
+        let sandboxes = || crate::commands::sandbox::open(session, asked.cgroup_parent.clone());
         let progress = if args.is_quiet() { Progress::Quiet } else { args.progress };
         let renderer = progress::renderer(progress, plan, environment);
         let services = Services {

@@ -41,6 +41,8 @@ pub(crate) struct Asked {
     pub(crate) jobs: usize,
     /// Of each RUN.
     pub(crate) limits: Limits,
+    /// In which control group those of RUNs are made.
+    pub(crate) cgroup_parent: Option<PathBuf>,
 }
 
 /// An image in an OCI layout.
@@ -83,6 +85,7 @@ impl Asked {
         };
         let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         output::check(&outputs)?;
+        let limits = args.resources.over(&args.limits)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             request,
@@ -94,7 +97,8 @@ impl Asked {
             contexts,
             layouts,
             cache_mode: cache_mode(args),
-            limits: args.limits.read()?,
+            limits: limits.read()?,
+            cgroup_parent: limits.cgroup_parent()?,
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })
     }

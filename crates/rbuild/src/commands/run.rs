@@ -41,7 +41,7 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     let puller = Puller::new(&layers, &session.cancel, environment, View::of(environment));
     // Getting ready for any process takes as long as getting ready for this one, so both happen at once.
     let (sandboxes, spec) = std::thread::scope(|scope| {
-        let sandboxes = scope.spawn(|| super::sandbox::open(&session));
+        let sandboxes = scope.spawn(|| super::sandbox::open(&session, request.cgroup_parent.clone()));
         let spec = find_or_pull(&layers, args, &puller)
             .and_then(|image| Ok((spec(&request, &image, &layers)?, image.config.platform())));
         (sandboxes.join(), spec)
