@@ -9,6 +9,7 @@
 //! | RUN | `working directory` | where the process starts |
 //! | RUN | `user` | as written; what it resolves to is in the parent |
 //! | RUN | `network` | what the process can reach |
+//! | RUN | `security` | with `--security=insecure`: what the process may do |
 //! | RUN | `host name` | the process can read it |
 //! | RUN | `extra hosts` | names only |
 //! | RUN | `mount TARGET` | kind, source path, access, tmpfs size, secret's or agent's id, mode and owner |
@@ -61,6 +62,8 @@ pub enum PartName {
     User,
     /// What it can reach.
     Network,
+    /// What it may do, if more than others.
+    Security,
     /// What the machine is called.
     HostName,
     /// Names in `/etc/hosts`.
@@ -118,6 +121,7 @@ impl fmt::Display for PartName {
             Self::WorkingDirectory => f.write_str("working directory"),
             Self::User => f.write_str("user"),
             Self::Network => f.write_str("network"),
+            Self::Security => f.write_str("security"),
             Self::HostName => f.write_str("host name"),
             Self::ExtraHosts => f.write_str("extra hosts"),
             Self::Mount(target) => write!(f, "mount {target}"),
@@ -236,6 +240,9 @@ impl Parts {
         self.add(PartName::WorkingDirectory, [run.cwd.as_str()]);
         self.add(PartName::User, run.user.iter().map(plan::UserSpec::as_str));
         self.add(PartName::Network, [network_name(run.network)]);
+        if run.security == plan::SecurityMode::Insecure {
+            self.add(PartName::Security, ["insecure"]);
+        }
         self.add(PartName::HostName, [&run.hostname]);
         self.add(PartName::ExtraHosts, run.extra_hosts.iter().map(|host| &host.name));
         for (index, mount) in run.mounts.iter().enumerate() {
@@ -367,6 +374,7 @@ mod tests {
             PartName::WorkingDirectory,
             PartName::User,
             PartName::Network,
+            PartName::Security,
             PartName::HostName,
             PartName::ExtraHosts,
             PartName::Script,

@@ -15,7 +15,7 @@
 //! and [`targets`] tell what a file offers to whoever builds it.
 //!
 //! ```
-//! use plan::{BaseImage, ImageError, ImageErrorCause, Images, NetworkMode, Op, Request};
+//! use plan::{BaseImage, ImageError, ImageErrorCause, Images, NetworkMode, SecurityMode, Op, Request};
 //!
 //! struct NoImages;
 //!
@@ -36,6 +36,7 @@
 //!     labels: Vec::new(),
 //!     network: NetworkMode::Default,
 //!     extra_hosts: Vec::new(),
+//!     allowed: std::collections::BTreeSet::new(),
 //! };
 //! let plan = plan::lower(&dockerfile::parse(&source).file, &request, &mut NoImages).expect("nothing is wrong");
 //! let Op::Copy(copy) = &plan.step(plan.output().step).op else { panic!("CMD is no step") };
@@ -101,11 +102,11 @@ pub use pattern::PatternError;
 pub use plan::{HISTORY_COMMENT, HistoryEntry, Output, Plan};
 pub use ports::PortError;
 pub use request::{
-    BaseImage, BuildArg, ContextKind, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
+    BaseImage, BuildArg, ContextKind, Entitlement, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
     RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request, TimeSource,
 };
 pub use step::{
     Archives, ContextName, Copy, Destination, DestinationForm, ExtraHost, Fetched, Image, InlineFile,
-    Linkage, NetworkMode, Op, Parents, Place, Remote, Run, Source, SourcePath, StageLabel, Step, StepId,
-    UserSpec, Variable, VariableOrigin, Workdir,
+    Linkage, NetworkMode, Op, Parents, Place, Remote, Run, SecurityMode, Source, SourcePath, StageLabel,
+    Step, StepId, UserSpec, Variable, VariableOrigin, Workdir,
 };

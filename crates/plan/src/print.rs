@@ -5,7 +5,8 @@ use std::fmt::{self, Display, Formatter};
 use crate::{
     Access, Archives, CacheMount, ContextName, Copy, Destination, DestinationForm, Fetched, Image, ImagePath,
     Linkage, Mount, NetworkMode, Op, Output, Parents, Place, Plan, Presence, Remote, Run, SecretMount,
-    Sharing, Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable, VariableOrigin, Workdir,
+    SecurityMode, Sharing, Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable, VariableOrigin,
+    Workdir,
 };
 
 impl Display for Plan {
@@ -95,6 +96,9 @@ fn print_run(f: &mut Formatter<'_>, run: &Run) -> fmt::Result {
         writeln!(f, "    mount {mount}")?;
     }
     writeln!(f, "    network {}, hostname {}", run.network, run.hostname)?;
+    if run.security == SecurityMode::Insecure {
+        writeln!(f, "    insecure")?;
+    }
     for host in &run.extra_hosts {
         writeln!(f, "    host {} is {}", host.name, host.address)?;
     }

@@ -1,5 +1,7 @@
 //! What lowering needs beside the Dockerfile, and the look-up of images that is passed in.
 
+use std::collections::BTreeSet;
+
 use dockerfile::Span;
 use oci::{Config, Digest, ImageId, Platform, Reference};
 
@@ -24,6 +26,31 @@ pub struct Request {
     pub network: NetworkMode,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
+    /// `--allow`: what the Dockerfile may ask for besides what every one may.
+    pub allowed: BTreeSet<Entitlement>,
+}
+
+/// Something that a Dockerfile gets only if the person who builds says so.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Entitlement {
+    /// `RUN --network=host`.
+    NetworkHost,
+    /// `RUN --security=insecure`.
+    SecurityInsecure,
+}
+
+impl Entitlement {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::NetworkHost, Self::SecurityInsecure];
+
+    /// As `--allow` has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
+        }
+    }
 }
 
 /// `--build-arg NAME[=VALUE]`.

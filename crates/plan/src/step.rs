@@ -115,6 +115,8 @@ pub struct Run {
     pub mounts: Vec<Mount>,
     /// Which network the process sees.
     pub network: NetworkMode,
+    /// How much it may do to the machine.
+    pub security: SecurityMode,
     /// The machine's name as the process sees it.
     pub hostname: String,
     /// Lines for `/etc/hosts`. Names are in the key, addresses are not.
@@ -322,6 +324,15 @@ pub enum VariableOrigin {
     Env,
     /// An ARG: in the build's processes only.
     Arg,
+}
+
+/// How much a RUN may do to the machine.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum SecurityMode {
+    /// What every RUN may.
+    Sandbox,
+    /// Everything that root may.
+    Insecure,
 }
 
 /// Which network a RUN sees.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dockerfile::{Level, Rule, UnknownLevel, UnknownRule};
+use plan::Entitlement;
 
 use crate::diagnostic::nearest;
 use crate::failure::Exit;
@@ -153,6 +154,10 @@ pub(crate) struct BuildArgs {
     /// Network of the RUN steps that name none
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
     pub(crate) network: BuildNetwork,
+    /// Let the Dockerfile have what it asks for: network.host for RUN --network=host, security.insecure for RUN --security=insecure, which
+    /// is as good as root on this machine
+    #[arg(long = "allow", value_name = "ENTITLEMENT,…", value_delimiter = ',', value_parser = entitlement)]
+    pub(crate) allowed: Vec<Entitlement>,
     /// Add a line to /etc/hosts of the RUN steps
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     pub(crate) add_hosts: Vec<String>,
@@ -196,6 +201,12 @@ pub(crate) struct BuildArgs {
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) resources: ResourceArgs,
+}
+
+fn entitlement(text: &str) -> Result<Entitlement, String> {
+    let known = Entitlement::ALL.iter().find(|known| known.as_str() == text).copied();
+    let names = || Entitlement::ALL.map(Entitlement::as_str).join(" and ");
+    known.ok_or_else(|| format!("there are {}", names()))
 }
 
 #[derive(Args, Debug)]

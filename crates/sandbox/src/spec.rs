@@ -45,6 +45,8 @@ pub struct Spec {
     pub pid_one: PidOne,
     /// Whether set-user-ID programs work inside.
     pub new_privileges: NewPrivileges,
+    /// How much the process may do to the machine.
+    pub posture: Posture,
 }
 
 /// A file system made of directories on top of one another.
@@ -151,6 +153,16 @@ impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "*** ({} bytes)", self.0.len())
     }
+}
+
+/// How much a process may do to the machine it runs on.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Posture {
+    /// Docker's capabilities, system calls, devices and view of `/proc` and `/sys`.
+    Confined,
+    /// All that we may do ourselves: every capability, call and device, and nothing masked. Only namespaces are left between it and the
+    /// machine, and as root it can leave them.
+    Insecure,
 }
 
 /// What happens when the working directory does not exist.

@@ -148,6 +148,7 @@ fn request(arguments: &Arguments) -> Request {
         named_contexts: arguments.contexts.iter().map(|(name, value)| named_context(name, value)).collect(),
         labels: arguments.labels.clone().into_iter().collect(),
         network: NetworkMode::Default,
+        allowed: std::collections::BTreeSet::new(),
         extra_hosts: arguments
             .hosts
             .iter()

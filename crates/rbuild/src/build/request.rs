@@ -81,6 +81,7 @@ impl Asked {
                 BuildNetwork::None => NetworkMode::None,
                 BuildNetwork::Host => NetworkMode::Host,
             },
+            allowed: args.allowed.iter().copied().collect(),
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
         };
         let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;

@@ -113,6 +113,7 @@ pub(crate) mod tests {
             labels: Vec::new(),
             network: NetworkMode::Default,
             extra_hosts: Vec::new(),
+            allowed: std::collections::BTreeSet::new(),
         };
         plan::lower(&parsed.file, &request, &mut NoImages).unwrap()
     }

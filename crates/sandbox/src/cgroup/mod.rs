@@ -1,4 +1,4 @@
-//! Control groups: `rbuild/OWNER/N` in each hierarchy that is used, made before a process starts and removed after it is gone.
+//! Control groups: `rbuild/OWNER/N` in each hierarchy of cgroup 1 that is used, and `rbuild/OWNER/confined/N` in cgroup 2, made before a process starts and removed after it is gone.
 //!
 //! Moving a process into a group by writing `cgroup.procs` waits for an RCU grace period: 9 to 23 ms where this was measured, three
 //! times what a whole sandbox costs. So:
@@ -9,8 +9,8 @@
 //!
 //! | machine | group of its own | joined by | devices decided by |
 //! | --- | --- | --- | --- |
-//! | cgroup 2 with the memory controller | always | birth | program on `rbuild/OWNER` |
-//! | cgroup 2 without controllers (hybrid) | none, `rbuild/OWNER` | birth | program on `rbuild/OWNER` |
+//! | cgroup 2 with the memory controller | always | birth | program on `rbuild/OWNER/confined` |
+//! | cgroup 2 without controllers (hybrid) | none, `rbuild/OWNER/confined` | birth | program on `rbuild/OWNER/confined` |
 //! | cgroup 1 | for limits, one per controller | the process itself | – |
 //! | neither writable | none | – | nothing: `nodev` everywhere |
 
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::{Limits, Machine, SandboxError};
+use crate::{Limits, Machine, Posture, SandboxError};
 
 pub(crate) use devices::RULES as DEVICE_RULES;
 
@@ -120,12 +120,12 @@ impl Groups {
     }
 
     /// Makes what a sandbox with these limits needs.
-    pub(crate) fn make(&self, limits: &Limits) -> Result<Group, SandboxError> {
+    pub(crate) fn make(&self, limits: &Limits, posture: Posture) -> Result<Group, SandboxError> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let mut group = Group { birthplace: None, joined: Vec::new(), directories: Vec::new(), memory: None };
         let mut left = limits.clone();
         if let Some(unified) = &self.unified {
-            unified.make(&name, &mut left, &mut group)?;
+            unified.make(&name, posture, &mut left, &mut group)?;
         }
         let legacy = v1::Hierarchies { all: &self.legacy, owner: &self.owner, joins_all: self.joins_all };
         legacy.make(&name, &mut left, &mut group)?;
@@ -140,7 +140,9 @@ impl Drop for Groups {
     fn drop(&mut self) {
         for hierarchy in &self.hierarchies {
             let parent = hierarchy.join(PARENT);
-            remove(&parent.join(&self.owner.0));
+            let own = parent.join(&self.owner.0);
+            v2::PLACES.iter().for_each(|place| remove(&own.join(place)));
+            remove(&own);
             // The parent stays while another owner has groups in it.
             remove(&parent);
         }

@@ -3,20 +3,42 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{DEVICE_RULES, Group, MemoryFiles, Owner, PARENT, create, write};
-use crate::{Limits, Machine, SandboxError};
+use crate::{Limits, Machine, Posture, SandboxError};
 
 /// The controllers that we use, where the machine has them.
 const WANTED: &[&str] = &["memory", "pids", "cpu", "cpuset"];
+
+/// Where processes are, below `rbuild/OWNER`: the first may use few devices, the second, which is made when it is needed, all.
+pub(super) const PLACES: [&str; 2] = ["confined", "insecure"];
 
 /// `rbuild/OWNER` of the hierarchy.
 #[derive(Debug)]
 pub(super) struct Parent {
     directory: PathBuf,
-    handle: Arc<OwnedFd>,
+    confined: Place,
+    insecure: OnceLock<Place>,
     controllers: Vec<&'static str>,
+}
+
+/// One of [`PLACES`].
+#[derive(Debug)]
+struct Place {
+    directory: PathBuf,
+    handle: Arc<OwnedFd>,
+}
+
+impl Place {
+    /// Makes `name`, and hands the controllers down to what will be below it.
+    fn make(parent: &Path, name: &str, controllers: &[&str]) -> Result<Self, SandboxError> {
+        let directory = parent.join(name);
+        create(&directory)?;
+        enable(&directory, controllers)?;
+        let handle = Arc::new(open(&directory)?);
+        Ok(Self { directory, handle })
+    }
 }
 
 impl Parent {
@@ -35,25 +57,41 @@ impl Parent {
         for level in levels {
             enable(level, &controllers)?;
         }
-        let handle = open(&directory)?;
+        let [confined, _] = PLACES;
+        let confined = Place::make(&directory, confined, &controllers)?;
         if machine.device_filter {
-            attach_device_filter(&directory, &handle)?;
+            attach_device_filter(&confined.directory, &confined.handle)?;
         }
-        Ok(Self { directory, handle: Arc::new(handle), controllers })
+        Ok(Self { directory, confined, insecure: OnceLock::new(), controllers })
+    }
+
+    fn place(&self, posture: Posture) -> Result<&Place, SandboxError> {
+        if posture == Posture::Confined {
+            return Ok(&self.confined);
+        }
+        if let Some(place) = self.insecure.get() {
+            return Ok(place);
+        }
+        let [_, insecure] = PLACES;
+        let place = Place::make(&self.directory, insecure, &self.controllers)?;
+        // Another thread may have made the same one.
+        Ok(self.insecure.get_or_init(|| place))
     }
 
     /// Chooses the birthplace, and takes the limits it can enforce out of `limits`.
     pub(super) fn make(
         &self,
         name: &str,
+        posture: Posture,
         limits: &mut Limits,
         group: &mut Group,
     ) -> Result<(), SandboxError> {
+        let place = self.place(posture)?;
         if self.controllers.is_empty() {
-            group.birthplace = Some(Arc::clone(&self.handle));
+            group.birthplace = Some(Arc::clone(&place.handle));
             return Ok(());
         }
-        let leaf = self.directory.join(name);
+        let leaf = place.directory.join(name);
         create(&leaf)?;
         group.directories.push(leaf.clone());
         let has = |controller| self.controllers.contains(&controller);

@@ -138,6 +138,7 @@ impl Request {
             stdio: self.stdio(),
             pid_one: self.pid_one,
             new_privileges: NewPrivileges::Allowed,
+            posture: sandbox::Posture::Confined,
             mounts: surroundings.mounts.into_iter().chain(self.mounts()).collect(),
         })
     }
