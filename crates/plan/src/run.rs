@@ -4,6 +4,8 @@ use dockerfile::{CommandLine, Heredoc, SecurityMode};
 
 use crate::finding::{ErrorKind, Fallible, Feature, Finding};
 use crate::instruction::{Item, StageLowering};
+use crate::lower::Lowering;
+use crate::state::StageState;
 use crate::{InlineFile, Mount, NetworkMode, Op, Run, config};
 
 /// What a RUN executes.
@@ -29,18 +31,12 @@ impl StageLowering<'_, '_> {
         };
         let line = format!("RUN {} # buildkit", self.history_words(&command.args).join(" "));
         let op = Run {
-            parent: self.state.step,
             args: command.args,
-            env: self.state.env.to_vec(),
-            proxy_env: self.shared.args.proxy_env(&self.state.env),
-            cwd: self.state.cwd(),
-            user: self.state.user(),
             mounts,
             network: self.network(run),
-            hostname: self.shared.args.hostname().to_owned(),
-            extra_hosts: self.shared.request.extra_hosts.clone(),
             script: command.script,
             command: command.shown,
+            ..self.shared.plain_run(&self.state)
         };
         let origin = self.origin(item, title);
         let step = self.shared.graph.push(Op::Run(Box::new(op)), origin);
@@ -96,6 +92,26 @@ impl StageLowering<'_, '_> {
         let count = (!declared.is_empty()).then(|| format!("|{}", declared.len()));
         let pairs = declared.iter().map(|(name, value)| format!("{name}={value}"));
         count.into_iter().chain(pairs).chain(args.iter().cloned()).collect()
+    }
+}
+
+impl Lowering<'_> {
+    /// A RUN of nothing, with all that a stage in this state gives to any.
+    pub(crate) fn plain_run(&self, state: &StageState) -> Run {
+        Run {
+            parent: state.step,
+            args: Vec::new(),
+            env: state.env.to_vec(),
+            proxy_env: self.args.proxy_env(&state.env),
+            cwd: state.cwd(),
+            user: state.user(),
+            mounts: Vec::new(),
+            network: self.request.network,
+            hostname: self.args.hostname().to_owned(),
+            extra_hosts: self.request.extra_hosts.clone(),
+            script: None,
+            command: String::new(),
+        }
     }
 }
 
