@@ -43,7 +43,10 @@ fn check(moment: Moment, command: &[&str], expected: Expect) {
 
 #[test]
 fn before_a_run_is_what_the_run_has_and_no_more() {
-    check(Moment::Before(1), &[], expect![[r#"
+    check(
+        Moment::Before(1),
+        &[],
+        expect![[r#"
         step 0 "FROM scratch" at 0..19, linux/amd64
           scratch
         step 1 [lib 1/1] "COPY a /" at 20..28, linux/amd64
@@ -59,12 +62,16 @@ fn before_a_run_is_what_the_run_has_and_no_more() {
             mount bind / of step 1 at /mnt, read-only
             network none, hostname buildkitsandbox
             command "/bin/bash"
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn after_a_step_is_what_stands_right_below_it() {
-    check(Moment::After(2), &["ls", "-l"], expect![[r#"
+    check(
+        Moment::After(2),
+        &["ls", "-l"],
+        expect![[r#"
         step 0 "FROM scratch" at 0..19, linux/amd64
           scratch
         step 1 [lib 1/1] "COPY a /" at 20..28, linux/amd64
@@ -92,12 +99,16 @@ fn after_a_step_is_what_stands_right_below_it() {
             user "app"
             network default, hostname buildkitsandbox
             command "ls -l"
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn at_the_end_is_everything() {
-    check(Moment::End, &[], expect![[r#"
+    check(
+        Moment::End,
+        &[],
+        expect![[r#"
         step 0 "FROM scratch" at 0..19, linux/amd64
           scratch
         step 1 [lib 1/1] "COPY a /" at 20..28, linux/amd64
@@ -133,7 +144,8 @@ fn at_the_end_is_everything() {
             user "app"
             network default, hostname buildkitsandbox
             command "/bin/bash"
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

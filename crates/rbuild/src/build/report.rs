@@ -1,14 +1,16 @@
-//! What `explain` shows later: why each step of a build ran or was reused, kept in the store.
+//! What is kept of a build in the store: why each step ran or was reused, for `explain`; and where it failed, for `shell`.
 
 use std::path::Path;
 
 use cache::{Cause, Change, PartVerdict};
 use plan::{Plan, Step};
 use serde::{Deserialize, Serialize};
-use solver::{Origin, Reuse, Solved, StepReport, Verdict};
+use solver::{Origin, Reuse, SolveError, Solved, StepReport, Verdict};
 use store::Store;
 
 use crate::build::Dockerfile;
+use crate::build::shell_command::step_name;
+use crate::cli::StepName;
 use crate::failure::Failure;
 use crate::progress::{place_of, step_label};
 use crate::session::{Session, now, store_failure};
@@ -90,6 +92,34 @@ pub(crate) fn keep(
         session.lease.put_build_report(name, &logs, &bytes)?;
     }
     Ok(())
+}
+
+/// Keeps where a build of the Dockerfile failed, for the shell that somebody wants to open there; or that it no longer fails.
+pub(crate) fn keep_failure(
+    dockerfile: &Dockerfile,
+    plan: &Plan,
+    error: Option<&SolveError>,
+    session: &Session,
+) -> Result<(), store::Error> {
+    let name = failure_name(dockerfile);
+    let place = match error {
+        Some(SolveError::Cancelled) => return Ok(()),
+        Some(SolveError::Step { step, .. }) => plan.step(*step).place.as_ref(),
+        None if session.store().build_report(&name)?.is_none_or(|step| step.is_empty()) => return Ok(()),
+        None => None,
+    };
+    let text = place.map(|place| step_name(place, dockerfile)).unwrap_or_default();
+    session.lease.put_build_report(&name, &[], text.as_bytes())
+}
+
+/// The step that the last build of the Dockerfile failed at, if it failed.
+pub(crate) fn last_failure(dockerfile: &Dockerfile, store: &Store) -> Result<Option<StepName>, Failure> {
+    let bytes = store.build_report(&failure_name(dockerfile)).map_err(|error| store_failure(&error))?;
+    Ok(bytes.and_then(|bytes| str::from_utf8(&bytes).ok()?.parse().ok()))
+}
+
+fn failure_name(dockerfile: &Dockerfile) -> String {
+    format!("failed {}", dockerfile.path.to_string_lossy())
 }
 
 /// The report of the last build of a Dockerfile, or of the last build of all. One that another version wrote is none.

@@ -12,7 +12,7 @@ use solver::{CacheMode, Secret, SecretInKey};
 
 use crate::build::input::Place;
 use crate::build::output::{self, Output};
-use crate::cli::{BuildArgs, BuildNetwork};
+use crate::cli::{BuildArgs, BuildNetwork, StepArgs};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -55,6 +55,18 @@ struct Named {
 
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
+        let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        output::check(&outputs)?;
+        let mut asked = Self::of_steps(&args.steps, environment)?;
+        let labels = args.labels.iter().map(|text| split(text, '='));
+        asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
+        asked.tags = args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?;
+        asked.outputs = if outputs.is_empty() { vec![Output::Image] } else { outputs };
+        Ok(asked)
+    }
+
+    /// The steps alone, of which nothing is made.
+    pub(crate) fn of_steps(args: &StepArgs, environment: &Environment) -> Result<Self, Failure> {
         let Named { contexts: named_contexts, places: contexts, layouts } = named_contexts(args)?;
         let request = Request {
             target: args.target.clone(),
@@ -62,12 +74,7 @@ impl Asked {
             platform: None,
             build_platform: Platform::host(),
             named_contexts,
-            labels: args
-                .labels
-                .iter()
-                .map(|text| split(text, '='))
-                .map(|(k, v)| (k, v.unwrap_or_default()))
-                .collect(),
+            labels: Vec::new(),
             network: match args.network {
                 BuildNetwork::Default => NetworkMode::Default,
                 BuildNetwork::None => NetworkMode::None,
@@ -75,13 +82,11 @@ impl Asked {
             },
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
         };
-        let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        output::check(&outputs)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             request,
-            tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
-            outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
+            tags: Vec::new(),
+            outputs: Vec::new(),
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             contexts,
             layouts,
@@ -143,7 +148,7 @@ fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
     }
 }
 
-fn cache_mode(args: &BuildArgs) -> CacheMode {
+fn cache_mode(args: &StepArgs) -> CacheMode {
     if args.no_cache {
         return CacheMode::Off;
     }
@@ -151,7 +156,7 @@ fn cache_mode(args: &BuildArgs) -> CacheMode {
     if stages.is_empty() { CacheMode::On } else { CacheMode::OffFor(stages) }
 }
 
-fn named_contexts(args: &BuildArgs) -> Result<Named, Failure> {
+fn named_contexts(args: &StepArgs) -> Result<Named, Failure> {
     let mut named = Named::default();
     for text in &args.build_contexts {
         let (name, Some(value)) = split(text, '=') else {

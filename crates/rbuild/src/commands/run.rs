@@ -4,7 +4,7 @@
 //! pipes or a terminal of its own and never to our own descriptors: through those it could reach files that it was not given.
 
 mod request;
-mod streams;
+pub(crate) mod streams;
 mod surroundings;
 
 use image::{Disposable, FindError, Layers, LocalImage, RootfsError};
@@ -14,6 +14,7 @@ use sandbox::{Durability, SandboxError, Sandboxes, Spec, Upper};
 use crate::cli::{Global, RunArgs};
 use crate::commands::failures;
 use crate::commands::pull::{Puller, View};
+pub(crate) use crate::commands::run::request::Input;
 use crate::commands::run::request::Request;
 use crate::commands::run::surroundings::Surroundings;
 use crate::diagnostic::Diagnostic;
@@ -24,11 +25,16 @@ use crate::signals::Relay;
 
 /// Runs a process and gives its exit code.
 pub(crate) fn run(args: &RunArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
-    run_to_end(args, global, environment).map_err(|failure| match failure.exit {
+    run_to_end(args, global, environment).map_err(told_apart)
+}
+
+/// A failure of ours as the caller can tell it from those of the process.
+pub(crate) fn told_apart(failure: Failure) -> Failure {
+    match failure.exit {
         Exit::Cancelled | Exit::NotRunnable | Exit::NotFound => failure,
         // All other codes could be the process' own.
         _ => Failure { exit: Exit::RunFailed, ..failure },
-    })
+    }
 }
 
 fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
@@ -49,7 +55,7 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
         .map_err(|panic| std::panic::resume_unwind(panic))
         .and_then(|opened| opened.map_err(|error| of_sandbox(&error)))?;
     tracing::debug!("ready to start the process");
-    let code = follow(&sandboxes, &spec, &request, &relay)?;
+    let code = follow(&sandboxes, &spec, request.input, &relay)?;
     // Nothing may be mounted from the store's area when it is removed.
     sandboxes.settle();
     drop(sandboxes);
@@ -112,11 +118,11 @@ fn spec(request: &Request, image: &LocalImage, layers: &Layers<'_>) -> Result<Sp
 }
 
 /// Starts the process and stays until it ends.
-fn follow(sandboxes: &Sandboxes, spec: &Spec, request: &Request, relay: &Relay) -> Result<u8, Failure> {
+pub(crate) fn follow(sandboxes: &Sandboxes, spec: &Spec, input: Input, relay: &Relay) -> Result<u8, Failure> {
     let (process, output) = sandboxes.start(spec).map_err(|error| of_sandbox(&error))?;
     relay.pass_on_to(process.signaller(), streams::terminal_size);
     tracing::debug!("the process runs");
-    let exit = streams::carry(process, output, request.input)?;
+    let exit = streams::carry(process, output, input)?;
     tracing::debug!(?exit, "the process has ended");
     Ok(exit.code())
 }

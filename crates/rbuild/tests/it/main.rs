@@ -26,5 +26,6 @@ mod kill;
 mod limits;
 mod lint;
 mod probe;
+mod shell;
 mod sources;
 mod ssh;
