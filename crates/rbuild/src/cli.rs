@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Open a shell before or after any step of a build, with its mounts and environment
     Shell(Box<ShellArgs>),
+    /// Say what differs between two images, or between what two steps made
+    Diff(DiffArgs),
     /// Run a command in a container made from an image, and remove the container
     Run(Box<RunArgs>),
     /// Make an image of a root filesystem's tar
@@ -415,6 +417,32 @@ pub(crate) struct ExplainArgs {
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
+}
+
+/// What a listing of differences leaves open.
+const ABOUT_DIFFERENCES: &str = "\
+The marks are those of `docker diff`: A is only in B, D is only in A, C is in both and differs. Images are compared with all that
+their configs say but times and history; what steps made, by files alone.
+
+The exit code is 0 if nothing differs, 1 if something does, and more if it could not be found out.";
+
+#[derive(Args, Debug)]
+#[command(after_long_help = ABOUT_DIFFERENCES)]
+pub(crate) struct DiffArgs {
+    /// The Dockerfile whose last build STAGE@STEP means [default: the last build of all]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Tell of files of which only the time of modification differs, too
+    #[arg(long)]
+    pub(crate) mtime: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    /// An image's name or id; or STAGE@STEP for what that step of the last build made, counted as the progress of a build shows it
+    #[arg(value_name = "A")]
+    pub(crate) old: String,
+    /// What to compare it with
+    #[arg(value_name = "B")]
+    pub(crate) new: String,
 }
 
 /// Which network a container sees.

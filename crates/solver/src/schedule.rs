@@ -49,6 +49,8 @@ pub struct StepReport {
     pub parts: Vec<PartVerdict>,
     /// Its log.
     pub log: Option<LogId>,
+    /// What its record lies under, if it has one.
+    pub key: RecordKey,
 }
 
 /// Executes a plan.
@@ -279,13 +281,17 @@ impl Solver<'_> {
         };
         let verdict = Verdict::Reused { by, saved: Duration::from_millis(millis) };
         let outcome = Outcome { verdict, took: Duration::ZERO, peak_memory_bytes: None };
-        let report = StepReport { outcome, parts: self.same_parts(step), log: None };
+        let report = StepReport { outcome, parts: self.same_parts(step), log: None, key: self.key(step) };
         self.finish(step.id, Done { filesystem, report, upstream });
     }
 
     fn same_parts(&self, step: &Step) -> Vec<PartVerdict> {
         let parts = &self.lookup.prepared[step.id.index()].parts;
         parts.iter().map(|(name, _)| PartVerdict { name: name.to_string(), how: None }).collect()
+    }
+
+    fn key(&self, step: &Step) -> RecordKey {
+        self.lookup.prepared[step.id.index()].definition.clone()
     }
 
     fn finish(&self, id: StepId, done: Done) {
@@ -364,7 +370,7 @@ impl Solver<'_> {
             took: began.elapsed(),
             peak_memory_bytes: made.peak_memory_bytes,
         };
-        let report = StepReport { outcome, parts, log: made.log };
+        let report = StepReport { outcome, parts, log: made.log, key: keys.definition.clone() };
         let filesystem = self.filesystem_with(step, &made.layer)?;
         let upstream = self.upstream(step);
         let recorded = if is_linked(step) { filesystem.layers.len() - 1 } else { 0 };
@@ -401,7 +407,7 @@ impl Solver<'_> {
         let saved = Duration::from_millis(record.millis);
         let verdict = Verdict::Reused { by, saved };
         let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
-        let report = StepReport { outcome, parts: self.same_parts(step), log: None };
+        let report = StepReport { outcome, parts: self.same_parts(step), log: None, key: self.key(step) };
         let upstream = self.upstream(step);
         if is_linked(step) {
             // The layers below a linked copy are not those of its record.

@@ -34,7 +34,7 @@ use crate::build::input::ContextDir;
 pub(crate) use crate::build::input::{Input, Names, Place};
 use crate::build::output::Output;
 use crate::build::request::Asked;
-pub(crate) use crate::build::shell::shell;
+pub(crate) use crate::build::shell::{shell, unknown_stage};
 use crate::build::shell_command::ShellCommand;
 use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Call, Global, Method, Progress, StepArgs};
@@ -86,7 +86,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     let solved = work.solve(&plan, &contexts)?;
     let assembled = assemble(&plan, &solved, &asked, &layers)?;
     let exported = output::write(&asked, &assembled, &layers)?;
-    // Losing what `explain` shows loses nothing that was built.
+    // Losing what `explain` and `diff` show loses nothing that was built.
     if let Err(error) = report::keep(&dockerfile, &plan, &solved, &session) {
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
     }

@@ -116,7 +116,7 @@ fn spot(step: Option<&StepName>, after: bool, dockerfile: &Dockerfile) -> Result
 }
 
 /// A stage that there is not; `help` is for where no name is near.
-fn unknown_stage<'n>(stage: &str, names: impl Iterator<Item = &'n str>, help: &str) -> Failure {
+pub(crate) fn unknown_stage<'n>(stage: &str, names: impl Iterator<Item = &'n str>, help: &str) -> Failure {
     let diagnostic = Diagnostic::error("unknown-stage", format!("there is no stage `{}`", one_line(stage)));
     let help =
         nearest(stage, names).map_or_else(|| help.to_owned(), |near| format!("did you mean `{near}`?"));

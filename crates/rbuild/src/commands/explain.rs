@@ -31,7 +31,7 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global) -> Result<(), Failure
 
 /// Reports lie under the path without links, as `build` finds it; those of standard input under `-`, those of a
 /// context from elsewhere under its URL.
-fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
+pub(crate) fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
     if !matches!(Place::of(path), Ok(Place::Directory(_))) {
         return Ok(path.to_owned());
     }
@@ -41,7 +41,7 @@ fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
     })
 }
 
-fn no_report(file: Option<&Path>) -> Failure {
+pub(crate) fn no_report(file: Option<&Path>) -> Failure {
     let title = match file {
         Some(file) => format!("no build of `{}` has succeeded in this store", file.display()),
         None => "no build has succeeded in this store".to_owned(),

@@ -18,6 +18,7 @@ mod concurrent;
 mod contexts;
 mod cutoff;
 mod diagnostics;
+mod diff;
 mod differential;
 mod exit_codes;
 mod explain;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use sys::terminal::WindowSize;
 
 use crate::commands_run::{in_terminal, read_until};
-use crate::world::{World, write_files};
+use crate::world::{World, succeed, write_files};
 
 /// How a command ended and what it wrote.
 #[derive(Debug)]
@@ -180,6 +180,7 @@ fn nothing_that_a_shell_writes_is_kept() {
     built.check(&["--after", "stage-0@2", "--", "cat", "/x"], "", "x\n");
     let again = built.build(&["-t", "after"]);
     assert!(again.stderr.contains("2 steps reused"), "{}", again.stderr);
+    succeed(&mut built.command(&["diff", "before", "after"]));
     built.world.assert_sound();
 }
 
