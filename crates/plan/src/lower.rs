@@ -79,6 +79,9 @@ pub fn outline(file: &File, request: &Request) -> Result<Outline, Box<PlanError>
 ///
 /// # Errors
 /// As [`lower`](fn@lower), and if the stage has no such moment.
+///
+/// # Panics
+/// If the file has no such stage.
 pub fn shell(
     file: &File,
     request: &Request,

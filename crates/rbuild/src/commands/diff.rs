@@ -35,7 +35,7 @@ pub(crate) fn diff(args: &DiffArgs, global: &Global) -> Result<u8, Failure> {
     };
     match args.format.format {
         Format::Json => print_json(&show::document(&fields, &files))?,
-        Format::Table => show::print(&fields, &files),
+        Format::Table => show::print(&fields, &files)?,
     }
     session.close()?;
     Ok(if fields.is_empty() && files.is_empty() { 0 } else { DIFFERENT })

@@ -11,7 +11,7 @@ use crate::build::report::{self, Report, StepLine, StepVerdict};
 use crate::cli::{ExplainArgs, Format, Global};
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
-use crate::listing::{human_duration, print_json};
+use crate::listing::{human_duration, print_json, write_out};
 use crate::session::store_failure;
 use crate::terminal::visible;
 
@@ -22,10 +22,7 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global) -> Result<(), Failure
     let report = report::read(path.as_deref(), &store)?.ok_or_else(|| no_report(args.file.as_deref()))?;
     match args.format.format {
         Format::Json => print_json(&report),
-        Format::Table => {
-            print!("{}", visible(&text(&report)));
-            Ok(())
-        }
+        Format::Table => write_out(&visible(&text(&report))),
     }
 }
 

@@ -76,6 +76,21 @@ fn images_differ_in_config_and_files() {
 }
 
 #[test]
+fn whoever_reads_no_further_has_seen_enough() {
+    let Some(scene) = Scene::new("whoever_reads_no_further") else { return };
+    scene.build("app", "FROM base AS app\nRUN touch /x\n");
+    for args in
+        [&["diff", "base", "app"][..], &["diff", "--format=json", "base", "app"], &["images"], &["explain"]]
+    {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = scene.world.rbuild().args(args).stdout(writer).output().expect("rbuild starts");
+        let code = if args[0] == "diff" { 1 } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{args:?} {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn steps_differ_by_what_was_done_between_them() {
     let Some(scene) = Scene::new("steps_differ_by_what_was_done") else { return };
     let dockerfile = "FROM base AS lib\nRUN echo lib > /lib\nFROM base AS app\nWORKDIR /w\nCOPY --link --from=lib /lib /l\nRUN rm /l; touch /w/x\n";

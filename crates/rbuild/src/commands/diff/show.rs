@@ -5,14 +5,16 @@ use layer::{Entry, Kind};
 use serde_json::{Value, json};
 
 use crate::commands::diff::config::Field;
-use crate::listing::human_bytes;
+use crate::failure::Failure;
+use crate::listing::{human_bytes, write_out};
 use crate::terminal::one_line;
 
 /// One line for each difference, as diff(1) is silent where there is none; on standard error, how many there are.
-pub(super) fn print(fields: &[Field], files: &[Difference]) {
-    fields.iter().for_each(|field| println!("{}", field_line(field)));
-    files.iter().for_each(|file| println!("{}", file_line(file)));
+pub(super) fn print(fields: &[Field], files: &[Difference]) -> Result<(), Failure> {
+    let lines = fields.iter().map(field_line).chain(files.iter().map(file_line));
+    write_out(&lines.map(|line| line + "\n").collect::<String>())?;
     eprintln!("{}", summary(fields, files));
+    Ok(())
 }
 
 fn field_line(Field { name, old, new }: &Field) -> String {
