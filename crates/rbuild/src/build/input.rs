@@ -16,7 +16,6 @@ use plan::{GitDir, Remote, RemoteContent, RemoteKind, RemoteRequest};
 use crate::build::dockerfile::Dockerfile;
 use crate::build::errors;
 use crate::build::fetch::Fetcher;
-use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -34,6 +33,14 @@ pub(crate) struct Input {
     pub(crate) context: ContextDir,
     /// What the context was unpacked from, if it came on standard input.
     pub(crate) archive: Option<PathBuf>,
+}
+
+/// What the command line names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names<'n> {
+    /// The Dockerfile, unless it has one of the usual names.
+    pub(crate) file: Option<&'n Path>,
+    pub(crate) context: &'n Path,
 }
 
 /// Where a context comes from.
@@ -77,13 +84,13 @@ impl Input {
 
     /// Reads what the command line names.
     pub(crate) fn read(
-        args: &BuildArgs,
+        names: Names<'_>,
         session: &Session,
         fetcher: &Fetcher<'_>,
         environment: &Environment,
     ) -> Result<Self, Failure> {
-        let place = Place::of(&args.context)?;
-        let reads_dockerfile = args.file.as_deref() == Some(Path::new(STDIN));
+        let place = Place::of(names.context)?;
+        let reads_dockerfile = names.file == Some(Path::new(STDIN));
         if reads_dockerfile && matches!(place, Place::Stdin) {
             return Err(usage(
                 "the Dockerfile and the context cannot both come from standard input",
@@ -99,23 +106,23 @@ impl Input {
                 let path = scratch(session)?.join("stdin");
                 let mut file = File::create_new(&path).map_err(|error| machine(&path, &error))?;
                 copy(&mut stdin(environment)?, &mut file, session)?;
-                let input = Self::of_file(&path, PathBuf::from(STDIN), None, args, session)?;
+                let input = Self::of_file(&path, PathBuf::from(STDIN), None, names, session)?;
                 Ok(Self { archive: Some(path), ..input })
             }
             Place::File(url) => {
                 let path = fetch_file(&url, session, fetcher)?;
-                Self::of_file(&path, PathBuf::from(url), given, args, session)
+                Self::of_file(&path, PathBuf::from(url), given, names, session)
             }
             Place::Repository(url) => {
                 let directory = fetch_repository(&url, session, fetcher)?;
-                Self::of_directory(directory, PathBuf::from(url), given, args)
+                Self::of_directory(directory, PathBuf::from(url), given, names)
             }
             Place::Directory(path) => match given {
                 Some(text) => {
                     let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text);
                     Ok(Self { dockerfile, context: ContextDir::lasting(&path, None), archive: None })
                 }
-                None => Self::of_machine(args.file.as_deref(), &path),
+                None => Self::of_machine(names.file, &path),
             },
         }
     }
@@ -126,16 +133,16 @@ impl Input {
         path: &Path,
         origin: PathBuf,
         given: Option<Vec<u8>>,
-        args: &BuildArgs,
+        names: Names<'_>,
         session: &Session,
     ) -> Result<Self, Failure> {
         let directory = scratch(session)?;
         let failed = |error: io::Error| machine(path, &error);
         if archive::is_one(path).map_err(failed)? {
             archive::unpack(path, &directory, &origin)?;
-            return Self::of_directory(directory, origin, given, args);
+            return Self::of_directory(directory, origin, given, names);
         }
-        if let Some(file) = &args.file {
+        if let Some(file) = names.file {
             return Err(usage(
                 &format!("both `--file {}` and `{}` are a Dockerfile", file.display(), origin.display()),
                 "leave out `--file`, or give an archive that has the file in it",
@@ -151,13 +158,13 @@ impl Input {
         directory: PathBuf,
         origin: PathBuf,
         given: Option<Vec<u8>>,
-        args: &BuildArgs,
+        names: Names<'_>,
     ) -> Result<Self, Failure> {
         if let Some(text) = given {
             let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text);
             return Ok(Self { dockerfile, context: ContextDir::passing(directory, None), archive: None });
         }
-        let (dockerfile, name) = Dockerfile::read_in(&directory, origin, args)?;
+        let (dockerfile, name) = Dockerfile::read_in(&directory, origin, names)?;
         let beside = directory.join(name);
         Ok(Self { dockerfile, context: ContextDir::passing(directory, Some(beside)), archive: None })
     }

@@ -229,9 +229,10 @@ fn write_one(
         }
         Output::Layout { compression, directory } => export::layout(layers, &named, *compression, directory)?,
         Output::Directory(directory) => {
-            for part in &parts {
-                let directory = directory.join(part.below.as_relative());
-                export::rootfs_tree(layers, &part.layers, modified, &directory)?;
+            for Part { below, layers: ids } in &parts {
+                let below =
+                    if below.is_root() { directory.clone() } else { directory.join(below.as_relative()) };
+                export::rootfs_tree(layers, ids, modified, &below)?;
             }
             Vec::new()
         }

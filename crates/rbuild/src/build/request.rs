@@ -12,7 +12,7 @@ use solver::{CacheMode, Secret, SecretInKey};
 
 use crate::build::input::Place;
 use crate::build::output::{self, Output};
-use crate::cli::{BuildArgs, BuildNetwork};
+use crate::cli::{BuildArgs, BuildNetwork, StepArgs};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -62,6 +62,19 @@ struct Named {
 
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
+        let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        output::check(&outputs)?;
+        let mut asked = Self::of_steps(&args.steps, environment)?;
+        let labels = args.labels.iter().map(|text| split(text, '='));
+        asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
+        asked.tags = args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?;
+        asked.rewrites_times = output::rewrites_times(&args.outputs)?;
+        asked.outputs = if outputs.is_empty() { vec![Output::Image] } else { outputs };
+        Ok(asked)
+    }
+
+    /// The steps alone, of which nothing is made.
+    pub(crate) fn of_steps(args: &StepArgs, environment: &Environment) -> Result<Self, Failure> {
         let Named { contexts: named_contexts, places: contexts, layouts } = named_contexts(args)?;
         let platforms = platforms(args, environment)?;
         let request = Request {
@@ -70,12 +83,7 @@ impl Asked {
             platform: platforms.first().cloned(),
             build_platform: Platform::host(),
             named_contexts,
-            labels: args
-                .labels
-                .iter()
-                .map(|text| split(text, '='))
-                .map(|(k, v)| (k, v.unwrap_or_default()))
-                .collect(),
+            labels: Vec::new(),
             network: match args.network {
                 BuildNetwork::Default => NetworkMode::Default,
                 BuildNetwork::None => NetworkMode::None,
@@ -84,16 +92,14 @@ impl Asked {
             allowed: args.allowed.iter().copied().collect(),
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
         };
-        let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        output::check(&outputs)?;
         let limits = args.resources.over(&args.limits)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             request,
             platforms,
-            tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
-            rewrites_times: output::rewrites_times(&args.outputs)?,
-            outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
+            tags: Vec::new(),
+            rewrites_times: false,
+            outputs: Vec::new(),
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             contexts,
             layouts,
@@ -117,7 +123,7 @@ impl Asked {
 }
 
 /// `--platform`, or else what Docker's command line goes by, `DOCKER_DEFAULT_PLATFORM`.
-fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform>, Failure> {
+fn platforms(args: &StepArgs, environment: &Environment) -> Result<Vec<Platform>, Failure> {
     let by_environment = environment.variable("DOCKER_DEFAULT_PLATFORM").filter(|text| !text.is_empty());
     let texts: Vec<&str> = match &args.platforms[..] {
         [] => by_environment.into_iter().collect(),
@@ -175,7 +181,7 @@ fn split(text: &str, separator: char) -> (String, Option<String>) {
 }
 
 /// What the command line gives, and the environment's `SOURCE_DATE_EPOCH` unless that is given, too.
-fn build_args(args: &BuildArgs, environment: &Environment) -> Vec<BuildArg> {
+fn build_args(args: &StepArgs, environment: &Environment) -> Vec<BuildArg> {
     const EPOCH: &str = "SOURCE_DATE_EPOCH";
     let mut given: Vec<BuildArg> = args.build_args.iter().map(|text| build_arg(text, environment)).collect();
     let epoch = environment.variable(EPOCH).filter(|value| !value.is_empty());
@@ -205,7 +211,7 @@ fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
     }
 }
 
-fn cache_mode(args: &BuildArgs) -> CacheMode {
+fn cache_mode(args: &StepArgs) -> CacheMode {
     if args.no_cache {
         return CacheMode::Off;
     }
@@ -213,7 +219,7 @@ fn cache_mode(args: &BuildArgs) -> CacheMode {
     if stages.is_empty() { CacheMode::On } else { CacheMode::OffFor(stages) }
 }
 
-fn named_contexts(args: &BuildArgs) -> Result<Named, Failure> {
+fn named_contexts(args: &StepArgs) -> Result<Named, Failure> {
     let mut named = Named::default();
     for text in &args.build_contexts {
         let (name, Some(value)) = split(text, '=') else {

@@ -143,12 +143,14 @@ mod tests {
     use crate::progress::tests::plan_of;
     use cache::{Change, FileHow};
     use expect_test::{Expect, expect};
+    use oci::Digest;
     use plan::StepId;
     use solver::{Origin, Outcome, Reuse};
+    use store::RecordKey;
 
     fn report(verdict: Verdict) -> StepReport {
         let outcome = Outcome { verdict, took: Duration::from_millis(3200), peak_memory_bytes: None };
-        StepReport { outcome, parts: Vec::new(), log: None }
+        StepReport { outcome, parts: Vec::new(), log: None, key: RecordKey::new(Digest::of("a step")) }
     }
 
     fn reused() -> StepReport {
