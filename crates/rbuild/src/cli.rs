@@ -224,7 +224,7 @@ pub(crate) struct BuildArgs {
     pub(crate) context: PathBuf,
 }
 
-/// Where a shell is opened.
+/// A step of a build, or the end of a stage.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct StepName {
     /// A stage's name, its number counted from 0, or `stage-N`.
@@ -286,8 +286,8 @@ pub(crate) struct ShellArgs {
 
 /// What the options alone do not tell.
 const ABOUT_SHELLS: &str = "\
-Everything that the step stands on is built first, as `rbuild build` does it with the same options, or comes from the cache.
-What is written in the shell goes away with it, but for what is written to cache mounts; builds that lock one of those wait
+Everything that the step stands on is built first, as `rbuild build` does it with the same options, or comes from the cache. \
+What is written in the shell goes away with it, but for what is written to cache mounts; builds that lock one of those wait \
 for its end.
 
 Examples:
@@ -438,7 +438,7 @@ pub(crate) struct ExplainArgs {
 
 /// What a listing of differences leaves open.
 const ABOUT_DIFFERENCES: &str = "\
-The marks are those of `docker diff`: A is only in B, D is only in A, C is in both and differs. Images are compared with all that
+The marks are those of `docker diff`: A is only in B, D is only in A, C is in both and differs. Images are compared with all that \
 their configs say but times and history; what steps made, by files alone.
 
 The exit code is 0 if nothing differs, 1 if something does, and more if it could not be found out.";
