@@ -36,7 +36,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT, help_heading = GLOBAL)]
     pub(crate) root: PathBuf,
     /// Tell on standard error what is decided and why
-    #[arg(long, global = true, help_heading = GLOBAL)]
+    #[arg(short = 'D', long, global = true, help_heading = GLOBAL)]
     pub(crate) debug: bool,
 }
 
@@ -115,6 +115,18 @@ pub(crate) enum Progress {
     Plain,
     /// Nothing but errors and the image's id.
     Quiet,
+    /// Nothing but errors.
+    None,
+    /// A record for each thing that happens, as BuildKit writes them: JSON for programs.
+    #[value(name = "rawjson")]
+    RawJson,
+}
+
+impl Progress {
+    /// Whether a person is to read what is written.
+    pub(crate) fn is_for_people(self) -> bool {
+        matches!(self, Self::Auto | Self::Tty | Self::Plain)
+    }
 }
 
 /// Which network a process sees.
@@ -173,9 +185,9 @@ pub(crate) struct StepArgs {
     /// Ask the registry for base images even if they are here
     #[arg(long)]
     pub(crate) pull: bool,
-    /// How to show what happens
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) progress: Progress,
+    /// How to show what happens [default: what BUILDKIT_PROGRESS says, else auto]
+    #[arg(long, value_enum)]
+    pub(crate) progress: Option<Progress>,
     /// How many steps work at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
@@ -189,6 +201,26 @@ fn entitlement(text: &str) -> Result<Entitlement, String> {
     let known = Entitlement::ALL.iter().find(|known| known.as_str() == text).copied();
     let names = || Entitlement::ALL.map(Entitlement::as_str).join(" and ");
     known.ok_or_else(|| format!("there are {}", names()))
+}
+
+/// What builders before had a need for, as command lines still have it.
+#[derive(Args, Debug)]
+pub(crate) struct LegacyArgs {
+    /// Remove what a step leaves besides its layer
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rm: Option<bool>,
+    /// The same, of steps that fail, too
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) force_rm: Option<bool>,
+    /// Compress the context on its way to a daemon
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) compress: Option<bool>,
+    /// Believe images without a signature of Docker's old kind
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) disable_content_trust: Option<bool>,
+    /// How containers are kept apart on Windows
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub(crate) isolation: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -213,6 +245,11 @@ pub(crate) struct BuildArgs {
     /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH][,compression=CODEC][,rewrite-timestamp=true]; may be given several times
     #[arg(short, long = "output", value_name = "type=TYPE,…")]
     pub(crate) outputs: Vec<String>,
+    /// Keep the image in the store besides what --output makes of it; without --output it is kept anyway
+    #[arg(long)]
+    pub(crate) load: bool,
+    #[command(flatten)]
+    pub(crate) legacy: LegacyArgs,
     /// Build, or only say something about the Dockerfile: check, outline or targets; `,format=json` for a program
     #[arg(long, value_name = "METHOD[,format=json]", default_value = "build")]
     pub(crate) call: Call,
@@ -419,11 +456,6 @@ impl BuildArgs {
 
     pub(crate) fn names(&self) -> Names<'_> {
         Names { file: self.steps.file.as_deref(), context: &self.context }
-    }
-
-    /// Whether nothing but the image's id and errors is to be written.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.quiet || self.steps.progress == Progress::Quiet
     }
 }
 

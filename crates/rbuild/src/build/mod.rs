@@ -8,6 +8,7 @@ pub(crate) mod errors;
 mod fetch;
 mod images;
 mod input;
+mod legacy;
 mod output;
 pub(crate) mod report;
 pub(crate) mod request;
@@ -76,7 +77,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
         fetcher: &fetcher,
         places: &places,
         steps: &args.steps,
-        progress: if args.is_quiet() { Progress::Quiet } else { args.steps.progress },
+        progress: asked.progress,
         environment,
         shell: &ShellCommand { root: &global.root, steps: &args.steps, context: &args.context },
     };
@@ -89,10 +90,12 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     tracing::debug!(%plan, "plan");
     let contexts = work.open_contexts(&plan, &context)?;
     let found = lint::of_build(&dockerfile, &plan, contexts.get(&ContextName::Main), &judge);
-    warnings::tell(found, if args.is_quiet() { Told::No } else { Told::Yes }, environment)?;
-    if asked.rewrites_times && plan.output().epoch.is_none() && !args.is_quiet() {
+    warnings::tell(found, Told::by(asked.progress), &dockerfile.source, environment)?;
+    let is_told = asked.progress.is_for_people();
+    if asked.rewrites_times && plan.output().epoch.is_none() && is_told {
         warnings::tell_of_no_epoch(environment);
     }
+    legacy::notes(&args.legacy).iter().filter(|_| is_told).for_each(|note| eprintln!("note: {note}"));
     let solved = work.solve(&plan, &contexts)?;
     let assembled = assembly::assemble(&plan, &solved, &asked, &layers)?;
     let exported = output::write(&asked, &assembled, &layers, plan.output().epoch.map(Time::whole))?;
@@ -100,7 +103,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     if let Err(error) = report::keep(&dockerfile, &plan, &solved, &session) {
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
     }
-    summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed(), args);
+    summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed());
     output::write_files(args, &assembled, &asked, exported.as_ref())?;
     close(session)
 }
@@ -133,7 +136,7 @@ impl Work<'_> {
         lower: impl FnOnce(&mut Resolver<'_>) -> Result<Plan, Vec<PlanError>>,
     ) -> Result<Plan, Failure> {
         let Self { dockerfile, asked, session, layers, fetcher, places, steps, environment, .. } = *self;
-        let view = if self.progress == Progress::Quiet { View::Quiet } else { View::of(environment) };
+        let view = if self.progress.is_for_people() { View::of(environment) } else { View::Quiet };
         let puller = Puller::new(layers, &session.cancel, environment, view);
         let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, steps.pull);
         lower(&mut resolver).map_err(|found| errors::of_plan(&found, &dockerfile.source))

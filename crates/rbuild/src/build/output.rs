@@ -9,7 +9,7 @@ use sys::RootfsPath;
 use sys::root::Time;
 
 use crate::build::request::Asked;
-use crate::cli::BuildArgs;
+use crate::cli::{BuildArgs, Progress};
 use crate::commands::failures;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
@@ -300,7 +300,7 @@ pub(crate) fn write_files(
         }
         write_file(path, format!("{metadata:#}\n").as_bytes())?;
     }
-    if args.quiet && !asked.outputs.iter().any(Output::writes_to_stdout) {
+    if asked.progress == Progress::Quiet && !asked.outputs.iter().any(Output::writes_to_stdout) {
         println!("{id}");
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
 use image::load::Pick;
 use oci::{Platform, Reference};
 use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
@@ -11,8 +12,9 @@ use sandbox::Limits;
 use solver::{CacheMode, Secret, SecretInKey};
 
 use crate::build::input::Place;
+use crate::build::legacy;
 use crate::build::output::{self, Output};
-use crate::cli::{BuildArgs, BuildNetwork, StepArgs};
+use crate::cli::{BuildArgs, BuildNetwork, Progress, StepArgs};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -39,6 +41,7 @@ pub(crate) struct Asked {
     pub(crate) layouts: BTreeMap<Reference, Layout>,
     pub(crate) cache_mode: CacheMode,
     pub(crate) jobs: usize,
+    pub(crate) progress: Progress,
     /// Of each RUN.
     pub(crate) limits: Limits,
     /// In which control group those of RUNs are made.
@@ -68,8 +71,16 @@ impl Asked {
         let labels = args.labels.iter().map(|text| split(text, '='));
         asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
         asked.tags = args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?;
+        if args.quiet {
+            asked.progress = Progress::Quiet;
+        }
+        legacy::check(&args.legacy)?;
         asked.rewrites_times = output::rewrites_times(&args.outputs)?;
-        asked.outputs = if outputs.is_empty() { vec![Output::Image] } else { outputs };
+        asked.outputs = outputs;
+        let is_kept = asked.outputs.is_empty() || args.load;
+        if is_kept && !asked.outputs.contains(&Output::Image) {
+            asked.outputs.push(Output::Image);
+        }
         Ok(asked)
     }
 
@@ -106,6 +117,7 @@ impl Asked {
             cache_mode: cache_mode(args),
             limits: limits.read()?,
             cgroup_parent: limits.cgroup_parent()?,
+            progress: progress(args, environment)?,
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })
     }
@@ -119,6 +131,20 @@ impl Asked {
             [] => vec![self.request.clone()],
             platforms => platforms.iter().map(of).collect(),
         }
+    }
+}
+
+/// `--progress`, or else what buildx' command line goes by, `BUILDKIT_PROGRESS`.
+fn progress(args: &StepArgs, environment: &Environment) -> Result<Progress, Failure> {
+    const VARIABLE: &str = "BUILDKIT_PROGRESS";
+    let named = environment.variable(VARIABLE).filter(|text| !text.is_empty());
+    match (args.progress, named) {
+        (Some(progress), _) => Ok(progress),
+        (None, None) => Ok(Progress::Auto),
+        (None, Some(text)) => Progress::from_str(text, true).map_err(|_| {
+            let title = format!("the variable `{VARIABLE}` is `{text}`, which is no kind of progress");
+            usage(title, "there are auto, tty, plain, quiet, none and rawjson")
+        }),
     }
 }
 

@@ -55,7 +55,7 @@ fn open(args: &ShellArgs, global: &Global, environment: &Environment) -> Result<
         fetcher: &fetcher,
         places: &places,
         steps: &args.steps,
-        progress: args.steps.progress,
+        progress: asked.progress,
         environment,
         shell: &ShellCommand { root: &global.root, steps: &args.steps, context: &args.context },
     };

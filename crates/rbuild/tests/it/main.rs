@@ -24,6 +24,7 @@ mod differential;
 mod epoch;
 mod exit_codes;
 mod explain;
+mod flags;
 mod hostile;
 mod kill;
 mod limits;
