@@ -12,7 +12,6 @@
 //! result stays with the layer. A file appears under its name when it is complete.
 
 mod documents;
-mod flat;
 mod output;
 mod package;
 mod tree;
@@ -28,6 +27,7 @@ use oci::{Compression, Digest, ImageId, LayerId, Reference, VerifyingReader};
 use sys::RootfsPath;
 use sys::root::Time;
 
+use crate::flat::Flat;
 use crate::oci_layout::{INDEX_FILE, blob_path};
 use crate::stream::{self, CopyError};
 use crate::{Error, Layers, LocalImage};
@@ -232,7 +232,7 @@ pub fn rootfs_tar(
     modified: Option<Time>,
     destination: Destination<'_>,
 ) -> Result<(), ExportError> {
-    let flat = flat::Flat::of_parts(layers, parts, modified)?;
+    let flat = Flat::of_parts(layers, parts, modified)?;
     output::write(destination, |to| {
         let failed = |error| match error {
             PackError::Cancelled => Error::Cancelled.into(),

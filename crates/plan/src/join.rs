@@ -1,21 +1,21 @@
-//! One plan for several platforms: what is the same for two of them is one step.
+//! One plan for several platforms or targets: what is the same for two of them is one step.
 
 use std::collections::HashMap;
 
 use crate::{Op, Plan, Step, StepId};
 
 impl Plan {
-    /// Joins the plans that one file gives for different platforms. Outputs stay in order; a step that two plans have, such as a stage
-    /// `FROM --platform=$BUILDPLATFORM`, is there once. With several plans each step's place names its platform.
+    /// Joins the plans that one file gives for different platforms or targets. Outputs stay in order; a step that two plans have, such as a
+    /// stage `FROM --platform=$BUILDPLATFORM`, is there once. With several platforms each step's place names its own.
     ///
     /// # Panics
     /// Without any plan.
     #[must_use]
     pub fn join(plans: Vec<Self>) -> Self {
-        let names_platforms = plans.len() > 1;
         let joined = plans.into_iter().reduce(Self::and);
-        let mut joined = joined.expect("a build is for one platform at least");
-        if names_platforms {
+        let mut joined = joined.expect("a build is for one platform and target at least");
+        let platform = joined.output().config.platform();
+        if joined.outputs.iter().any(|output| output.config.platform() != platform) {
             for step in &mut joined.steps {
                 let platform = step.platform.clone();
                 step.place.iter_mut().for_each(|place| place.platform = Some(platform.clone()));

@@ -203,6 +203,36 @@ fn entitlement(text: &str) -> Result<Entitlement, String> {
     known.ok_or_else(|| format!("there are {}", names()))
 }
 
+/// Which layers become one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Squash {
+    /// Those above the base image.
+    New,
+    /// Those of the base image, too.
+    All,
+    /// Those above a stage that the target stands on.
+    From(String),
+}
+
+/// Why a text is no [`Squash`].
+#[derive(Debug, thiserror::Error)]
+#[error("write `new`, `all` or `from:STAGE`")]
+pub(crate) struct SquashError;
+
+impl FromStr for Squash {
+    type Err = SquashError;
+
+    fn from_str(text: &str) -> Result<Self, SquashError> {
+        match (text, text.strip_prefix("from:")) {
+            // As docker and podman write it.
+            ("new" | "true", _) => Ok(Self::New),
+            ("all", _) => Ok(Self::All),
+            (_, Some(stage)) if !stage.is_empty() => Ok(Self::From(stage.to_lowercase())),
+            _ => Err(SquashError),
+        }
+    }
+}
+
 /// What builders before had a need for, as command lines still have it.
 #[derive(Args, Debug)]
 pub(crate) struct LegacyArgs {
@@ -225,8 +255,8 @@ pub(crate) struct LegacyArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct BuildArgs {
-    /// Name the image; may be given several times
-    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    /// Name the image, or with STAGE= that of another stage, which is built for it; may be given several times
+    #[arg(short, long = "tag", value_name = "[STAGE=]NAME[:TAG]")]
     pub(crate) tags: Vec<String>,
     #[command(flatten)]
     pub(crate) steps: StepArgs,
@@ -245,6 +275,9 @@ pub(crate) struct BuildArgs {
     /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH][,compression=CODEC][,rewrite-timestamp=true]; may be given several times
     #[arg(short, long = "output", value_name = "type=TYPE,…")]
     pub(crate) outputs: Vec<String>,
+    /// Make one layer of what the build adds, of all (all), or of what is above a stage (from:STAGE). The cache keeps the layers of the steps
+    #[arg(long, value_name = "new|all|from:STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "new")]
+    pub(crate) squash: Option<Squash>,
     /// Keep the image in the store besides what --output makes of it; without --output it is kept anyway
     #[arg(long)]
     pub(crate) load: bool,

@@ -29,6 +29,7 @@ use solver::{Services, SolveError, Solved};
 use sys::root::Time;
 
 use crate::build::agents::Agents;
+use crate::build::assembly::Assembly;
 pub(crate) use crate::build::dockerfile::Dockerfile;
 use crate::build::fetch::Fetcher;
 use crate::build::images::{Places, Resolver};
@@ -97,7 +98,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     }
     legacy::notes(&args.legacy).iter().filter(|_| is_told).for_each(|note| eprintln!("note: {note}"));
     let solved = work.solve(&plan, &contexts)?;
-    let assembled = assembly::assemble(&plan, &solved, &asked, &layers)?;
+    let assembled = Assembly { plan: &plan, solved: &solved, asked: &asked, layers: &layers }.assemble()?;
     let exported = output::write(&asked, &assembled, &layers, plan.output().epoch.map(Time::whole))?;
     // Losing what `explain` and `diff` show loses nothing that was built.
     if let Err(error) = report::keep(&dockerfile, &plan, &solved, &session) {

@@ -14,7 +14,7 @@ use solver::{CacheMode, Secret, SecretInKey};
 use crate::build::input::Place;
 use crate::build::legacy;
 use crate::build::output::{self, Output};
-use crate::cli::{BuildArgs, BuildNetwork, Progress, StepArgs};
+use crate::cli::{BuildArgs, BuildNetwork, Progress, Squash, StepArgs};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -31,6 +31,9 @@ pub(crate) struct Asked {
     /// Those that were asked for, each once.
     pub(crate) platforms: Vec<Platform>,
     pub(crate) tags: Vec<Reference>,
+    /// Names of the images of other stages, by stage.
+    pub(crate) stage_tags: BTreeMap<String, Vec<Reference>>,
+    pub(crate) squash: Option<Squash>,
     pub(crate) outputs: Vec<Output>,
     /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
     pub(crate) rewrites_times: bool,
@@ -70,7 +73,15 @@ impl Asked {
         let mut asked = Self::of_steps(&args.steps, environment)?;
         let labels = args.labels.iter().map(|text| split(text, '='));
         asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
-        asked.tags = args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?;
+        for text in &args.tags {
+            match text.split_once('=') {
+                Some((stage, name)) => {
+                    asked.stage_tags.entry(stage.to_lowercase()).or_default().push(names::new_name(name)?);
+                }
+                None => asked.tags.push(names::new_name(text)?),
+            }
+        }
+        asked.squash.clone_from(&args.squash);
         if args.quiet {
             asked.progress = Progress::Quiet;
         }
@@ -109,6 +120,8 @@ impl Asked {
             request,
             platforms,
             tags: Vec::new(),
+            stage_tags: BTreeMap::new(),
+            squash: None,
             rewrites_times: false,
             outputs: Vec::new(),
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
@@ -124,11 +137,17 @@ impl Asked {
 }
 
 impl Asked {
-    /// A request for each platform.
+    /// A request for each platform, and behind those for the target the same for each stage whose image gets a name.
     pub(crate) fn requests(&self) -> Vec<Request> {
-        let of = |platform: &Platform| Request { platform: Some(platform.clone()), ..self.request.clone() };
+        let of_stage = |stage: &String| Request { target: Some(stage.clone()), ..self.request.clone() };
+        let targets = std::iter::once(self.request.clone()).chain(self.stage_tags.keys().map(of_stage));
+        targets.flat_map(|target| self.for_platforms(&target)).collect()
+    }
+
+    fn for_platforms(&self, request: &Request) -> Vec<Request> {
+        let of = |platform: &Platform| Request { platform: Some(platform.clone()), ..request.clone() };
         match &self.platforms[..] {
-            [] => vec![self.request.clone()],
+            [] => vec![request.clone()],
             platforms => platforms.iter().map(of).collect(),
         }
     }

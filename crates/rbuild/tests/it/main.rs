@@ -33,4 +33,5 @@ mod platforms;
 mod probe;
 mod shell;
 mod sources;
+mod squash;
 mod ssh;
