@@ -11,6 +11,7 @@
 //! The same image gives the same bytes every time. Layers that came from outside leave as they came; ours are compressed here, once, and the
 //! result stays with the layer. A file appears under its name when it is complete.
 
+mod annotations;
 mod documents;
 mod output;
 mod package;
@@ -33,6 +34,7 @@ use crate::stream::{self, CopyError};
 use crate::{Error, Layers, LocalImage};
 use package::{File, Group};
 
+pub use annotations::{Annotation, AnnotationOf};
 pub use output::Destination;
 pub use tree::rootfs_tree;
 
@@ -52,6 +54,8 @@ pub struct Named {
     pub images: Vec<LocalImage>,
     /// Those without a tag are passed over.
     pub names: Vec<Reference>,
+    /// What stands in the manifests and the index. An image with any gets a manifest of its own, even if it came with one.
+    pub annotations: Vec<Annotation>,
 }
 
 /// What was exported of an image.

@@ -272,9 +272,14 @@ pub(crate) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH][,compression=CODEC][,rewrite-timestamp=true]; may be given several times
+    /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH]; other fields are name=NAME, compression=CODEC,
+    /// rewrite-timestamp=true, annotation.KEY=VALUE and platform-split=true; may be given several times
     #[arg(short, long = "output", value_name = "type=TYPE,…")]
     pub(crate) outputs: Vec<String>,
+    /// Say something about the image in its manifest, or as TYPE:KEY=VALUE in another place: manifest, index, manifest-descriptor or
+    /// index-descriptor, the first and the third with [OS/ARCH] if only for one platform. It stands in what --output writes
+    #[arg(long = "annotation", value_name = "[TYPE:]KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
     /// Make one layer of what the build adds, of all (all), or of what is above a stage (from:STAGE). The cache keeps the layers of the steps
     #[arg(long, value_name = "new|all|from:STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "new")]
     pub(crate) squash: Option<Squash>,

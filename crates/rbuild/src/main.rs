@@ -11,6 +11,7 @@ mod cli;
 mod diagnostic;
 mod environment;
 mod failure;
+mod fields;
 mod limits;
 mod lint;
 mod listing;

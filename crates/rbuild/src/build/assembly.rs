@@ -8,7 +8,6 @@ use solver::{Filesystem, Solved};
 use sys::root::Time;
 
 use crate::build::errors;
-use crate::build::output;
 use crate::build::request::Asked;
 use crate::cli::Squash;
 use crate::diagnostic::Diagnostic;
@@ -27,8 +26,8 @@ impl Assembly<'_> {
     /// Makes the images and names them; gives those of the target, one for each platform.
     pub(super) fn assemble(self) -> Result<Vec<Assembled>, Failure> {
         let platforms = self.asked.platforms.len().max(1);
-        let kept = self.asked.outputs.contains(&output::Output::Image);
-        let names = std::iter::once(if kept { &self.asked.tags[..] } else { &[] });
+        let kept_names = self.asked.kept_names();
+        let names = std::iter::once(&kept_names[..]);
         let names = names.chain(self.asked.stage_tags.values().map(Vec::as_slice));
         let outputs = self.plan.outputs.chunks(platforms).zip(self.solved.filesystems.chunks(platforms));
         let mut targets = Vec::new();

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
+use image::export::Annotation;
 use image::load::Pick;
 use oci::{Platform, Reference};
 use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
@@ -13,7 +14,7 @@ use solver::{CacheMode, Secret, SecretInKey};
 
 use crate::build::input::Place;
 use crate::build::legacy;
-use crate::build::output::{self, Output};
+use crate::build::output::{self, Kind, Output};
 use crate::cli::{BuildArgs, BuildNetwork, Progress, Squash, StepArgs};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
@@ -35,6 +36,8 @@ pub(crate) struct Asked {
     pub(crate) stage_tags: BTreeMap<String, Vec<Reference>>,
     pub(crate) squash: Option<Squash>,
     pub(crate) outputs: Vec<Output>,
+    /// Of all outputs that have manifests.
+    pub(crate) annotations: Vec<Annotation>,
     /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
     pub(crate) rewrites_times: bool,
     pub(crate) secrets: BTreeMap<String, Secret>,
@@ -69,7 +72,6 @@ struct Named {
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
         let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        output::check(&outputs)?;
         let mut asked = Self::of_steps(&args.steps, environment)?;
         let labels = args.labels.iter().map(|text| split(text, '='));
         asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
@@ -89,9 +91,13 @@ impl Asked {
         asked.rewrites_times = output::rewrites_times(&args.outputs)?;
         asked.outputs = outputs;
         let is_kept = asked.outputs.is_empty() || args.load;
-        if is_kept && !asked.outputs.contains(&Output::Image) {
-            asked.outputs.push(Output::Image);
+        if is_kept && asked.outputs.iter().all(|output| output.kind != Kind::Image) {
+            asked.outputs.push(Output::new(Kind::Image));
         }
+        for text in &args.annotations {
+            asked.annotations.extend(output::annotations(text)?);
+        }
+        output::check(&asked)?;
         Ok(asked)
     }
 
@@ -124,6 +130,7 @@ impl Asked {
             squash: None,
             rewrites_times: false,
             outputs: Vec::new(),
+            annotations: Vec::new(),
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             contexts,
             layouts,
@@ -137,6 +144,13 @@ impl Asked {
 }
 
 impl Asked {
+    /// What the image of the target is called in the store.
+    pub(crate) fn kept_names(&self) -> Vec<Reference> {
+        let kept = self.outputs.iter().filter(|output| output.kind == Kind::Image);
+        let names = kept.flat_map(|output| output.names.as_ref().unwrap_or(&self.tags));
+        names.cloned().collect()
+    }
+
     /// A request for each platform, and behind those for the target the same for each stage whose image gets a name.
     pub(crate) fn requests(&self) -> Vec<Request> {
         let of_stage = |stage: &String| Request { target: Some(stage.clone()), ..self.request.clone() };
@@ -302,8 +316,8 @@ fn tag_or_digest(text: &str) -> Result<Reference, Failure> {
 fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Failure> {
     const HELP: &str = "write it as id=ID,src=FILE or id=ID,env=VARIABLE, with `,cache=hash` if another value is to run steps again";
     let (mut id, mut file, mut variable, mut in_key) = (None, None, None, SecretInKey::Ignored);
-    for field in text.split(',') {
-        let (key, value) = split(field, '=');
+    for field in crate::fields::split(text) {
+        let (key, value) = split(&field, '=');
         match (key.as_str(), value) {
             ("id", Some(value)) => id = Some(value),
             ("src" | "source", Some(value)) => file = Some(value),

@@ -29,6 +29,7 @@ mod hostile;
 mod kill;
 mod limits;
 mod lint;
+mod outputs;
 mod platforms;
 mod probe;
 mod shell;
