@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use layer::merged::ResolveError;
 use layer::pack::PackError;
 use layer::unpack::TreeError;
 use layer::{Entry, FileDigest, entries::Kind, tar_header};
@@ -36,7 +37,7 @@ use package::{File, Group};
 
 pub use annotations::{Annotation, AnnotationOf};
 pub use output::Destination;
-pub use tree::rootfs_tree;
+pub use tree::{rootfs_part, rootfs_tree};
 
 /// Which documents an archive has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -132,6 +133,9 @@ pub enum ExportError {
     /// The files could not be written.
     #[error("cannot write the root filesystem")]
     Tree(#[from] TreeError),
+    /// A path that leads through a file, or links without end.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     /// A name that no file can have.
     #[error("a path is impossible")]
     Path(#[from] sys::PathError),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use layer::Merged;
 use layer::entries::{Entry, Kind};
-use layer::merged::Found;
+use layer::merged::{Follow, Found, Resolved};
 use layer::pack::{Contents, FileDigests, Form, PackError, Packed, pack};
 use oci::LayerId;
 use sys::RootfsPath;
@@ -41,6 +41,19 @@ impl Flat {
         }
         let trees = trees(layers, ids, &list, &places)?;
         Ok(Self { list, places, trees })
+    }
+
+    /// What is at a path, links followed: a directory becomes the root, and a file is in it. `None` if nothing is there.
+    pub(crate) fn part(
+        layers: &Layers<'_>,
+        ids: &[LayerId],
+        path: &RootfsPath,
+    ) -> Result<Option<Self>, ExportError> {
+        let merged = layers.merged(ids)?;
+        let resolved = merged.resolve(path, Follow::Last)?;
+        let Some((list, places)) = part(&merged, &resolved) else { return Ok(None) };
+        let trees = trees(layers, ids, &list, &places)?;
+        Ok(Some(Self { list, places, trees }))
     }
 
     /// What the layers from the `base`-th on change of those below, as one layer would.
@@ -146,6 +159,33 @@ fn changes(all: &Merged, below: &Merged, base: usize) -> (Vec<Entry>, Vec<Option
         }
     }
     changed.into_values().unzip()
+}
+
+/// What is at a path; names of one file outside of it do not count.
+fn part(merged: &Merged, at: &Resolved<'_>) -> Option<(Vec<Entry>, Vec<Option<Place>>)> {
+    let root = match at.found {
+        Some(found) if found.entry.is_directory() => shown(found.entry),
+        None if !at.path.is_root() => return None,
+        _ => shown(&merged.root_entry()),
+    };
+    let (base, below) = match at.found {
+        Some(found) if !found.entry.is_directory() => {
+            (at.path.parent().unwrap_or_default(), BTreeMap::from([(&at.path, found)]))
+        }
+        _ => (at.path.clone(), merged.below(&at.path)),
+    };
+    let mut names = FirstNames::default();
+    let (mut list, mut places) = (vec![Entry { path: RootfsPath::root(), ..root }], vec![None]);
+    for (path, found) in below {
+        let (mut entry, place) = names.file(merged, path, found);
+        entry.path = path.below(&base)?;
+        if let Kind::HardLink { target } = &mut entry.kind {
+            *target = target.below(&base)?;
+        }
+        list.push(entry);
+        places.push(place);
+    }
+    Some((list, places))
 }
 
 /// What a mount of the layers would show. Names of one file that survive become hard links to the first of them.

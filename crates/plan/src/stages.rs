@@ -250,7 +250,7 @@ impl<'f> Stages<'f> {
             [] => error.note(format!("the file has {} without a name", count_of_stages(self.list.len()))),
             _ => error.note(format!("the file has {}", names.join(", "))),
         };
-        error.meant(nearest(name, self.names()), |meant| format!("`--target {meant}`"))
+        error.meant(nearest(name, self.names()), |meant| format!("`{meant}`"))
     }
 }
 

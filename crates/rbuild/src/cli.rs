@@ -9,6 +9,7 @@ use dockerfile::{Level, Rule, UnknownLevel, UnknownRule};
 use plan::Entitlement;
 
 use crate::build::Names;
+use crate::build::artifacts::Artifact;
 use crate::diagnostic::nearest;
 use crate::failure::Exit;
 use crate::limits::{LimitArgs, ResourceArgs};
@@ -280,6 +281,9 @@ pub(crate) struct BuildArgs {
     /// index-descriptor, the first and the third with [OS/ARCH] if only for one platform. It stands in what --output writes
     #[arg(long = "annotation", value_name = "[TYPE:]KEY=VALUE")]
     pub(crate) annotations: Vec<String>,
+    /// Write what is at PATH in a stage into a directory, the files that are there by then if the build fails; may be given several times
+    #[arg(long = "artifact", value_name = "STAGE:/PATH=DIRECTORY")]
+    pub(crate) artifacts: Vec<Artifact>,
     /// Make one layer of what the build adds, of all (all), or of what is above a stage (from:STAGE). The cache keeps the layers of the steps
     #[arg(long, value_name = "new|all|from:STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "new")]
     pub(crate) squash: Option<Squash>,

@@ -63,7 +63,7 @@ pub fn enter<T>(
 /// The failure whose remains are to be entered, or else the error.
 fn left_below(error: SolveError, run: &Run, broken: BrokenBelow) -> Result<RunFailure, SolveError> {
     match error {
-        SolveError::Step { step, error } if step == run.parent && broken == BrokenBelow::IsEntered => {
+        SolveError::Step { step, error, .. } if step == run.parent && broken == BrokenBelow::IsEntered => {
             match *error {
                 StepError::Run(failure) => Ok(failure),
                 error => Err(at(step, error)),

@@ -9,6 +9,8 @@ use plan::StepId;
 use sandbox::{SandboxError, UserError};
 use sys::RootfsPath;
 
+use crate::filesystem::Filesystem;
+
 /// A step that failed, with the reason. The step's span points into the Dockerfile.
 #[derive(Debug, thiserror::Error)]
 pub enum SolveError {
@@ -20,6 +22,8 @@ pub enum SolveError {
         /// Why.
         #[source]
         error: Box<StepError>,
+        /// The results of the steps that were done by then, by step index.
+        done: Vec<Option<Filesystem>>,
     },
     /// The caller cancelled.
     #[error("cancelled")]

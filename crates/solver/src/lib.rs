@@ -10,6 +10,8 @@
 //!
 //! [`enter`](fn@enter) does the same for all that a plan's last step needs, and hands over the sandbox in which it would run.
 //!
+//! Of a build that failed, [`remains`](fn@remains) gives what there is.
+//!
 //! What a step does is in [`run`], [`copy`], [`remote`] and [`workdir`]; what it says while it does so is an [`Event`]. Nothing here prints, reads the
 //! environment or asks for the time: [`Services`] carries all of it.
 
@@ -30,6 +32,7 @@ mod copy;
 mod enter;
 mod inputs;
 mod owner;
+mod remains;
 mod remote;
 mod run;
 mod select;
@@ -40,5 +43,6 @@ pub use enter::{BrokenBelow, Entry, enter};
 pub use error::{RunFailure, SolveError, StepError};
 pub use event::{Event, Origin, Outcome, Reuse, Stream, Until, Verdict};
 pub use filesystem::Filesystem;
+pub use remains::remains;
 pub use schedule::{Solved, StepReport, solve};
 pub use services::{CacheMode, Cancel, Fetch, Hook, Now, Secret, SecretInKey, Services};

@@ -136,7 +136,7 @@ fn image_filesystem(id: &ImageId, services: &Services<'_>) -> Result<Filesystem,
 }
 
 pub(crate) fn at(step: StepId, error: StepError) -> SolveError {
-    SolveError::Step { step, error: Box::new(error) }
+    SolveError::Step { step, error: Box::new(error), done: Vec::new() }
 }
 
 impl Reuse {

@@ -23,7 +23,7 @@ use crate::error::SolveError;
 use crate::event::{Event, Outcome, Reuse, Stream, Until, Verdict};
 use crate::filesystem::Filesystem;
 use crate::inputs::context_mounts;
-use crate::lookup::{Found, Lookup, at, look_up};
+use crate::lookup::{Found, Lookup, look_up};
 use crate::remote;
 use crate::run::{self, Caches, RunContext, Sources};
 use crate::services::Cancel;
@@ -248,7 +248,11 @@ impl Solver<'_> {
                 // What fails once the person has ended the build fails for that.
                 _ if self.services.cancel.is_cancelled() => Err(SolveError::Cancelled),
                 Some((_, StepError::Cancelled)) => Err(SolveError::Cancelled),
-                Some((id, error)) => Err(at(id, error)),
+                Some((step, error)) => {
+                    let result = |done: &OnceLock<Done>| done.get().map(|done| done.filesystem.clone());
+                    let done = self.steps.iter().map(result).collect();
+                    Err(SolveError::Step { step, error: Box::new(error), done })
+                }
                 None => Ok(()),
             }
         })

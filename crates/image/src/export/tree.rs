@@ -32,18 +32,37 @@ pub fn rootfs_tree(
     modified: Option<Time>,
     target: &Path,
 ) -> Result<(), ExportError> {
-    let flat = Flat::of(layers, ids, modified)?;
+    write_at(layers, &Flat::of(layers, ids, modified)?, target)
+}
+
+/// Writes what is at a path of a list of layers into a directory, as [`rootfs_tree`]: a file by its name, of a directory all that is in it. Says
+/// whether there is anything.
+///
+/// # Errors
+/// As [`rootfs_tree`].
+pub fn rootfs_part(
+    layers: &Layers<'_>,
+    ids: &[LayerId],
+    path: &RootfsPath,
+    target: &Path,
+) -> Result<bool, ExportError> {
+    let Some(flat) = Flat::part(layers, ids, path)? else { return Ok(false) };
+    write_at(layers, &flat, target)?;
+    Ok(true)
+}
+
+fn write_at(layers: &Layers<'_>, flat: &Flat, target: &Path) -> Result<(), ExportError> {
     match fs::metadata(target) {
         Ok(found) if found.is_dir() => {
             let temporary = TemporaryDir::within(target)?;
-            write(layers, &flat, temporary.path())?;
-            merge(&flat, temporary.path(), target)
+            write(layers, flat, temporary.path())?;
+            merge(flat, temporary.path(), target)
         }
         Ok(_) => Err(ExportError::InTheWay { path: target.to_path_buf(), expected: "a directory" }),
         Err(_) => {
             create_parents(target)?;
             let temporary = TemporaryDir::within(parent_of(target))?;
-            write(layers, &flat, temporary.path())?;
+            write(layers, flat, temporary.path())?;
             fs::rename(temporary.path(), target).map_err(Error::at("write", target))?;
             Ok(())
         }

@@ -159,7 +159,9 @@ pub(crate) fn of_solve(
 ) -> Failure {
     match error {
         SolveError::Cancelled => Failure::cancelled(),
-        SolveError::Step { step, error } => Place { step: plan.step(*step), source, shell }.of_step(error),
+        SolveError::Step { step, error, .. } => {
+            Place { step: plan.step(*step), source, shell }.of_step(error)
+        }
     }
 }
 

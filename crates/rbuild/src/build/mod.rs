@@ -1,6 +1,7 @@
 //! `rbuild build`: from a Dockerfile to an image, in the five calls of the architecture.
 
 mod agents;
+pub(crate) mod artifacts;
 mod assembly;
 mod call;
 mod dockerfile;
@@ -41,8 +42,9 @@ use crate::build::shell_command::ShellCommand;
 use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Call, Global, Method, Progress, StepArgs};
 use crate::commands::pull::{Puller, View};
+use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::lint::{self, Judge};
 use crate::progress::{self, Renderer};
 use crate::session::{Session, now, store_failure};
@@ -98,6 +100,8 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     }
     legacy::notes(&args.legacy).iter().filter(|_| is_told).for_each(|note| eprintln!("note: {note}"));
     let solved = work.solve(&plan, &contexts)?;
+    let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
+    artifacts::must_be_there(&artifacts::write(&asked, &plan, &layers, &filesystems)?)?;
     let assembled = Assembly { plan: &plan, solved: &solved, asked: &asked, layers: &layers }.assemble()?;
     let exported = output::write(&asked, &assembled, &layers, plan.output().epoch.map(Time::whole))?;
     // Losing what `explain` and `diff` show loses nothing that was built.
@@ -162,12 +166,37 @@ impl Work<'_> {
     }
 
     fn solve(&self, plan: &Plan, contexts: &BTreeMap<ContextName, Context>) -> Result<Solved, Failure> {
-        let solved = self.with_services(plan, contexts, |services, _| solver::solve(plan, services))?;
-        // Losing where it failed only means that the person has to say it.
-        if let Err(error) = report::keep_failure(self.dockerfile, plan, solved.as_ref().err(), self.session) {
-            tracing::warn!(%error, "where the build failed was not kept");
+        self.with_services(plan, contexts, |services, _| {
+            let solved = solver::solve(plan, services);
+            let kept = report::keep_failure(self.dockerfile, plan, solved.as_ref().err(), self.session);
+            // Losing where it failed only means that the person has to say it.
+            if let Err(error) = kept {
+                tracing::warn!(%error, "where the build failed was not kept");
+            }
+            solved.map_err(|error| {
+                let failure = self.of_solve(&error, plan);
+                if self.asked.artifacts.is_empty() {
+                    failure
+                } else {
+                    self.save(error, failure, plan, services)
+                }
+            })
+        })?
+    }
+
+    /// Writes what there is of the artifacts of a build that failed.
+    fn save(&self, error: SolveError, mut failure: Failure, plan: &Plan, services: &Services<'_>) -> Failure {
+        let saved = solver::remains(plan, services, error)
+            .map_err(|error| Diagnostic::error("artifact", error.to_string()));
+        let saved = saved.map_err(|diagnostic| Failure::new(Exit::Machine, diagnostic));
+        match saved.and_then(|filesystems| artifacts::write(self.asked, plan, self.layers, &filesystems)) {
+            Ok(missing) => {
+                let notes = missing.iter().map(|artifact| format!("{} yet", artifact.is_missing()));
+                failure.diagnostics.iter_mut().take(1).for_each(|first| first.notes.extend(notes.clone()));
+            }
+            Err(other) => failure.diagnostics.extend(other.diagnostics),
         }
-        solved.map_err(|error| self.of_solve(&error, plan))
+        failure
     }
 
     fn of_solve(&self, error: &SolveError, plan: &Plan) -> Failure {

@@ -182,10 +182,17 @@ fn parts(images: &[LocalImage], splits_platforms: Option<bool>) -> Result<Vec<Pa
         return Ok(vec![Part { below: RootfsPath::root(), layers: image.layers.clone() }]);
     }
     let part = |image: &LocalImage| {
-        let name = image.config.platform().to_string().replace('/', "_");
-        Ok(Part { below: RootfsPath::parse(&name)?, layers: image.layers.clone() })
+        Ok(Part {
+            below: RootfsPath::parse(platform_directory(&image.config.platform()))?,
+            layers: image.layers.clone(),
+        })
     };
     images.iter().map(part).collect()
+}
+
+/// What a platform's own directory is called.
+pub(crate) fn platform_directory(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
 }
 
 fn destination<'d>(target: &Target, stdout: &'d mut dyn std::io::Write) -> Destination<'d> {

@@ -12,6 +12,7 @@ use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request}
 use sandbox::Limits;
 use solver::{CacheMode, Secret, SecretInKey};
 
+use crate::build::artifacts::Artifact;
 use crate::build::input::Place;
 use crate::build::legacy;
 use crate::build::output::{self, Kind, Output};
@@ -35,6 +36,8 @@ pub(crate) struct Asked {
     /// Names of the images of other stages, by stage.
     pub(crate) stage_tags: BTreeMap<String, Vec<Reference>>,
     pub(crate) squash: Option<Squash>,
+    /// Files of stages that are to be on this machine.
+    pub(crate) artifacts: Vec<Artifact>,
     pub(crate) outputs: Vec<Output>,
     /// Of all outputs that have manifests.
     pub(crate) annotations: Vec<Annotation>,
@@ -84,6 +87,7 @@ impl Asked {
             }
         }
         asked.squash.clone_from(&args.squash);
+        asked.artifacts.clone_from(&args.artifacts);
         if args.quiet {
             asked.progress = Progress::Quiet;
         }
@@ -128,6 +132,7 @@ impl Asked {
             tags: Vec::new(),
             stage_tags: BTreeMap::new(),
             squash: None,
+            artifacts: Vec::new(),
             rewrites_times: false,
             outputs: Vec::new(),
             annotations: Vec::new(),
@@ -151,10 +156,13 @@ impl Asked {
         names.cloned().collect()
     }
 
-    /// A request for each platform, and behind those for the target the same for each stage whose image gets a name.
+    /// A request for each platform, and behind those for the target the same for each stage whose image gets a name, and for that of each
+    /// artifact.
     pub(crate) fn requests(&self) -> Vec<Request> {
         let of_stage = |stage: &String| Request { target: Some(stage.clone()), ..self.request.clone() };
-        let targets = std::iter::once(self.request.clone()).chain(self.stage_tags.keys().map(of_stage));
+        let of_artifacts = self.artifacts.iter().map(|artifact| &artifact.stage);
+        let stages = self.stage_tags.keys().chain(of_artifacts);
+        let targets = std::iter::once(self.request.clone()).chain(stages.map(of_stage));
         targets.flat_map(|target| self.for_platforms(&target)).collect()
     }
 
