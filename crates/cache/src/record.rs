@@ -1,5 +1,6 @@
 //! Records: what a step made, under its keys.
 
+use jiff::Timestamp;
 use oci::{ContentDigest, Digest, Hasher, LayerId};
 use serde::{Deserialize, Serialize};
 use store::{Lease, LogId, Object, Record, RecordKey};
@@ -49,13 +50,21 @@ pub struct Cache<'l> {
     salt: Salt,
     /// Which build this is, so that its steps are compared with their own earlier runs: the Dockerfile's path, for example.
     scope: String,
+    /// What was made before is not there.
+    oldest: Option<Timestamp>,
 }
 
 impl<'l> Cache<'l> {
     /// The cache in the store of `lease`.
     #[must_use]
     pub fn new(lease: &'l Lease, salt: Salt, scope: String) -> Self {
-        Self { lease, salt, scope }
+        Self { lease, salt, scope, oldest: None }
+    }
+
+    /// The same without results that were made before `oldest`.
+    #[must_use]
+    pub fn not_before(self, oldest: Option<Timestamp>) -> Self {
+        Self { oldest, ..self }
     }
 
     /// The record under a key, with all its layers pinned; `None` if there is none or anything of its result is gone.
@@ -64,7 +73,14 @@ impl<'l> Cache<'l> {
     /// Those of the store. A damaged record is none.
     pub fn find(&self, key: &RecordKey) -> Result<Option<StepRecord>, store::Error> {
         let Some(record) = self.lease.record(key)? else { return Ok(None) };
-        Ok(serde_json::from_slice(&record.payload).ok())
+        let record: Option<StepRecord> = serde_json::from_slice(&record.payload).ok();
+        Ok(record.filter(|record| !self.is_too_old(record)))
+    }
+
+    /// Layers of context files have no time, and do not age.
+    fn is_too_old(&self, record: &StepRecord) -> bool {
+        let made = record.layers.last().and_then(|layer| layer.created.parse::<Timestamp>().ok());
+        self.oldest.is_some_and(|oldest| made.is_some_and(|made| made < oldest))
     }
 
     /// Records what a step made, under both keys.

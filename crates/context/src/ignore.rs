@@ -166,6 +166,14 @@ impl Ignore {
         Ok(Self::none())
     }
 
+    /// Reads a file of any name; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// All of [`IgnoreError`].
+    pub fn read(context: &Path, file: &Path) -> Result<Option<Self>, IgnoreError> {
+        read(context, file)
+    }
+
     /// Whether there are no rules.
     #[must_use]
     pub fn is_empty(&self) -> bool {

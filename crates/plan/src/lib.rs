@@ -28,17 +28,7 @@
 //! }
 //!
 //! let source = dockerfile::Source::new("Dockerfile", b"FROM scratch\nARG DIR=/srv\nCOPY app $DIR/\nCMD [\"/srv/app\"]\n");
-//! let request = Request {
-//!     target: None,
-//!     build_args: Vec::new(),
-//!     platform: None,
-//!     build_platform: "linux/amd64".parse()?,
-//!     named_contexts: Vec::new(),
-//!     labels: Vec::new(),
-//!     network: NetworkMode::Default,
-//!     extra_hosts: Vec::new(),
-//!     allowed: std::collections::BTreeSet::new(),
-//! };
+//! let request = Request::plain("linux/amd64".parse()?);
 //! let plan = plan::lower(&dockerfile::parse(&source).file, &request, &mut NoImages).expect("nothing is wrong");
 //! let Op::Copy(copy) = &plan.step(plan.output().step).op else { panic!("CMD is no step") };
 //! assert_eq!(copy.destination.path.as_str(), "/srv");
@@ -104,8 +94,8 @@ pub use pattern::PatternError;
 pub use plan::{HISTORY_COMMENT, HistoryEntry, Output, Plan};
 pub use ports::PortError;
 pub use request::{
-    BaseImage, BuildArg, ContextKind, Entitlement, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
-    RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request, TimeSource,
+    BaseImage, BaseLabels, BuildArg, ContextKind, Entitlement, GitDir, ImageError, ImageErrorCause, Images,
+    NamedContext, RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request, TimeSource,
 };
 pub use shell::{Moment, Spot};
 pub use step::{

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use dockerfile::{Escape, File, Instruction, MountKey, Span, Spanned, Word};
-use oci::{Config, Digest, ImageId, Platform, Reference};
+use oci::{Config, Digest, Execution, ImageId, Platform, Reference};
 
 use crate::args::{self, BuildArgs};
 use crate::contexts::NamedContexts;
@@ -27,9 +27,9 @@ use crate::state::{BaseKnowledge, StageState};
 use crate::suggest::nearest;
 use crate::trigger::Trigger;
 use crate::{
-    Archives, BaseImage, ContextName, Copy, Destination, DestinationForm, HistoryEntry, Image, ImageError,
-    ImageErrorCause, ImagePath, Images, Linkage, Op, Outline, Output, Parents, Plan, Request, Source,
-    SourcePath, Spot, Step, VariableOrigin, expand, lint,
+    Archives, BaseImage, BaseLabels, ContextName, Copy, Destination, DestinationForm, HistoryEntry, Image,
+    ImageError, ImageErrorCause, ImagePath, Images, Linkage, Op, Outline, Output, Parents, Plan, Request,
+    Source, SourcePath, Spot, Step, VariableOrigin, expand, lint,
 };
 
 /// Turns a Dockerfile into the plan of what `request` asks for.
@@ -159,6 +159,7 @@ impl<'a> Lowering<'a> {
             target_platform: &target_platform,
             escape: file.escape(),
             declared: &file.global_args,
+            first_base: request.first_base.as_ref(),
         };
         let stages = Stages::read(file, &scope, &mut errors, &mut warnings);
         let scope = epoch::Scope {
@@ -446,7 +447,11 @@ impl<'a> Lowering<'a> {
         let origin = self.origin(index, platform.clone(), syntax.span, &syntax.text);
         let step =
             self.graph.image(Image { reference, platform: platform.clone(), image: base.image }, origin);
-        Ok(StageState { base: knowledge, ..StageState::new(base.config, step, platform) })
+        let mut config = base.config;
+        if self.request.base_labels == BaseLabels::Dropped {
+            config.execution.labels.clear();
+        }
+        Ok(StageState { base: knowledge, ..StageState::new(config, step, platform) })
     }
 
     /// Stands for an image that cannot be had when that does not matter.
@@ -545,7 +550,7 @@ impl<'a> Lowering<'a> {
         let (label, span) = (stage.label.clone(), stage.syntax.span);
         let state = self.state(target).clone();
         let mut config = state.config;
-        config.execution.labels.extend(self.request.labels.iter().cloned());
+        self.change(&mut config.execution);
         let platform = self.request.platform.clone().unwrap_or_else(|| config.platform());
         config.os = platform.os;
         config.architecture = platform.architecture;
@@ -558,6 +563,16 @@ impl<'a> Lowering<'a> {
             history: self.history(target),
             epoch: self.epoch,
         }
+    }
+
+    /// What the command line has to say of how the image runs.
+    fn change(&self, execution: &mut Execution) {
+        let Request { labels, unset_labels, env, unset_env, .. } = self.request;
+        execution.labels.extend(labels.iter().cloned());
+        execution.labels.retain(|name, _| !unset_labels.contains(name));
+        env.iter().for_each(|(name, value)| execution.set_env(name, value));
+        let is_unset = |pair: &String| unset_env.iter().any(|name| pair.split('=').next() == Some(name));
+        execution.env.retain(|pair| !is_unset(pair));
     }
 
     /// The history of a stage behind that of its base image: each stage knows only its own part.
@@ -591,6 +606,7 @@ impl<'a> Lowering<'a> {
             target_platform: &self.target_platform,
             escape: self.file.escape(),
             declared: &self.file.global_args,
+            first_base: self.request.first_base.as_ref(),
         }
     }
 }

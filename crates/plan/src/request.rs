@@ -20,14 +20,56 @@ pub struct Request {
     pub build_platform: Platform,
     /// `--build-context`, in order; of several with one name the last counts.
     pub named_contexts: Vec<NamedContext>,
+    /// `--from`: the image of the first FROM, whatever that says.
+    pub first_base: Option<Reference>,
     /// `--label`: set last, over the labels of the Dockerfile.
     pub labels: Vec<(String, String)>,
+    /// Whether labels of base images count.
+    pub base_labels: BaseLabels,
+    /// `--env`: variables of the image that no step sees.
+    pub env: Vec<(String, String)>,
+    /// `--unsetenv`: variables that the image is to be without.
+    pub unset_env: Vec<String>,
+    /// `--unsetlabel`: labels that the image is to be without, those of `labels` included.
+    pub unset_labels: Vec<String>,
     /// `--network`: for each RUN that names none.
     pub network: NetworkMode,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
     /// `--allow`: what the Dockerfile may ask for besides what every one may.
     pub allowed: BTreeSet<Entitlement>,
+}
+
+impl Request {
+    /// Nothing special is asked for.
+    #[must_use]
+    pub fn plain(build_platform: Platform) -> Self {
+        Self {
+            target: None,
+            build_args: Vec::new(),
+            platform: None,
+            build_platform,
+            named_contexts: Vec::new(),
+            first_base: None,
+            labels: Vec::new(),
+            base_labels: BaseLabels::Inherited,
+            env: Vec::new(),
+            unset_env: Vec::new(),
+            unset_labels: Vec::new(),
+            network: NetworkMode::Default,
+            extra_hosts: Vec::new(),
+            allowed: BTreeSet::new(),
+        }
+    }
+}
+
+/// What becomes of the labels of a base image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BaseLabels {
+    /// They are the image's, too.
+    Inherited,
+    /// They are left behind.
+    Dropped,
 }
 
 /// Something that a Dockerfile gets only if the person who builds says so.

@@ -67,6 +67,8 @@ pub(crate) struct FromScope<'s> {
     pub(crate) escape: Escape,
     /// The ARGs before the first FROM, also those without a value.
     pub(crate) declared: &'s [GlobalArg],
+    /// What the first FROM is instead of what it says.
+    pub(crate) first_base: Option<&'s Reference>,
 }
 
 impl FromScope<'_> {
@@ -188,6 +190,9 @@ impl<'f> Stages<'f> {
         platform: &Platform,
         scope: &FromScope<'_>,
     ) -> Fallible<Base> {
+        if let Some(reference) = scope.first_base.filter(|_| self.list.is_empty()) {
+            return Ok(Base::Image(reference.clone()));
+        }
         if image.is_empty() {
             let error = Finding::new(ErrorKind::EmptyImage(word.to_string()), word.span);
             return Err(error

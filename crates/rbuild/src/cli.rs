@@ -1,6 +1,7 @@
 //! The command line, as data.
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -157,6 +158,15 @@ pub(crate) struct StepArgs {
     /// Set an ARG; without a value, it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
+    /// Set ARGs from a file of lines NAME=VALUE; those of --build-arg count for more
+    #[arg(long = "build-arg-file", value_name = "FILE")]
+    pub(crate) build_arg_files: Vec<PathBuf>,
+    /// Take this image for the first FROM, whatever that says
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) from: Option<String>,
+    /// Leave out of the context what this file says [default: DOCKERFILE.dockerignore, .containerignore or .dockerignore]
+    #[arg(long = "ignorefile", value_name = "FILE")]
+    pub(crate) ignore_file: Option<PathBuf>,
     /// Let a name in FROM, --from or a mount mean a directory, a git repository, a file behind a URL (then named `context`), or an
     /// image (`docker-image://NAME`, `oci-layout://DIRECTORY[:TAG][@DIGEST]`)
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
@@ -177,6 +187,18 @@ pub(crate) struct StepArgs {
     /// Add a line to /etc/hosts of the RUN steps
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     pub(crate) add_hosts: Vec<String>,
+    /// Ask this server for names in RUN steps, instead of those in the machine's resolv.conf; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns: Vec<IpAddr>,
+    /// Look for names in this domain in RUN steps, instead of those in the machine's resolv.conf; `.` for none
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+    /// Set an option of the resolver in RUN steps, instead of those in the machine's resolv.conf
+    #[arg(long = "dns-option", value_name = "OPTION")]
+    pub(crate) dns_options: Vec<String>,
+    /// Run steps again whose results are older, such as 24h or 7d
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) cache_ttl: Option<String>,
     /// Run every step, whatever is recorded
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -196,6 +218,12 @@ pub(crate) struct StepArgs {
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) resources: ResourceArgs,
+}
+
+impl StepArgs {
+    pub(crate) fn names<'n>(&'n self, context: &'n Path) -> Names<'n> {
+        Names { file: self.file.as_deref(), context, ignore_file: self.ignore_file.as_deref() }
+    }
 }
 
 fn entitlement(text: &str) -> Result<Entitlement, String> {
@@ -264,6 +292,31 @@ pub(crate) struct BuildArgs {
     /// Set a label of the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// Remove a label from the image
+    #[arg(long = "unsetlabel", value_name = "NAME")]
+    pub(crate) unset_labels: Vec<String>,
+    /// Whether the labels of base images are the image's, too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) inherit_labels: bool,
+    /// Set a variable of the image that no step sees; without a value, it is taken from the environment
+    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Remove a variable from the image
+    #[arg(long = "unsetenv", value_name = "NAME")]
+    pub(crate) unset_env: Vec<String>,
+    /// Leave the history out of the image
+    #[arg(long)]
+    pub(crate) omit_history: bool,
+    /// Let the image, and every file of the layers that are made, be of this time, in seconds since 1970: SOURCE_DATE_EPOCH with
+    /// rewrite-timestamp=true
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timestamp: Option<i64>,
+    /// Build the stages, too, that the target does not need
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) skip_unused_stages: bool,
+    /// Write to this file, behind what it has, instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) logfile: Option<PathBuf>,
     /// Write nothing but the image's id
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -497,7 +550,7 @@ impl BuildArgs {
     }
 
     pub(crate) fn names(&self) -> Names<'_> {
-        Names { file: self.steps.file.as_deref(), context: &self.context }
+        self.steps.names(&self.context)
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 /// What the program takes from outside its arguments.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Environment {
     /// All variables that are text.
     pub(crate) variables: BTreeMap<String, String>,

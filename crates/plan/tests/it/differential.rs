@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 
 use dockerfile::{Source, Span};
 use oci::{Config, Digest, ImageId, Platform, Reference};
-use plan::{
-    BaseImage, BuildArg, ContextKind, ExtraHost, ImageError, Images, NamedContext, NetworkMode, Output,
-    Request,
-};
+use plan::{BaseImage, BuildArg, ContextKind, ExtraHost, ImageError, Images, NamedContext, Output, Request};
 use serde_json::{Value, json};
 use testkit::differential::{Arguments, Case};
 
@@ -143,17 +140,14 @@ fn request(arguments: &Arguments) -> Request {
             .iter()
             .map(|(name, given)| BuildArg { name: name.clone(), value: value(name, given) })
             .collect(),
-        platform: None,
-        build_platform: "linux/amd64".parse().unwrap(),
         named_contexts: arguments.contexts.iter().map(|(name, value)| named_context(name, value)).collect(),
         labels: arguments.labels.clone().into_iter().collect(),
-        network: NetworkMode::Default,
-        allowed: std::collections::BTreeSet::new(),
         extra_hosts: arguments
             .hosts
             .iter()
             .map(|(name, address)| ExtraHost { name: name.clone(), address: address.parse().unwrap() })
             .collect(),
+        ..Request::plain("linux/amd64".parse().unwrap())
     }
 }
 

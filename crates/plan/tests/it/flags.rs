@@ -1,20 +1,10 @@
 //! `args.txt`: flags of `rbuild build`, one a line, to a [`Request`].
 
-use plan::{BuildArg, ContextKind, Entitlement, ExtraHost, NamedContext, NetworkMode, Request};
+use plan::{BaseLabels, BuildArg, ContextKind, Entitlement, ExtraHost, NamedContext, NetworkMode, Request};
 
 /// The request of somebody on an amd64 machine.
 pub(crate) fn request(flags: &str) -> Request {
-    let mut request = Request {
-        target: None,
-        build_args: Vec::new(),
-        platform: None,
-        build_platform: "linux/amd64".parse().unwrap(),
-        named_contexts: Vec::new(),
-        labels: Vec::new(),
-        network: NetworkMode::Default,
-        extra_hosts: Vec::new(),
-        allowed: std::collections::BTreeSet::new(),
-    };
+    let mut request = Request::plain("linux/amd64".parse().unwrap());
     for line in flags.lines() {
         let (flag, value) =
             line.split_once(' ').unwrap_or_else(|| panic!("`{line}` is not of the form `--flag value`"));
@@ -41,6 +31,11 @@ fn set(request: &mut Request, flag: &str, value: &str) {
             });
             request.named_contexts.push(NamedContext { name: name.to_owned(), kind });
         }
+        "--from" => request.first_base = Some(oci::Reference::parse(value).unwrap()),
+        "--env" => request.env.push((pair().0.to_owned(), pair().1.to_owned())),
+        "--unsetenv" => request.unset_env.push(value.to_owned()),
+        "--unsetlabel" => request.unset_labels.push(value.to_owned()),
+        "--inherit-labels" => request.base_labels = BaseLabels::Dropped,
         "--label" => request.labels.push((pair().0.to_owned(), pair().1.to_owned())),
         "--network" => {
             request.network = match value {

@@ -108,6 +108,9 @@ impl Assembly<'_> {
                 squash_history(&mut config.history, kept);
             }
         }
+        if self.asked.omits_history {
+            config.history.clear();
+        }
         if let Some(epoch) = output.epoch.filter(|_| self.asked.rewrites_times) {
             ids = rewritten(self.layers, ids, base.min(squashed.unwrap_or(base)), epoch)?;
         }

@@ -41,6 +41,8 @@ pub(crate) struct Names<'n> {
     /// The Dockerfile, unless it has one of the usual names.
     pub(crate) file: Option<&'n Path>,
     pub(crate) context: &'n Path,
+    /// What is left out of the context, unless the file has one of the usual names.
+    pub(crate) ignore_file: Option<&'n Path>,
 }
 
 /// Where a context comes from.
@@ -62,6 +64,8 @@ pub(crate) struct ContextDir {
     path: PathBuf,
     /// A Dockerfile beside which an ignore file may lie.
     dockerfile: Option<PathBuf>,
+    /// The ignore file, if it is to be this one.
+    ignore_file: Option<PathBuf>,
     lifetime: Lifetime,
 }
 
@@ -84,6 +88,17 @@ impl Input {
 
     /// Reads what the command line names.
     pub(crate) fn read(
+        names: Names<'_>,
+        session: &Session,
+        fetcher: &Fetcher<'_>,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
+        let mut input = Self::find(names, session, fetcher, environment)?;
+        input.context.ignore_file = names.ignore_file.map(Path::to_owned);
+        Ok(input)
+    }
+
+    fn find(
         names: Names<'_>,
         session: &Session,
         fetcher: &Fetcher<'_>,
@@ -255,13 +270,13 @@ fn fetch(
 impl ContextDir {
     /// A directory that was written for this build.
     fn passing(path: PathBuf, dockerfile: Option<PathBuf>) -> Self {
-        Self { path, dockerfile, lifetime: Lifetime::OfThisBuild }
+        Self { path, dockerfile, ignore_file: None, lifetime: Lifetime::OfThisBuild }
     }
 
     /// A directory of the user's.
     pub(crate) fn lasting(path: &Path, dockerfile: Option<PathBuf>) -> Self {
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        Self { path, dockerfile, lifetime: Lifetime::Lasting }
+        Self { path, dockerfile, ignore_file: None, lifetime: Lifetime::Lasting }
     }
 
     /// Reads its ignore file and opens it for a build.
@@ -277,7 +292,16 @@ impl ContextDir {
     }
 
     fn open_with(&self, stat_cache: Option<&Path>) -> Result<Context, Failure> {
-        let ignore = Ignore::find(&self.path, self.dockerfile.as_deref());
+        let ignore = match &self.ignore_file {
+            None => Ignore::find(&self.path, self.dockerfile.as_deref()),
+            Some(file) => match Ignore::read(&self.path, file) {
+                Ok(None) => {
+                    let title = format!("there is no ignore file `{}`", file.display());
+                    return Err(usage(&title, "check the path behind `--ignorefile`"));
+                }
+                found => found.map(Option::unwrap_or_default),
+            },
+        };
         let ignore = ignore.map_err(|error| errors::of_ignore(&error))?;
         Context::open(&self.path, ignore, stat_cache).map_err(|error| errors::of_context(&error))
     }

@@ -10,9 +10,11 @@ mod fetch;
 mod images;
 mod input;
 mod legacy;
+mod logfile;
 mod output;
 pub(crate) mod report;
 pub(crate) mod request;
+mod resolver;
 mod shell;
 mod shell_command;
 mod summary;
@@ -36,6 +38,7 @@ use crate::build::fetch::Fetcher;
 use crate::build::images::{Places, Resolver};
 use crate::build::input::ContextDir;
 pub(crate) use crate::build::input::{Input, Names, Place};
+use crate::build::logfile::LogFile;
 use crate::build::request::Asked;
 pub(crate) use crate::build::shell::{shell, unknown_stage};
 use crate::build::shell_command::ShellCommand;
@@ -51,6 +54,17 @@ use crate::session::{Session, now, store_failure};
 
 /// Builds, or does what `--call` asks for instead; gives the exit code.
 pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
+    let Some(path) = &args.logfile else { return call(args, global, environment) };
+    let log = LogFile::begin(path)?;
+    let environment = Environment { stderr_is_terminal: false, ..environment.clone() };
+    let done = call(args, global, &environment);
+    if let Err(failure) = &done {
+        log.end(failure)?;
+    }
+    done
+}
+
+fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
     let Call { method, format } = args.call();
     match method {
         Method::Build => image(args, global, environment).map(|()| 0),
@@ -87,7 +101,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     let file = &dockerfile.parsed.file;
     let plan = work.plan(|images| {
         let plans: Result<_, _> =
-            asked.requests().iter().map(|request| plan::lower(file, request, images)).collect();
+            asked.requests(file).iter().map(|request| plan::lower(file, request, images)).collect();
         plans.map(Plan::join)
     })?;
     tracing::debug!(%plan, "plan");
@@ -217,8 +231,8 @@ impl Work<'_> {
         let agents = Agents::open(&steps.ssh, environment, &scratch)?;
         let salt = session.store().salt().map_err(|error| store_failure(&error))?;
         let scope = dockerfile.path.to_string_lossy().into_owned();
-        let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
-        let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+        let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope).not_before(asked.oldest);
+        let resolv_conf = asked.names.resolv_conf(&std::fs::read("/etc/resolv.conf").unwrap_or_default());
         let sandboxes = || crate::commands::sandbox::open(session, asked.cgroup_parent.clone());
         let renderer = progress::renderer(self.progress, plan, environment);
         let services = Services {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum as _;
 use image::export::Annotation;
 use image::load::Pick;
+use jiff::{Span, SpanRelativeTo, Timestamp};
 use oci::{Platform, Reference};
-use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
+use plan::{BaseLabels, BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
 use sandbox::Limits;
 use solver::{CacheMode, Secret, SecretInKey};
 
@@ -16,6 +17,7 @@ use crate::build::artifacts::Artifact;
 use crate::build::input::Place;
 use crate::build::legacy;
 use crate::build::output::{self, Kind, Output};
+use crate::build::resolver::Resolver;
 use crate::cli::{BuildArgs, BuildNetwork, Progress, Squash, StepArgs};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
@@ -24,6 +26,8 @@ use crate::failure::{Exit, Failure};
 
 /// Steps that work at once unless `--jobs` says otherwise, for each processor. Most steps wait for the network or the disk most of the time.
 const JOBS_PER_PROCESSOR: usize = 8;
+
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Everything but paths of the Dockerfile and the context.
 #[derive(Debug)]
@@ -41,6 +45,12 @@ pub(crate) struct Asked {
     pub(crate) outputs: Vec<Output>,
     /// Of all outputs that have manifests.
     pub(crate) annotations: Vec<Annotation>,
+    pub(crate) omits_history: bool,
+    pub(crate) skips_unused_stages: bool,
+    /// What `/etc/resolv.conf` of RUNs says instead of what the machine's does.
+    pub(crate) names: Resolver,
+    /// What was made before is made again.
+    pub(crate) oldest: Option<Timestamp>,
     /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
     pub(crate) rewrites_times: bool,
     pub(crate) secrets: BTreeMap<String, Secret>,
@@ -76,6 +86,7 @@ impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
         let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut asked = Self::of_steps(&args.steps, environment)?;
+        asked.read_config(args, environment)?;
         let labels = args.labels.iter().map(|text| split(text, '='));
         asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
         for text in &args.tags {
@@ -92,7 +103,7 @@ impl Asked {
             asked.progress = Progress::Quiet;
         }
         legacy::check(&args.legacy)?;
-        asked.rewrites_times = output::rewrites_times(&args.outputs)?;
+        asked.rewrites_times = output::rewrites_times(&args.outputs)? || args.timestamp.is_some();
         asked.outputs = outputs;
         let is_kept = asked.outputs.is_empty() || args.load;
         if is_kept && asked.outputs.iter().all(|output| output.kind != Kind::Image) {
@@ -111,11 +122,10 @@ impl Asked {
         let platforms = platforms(args, environment)?;
         let request = Request {
             target: args.target.clone(),
-            build_args: build_args(args, environment),
+            build_args: build_args(args, environment)?,
             platform: platforms.first().cloned(),
-            build_platform: Platform::host(),
             named_contexts,
-            labels: Vec::new(),
+            first_base: args.from.as_deref().map(tag_or_digest).transpose()?,
             network: match args.network {
                 BuildNetwork::Default => NetworkMode::Default,
                 BuildNetwork::None => NetworkMode::None,
@@ -123,6 +133,7 @@ impl Asked {
             },
             allowed: args.allowed.iter().copied().collect(),
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
+            ..Request::plain(Platform::host())
         };
         let limits = args.resources.over(&args.limits)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -134,6 +145,14 @@ impl Asked {
             squash: None,
             artifacts: Vec::new(),
             rewrites_times: false,
+            omits_history: false,
+            skips_unused_stages: true,
+            names: Resolver {
+                servers: args.dns.clone(),
+                search: args.dns_search.clone(),
+                options: args.dns_options.clone(),
+            },
+            oldest: args.cache_ttl.as_deref().map(oldest).transpose()?,
             outputs: Vec::new(),
             annotations: Vec::new(),
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
@@ -149,6 +168,26 @@ impl Asked {
 }
 
 impl Asked {
+    /// What is to be otherwise with the image than the Dockerfile has it.
+    fn read_config(&mut self, args: &BuildArgs, environment: &Environment) -> Result<(), Failure> {
+        let env = args.env.iter().map(|text| build_arg(text, environment));
+        self.request.env = env.filter_map(|variable| Some((variable.name, variable.value?))).collect();
+        self.request.unset_env.clone_from(&args.unset_env);
+        self.request.unset_labels.clone_from(&args.unset_labels);
+        if !args.inherit_labels {
+            self.request.base_labels = BaseLabels::Dropped;
+        }
+        self.omits_history = args.omit_history;
+        self.skips_unused_stages = args.skip_unused_stages;
+        if let Some(seconds) = args.timestamp {
+            self.request.build_args.retain(|arg| arg.name != EPOCH);
+            self.request
+                .build_args
+                .push(BuildArg { name: EPOCH.to_owned(), value: Some(seconds.to_string()) });
+        }
+        Ok(())
+    }
+
     /// What the image of the target is called in the store.
     pub(crate) fn kept_names(&self) -> Vec<Reference> {
         let kept = self.outputs.iter().filter(|output| output.kind == Kind::Image);
@@ -157,11 +196,15 @@ impl Asked {
     }
 
     /// A request for each platform, and behind those for the target the same for each stage whose image gets a name, and for that of each
-    /// artifact.
-    pub(crate) fn requests(&self) -> Vec<Request> {
+    /// artifact. Between those stand the requests for all stages, if none is to be left out.
+    pub(crate) fn requests(&self, file: &dockerfile::File) -> Vec<Request> {
         let of_stage = |stage: &String| Request { target: Some(stage.clone()), ..self.request.clone() };
         let of_artifacts = self.artifacts.iter().map(|artifact| &artifact.stage);
-        let stages = self.stage_tags.keys().chain(of_artifacts);
+        let all: Vec<String> = match self.skips_unused_stages {
+            true => Vec::new(),
+            false => (0..file.stages.len()).map(|index| index.to_string()).collect(),
+        };
+        let stages = self.stage_tags.keys().chain(&all).chain(of_artifacts);
         let targets = std::iter::once(self.request.clone()).chain(stages.map(of_stage));
         targets.flat_map(|target| self.for_platforms(&target)).collect()
     }
@@ -248,14 +291,35 @@ fn split(text: &str, separator: char) -> (String, Option<String>) {
 }
 
 /// What the command line gives, and the environment's `SOURCE_DATE_EPOCH` unless that is given, too.
-fn build_args(args: &StepArgs, environment: &Environment) -> Vec<BuildArg> {
-    const EPOCH: &str = "SOURCE_DATE_EPOCH";
-    let mut given: Vec<BuildArg> = args.build_args.iter().map(|text| build_arg(text, environment)).collect();
+fn build_args(args: &StepArgs, environment: &Environment) -> Result<Vec<BuildArg>, Failure> {
+    let mut given = Vec::new();
+    for file in &args.build_arg_files {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let title = format!("cannot read `{}`: {error}", file.display());
+            usage(title, "check the path behind `--build-arg-file`")
+        })?;
+        // As buildah reads them: a line is what `--build-arg` would be given.
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        given.extend(lines.map(|line| build_arg(line, environment)));
+    }
+    given.extend(args.build_args.iter().map(|text| build_arg(text, environment)));
     let epoch = environment.variable(EPOCH).filter(|value| !value.is_empty());
     if let Some(value) = epoch.filter(|_| given.iter().all(|arg| arg.name != EPOCH)) {
         given.push(BuildArg { name: EPOCH.to_owned(), value: Some(value.to_owned()) });
     }
-    given
+    Ok(given)
+}
+
+/// The time from which on results count, if they may be as old as this.
+fn oldest(text: &str) -> Result<Timestamp, Failure> {
+    let wrong = || usage(format!("`--cache-ttl {text}` is no duration"), "write it as `90m`, `24h` or `7d`");
+    let age: Span = text.parse().map_err(|_| wrong())?;
+    // A day has 24 hours.
+    let age = age.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    if age.is_negative() {
+        return Err(wrong());
+    }
+    Timestamp::now().checked_sub(age).map_err(|_| wrong())
 }
 
 fn build_arg(text: &str, environment: &Environment) -> BuildArg {

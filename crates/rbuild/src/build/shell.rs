@@ -36,7 +36,7 @@ pub(crate) fn shell(args: &ShellArgs, global: &Global, environment: &Environment
 
 fn open(args: &ShellArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
     let asked = Asked::of_steps(&args.steps, environment)?;
-    let names = Names { file: args.steps.file.as_deref(), context: &args.context };
+    let names = args.steps.names(&args.context);
     keep_stdin(names)?;
     let (session, relay) = Session::open_with_relay(global)?;
     let fetcher = Fetcher::new(&session, &asked.secrets, environment);

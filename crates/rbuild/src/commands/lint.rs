@@ -2,7 +2,7 @@
 
 use dockerfile::Audience;
 use oci::Platform;
-use plan::{NetworkMode, Request};
+use plan::Request;
 
 use crate::build::Input;
 use crate::cli::{Global, LintArgs};
@@ -25,15 +25,5 @@ pub(crate) fn lint(args: &LintArgs, global: &Global, environment: &Environment) 
 
 /// Nothing special is asked for.
 fn request() -> Request {
-    Request {
-        target: None,
-        build_args: Vec::new(),
-        platform: None,
-        build_platform: Platform::host(),
-        named_contexts: Vec::new(),
-        labels: Vec::new(),
-        network: NetworkMode::Default,
-        extra_hosts: Vec::new(),
-        allowed: std::collections::BTreeSet::new(),
-    }
+    Request::plain(Platform::host())
 }

@@ -86,7 +86,7 @@ pub(crate) mod tests {
     use cache::Cause;
     use dockerfile::Source;
     use oci::Platform;
-    use plan::{BaseImage, ImageError, Images, NetworkMode, Request, StepId};
+    use plan::{BaseImage, ImageError, Images, Request, StepId};
     use solver::{Origin, Outcome, Reuse, Verdict};
     use std::time::Duration;
 
@@ -106,17 +106,7 @@ pub(crate) mod tests {
     /// The plan of a Dockerfile that stands on nothing.
     pub(crate) fn plan_of(dockerfile: &str) -> Plan {
         let parsed = dockerfile::parse(&Source::new("Dockerfile", dockerfile.as_bytes()));
-        let request = Request {
-            target: None,
-            build_args: Vec::new(),
-            platform: None,
-            build_platform: Platform::host(),
-            named_contexts: Vec::new(),
-            labels: Vec::new(),
-            network: NetworkMode::Default,
-            extra_hosts: Vec::new(),
-            allowed: std::collections::BTreeSet::new(),
-        };
+        let request = Request::plain(Platform::host());
         plan::lower(&parsed.file, &request, &mut NoImages).unwrap()
     }
 

@@ -5,6 +5,7 @@
 
 mod allow;
 mod artifacts;
+mod buildah;
 mod building;
 mod scene;
 mod world;
