@@ -7,7 +7,7 @@
 //!   `path type mode uid:gid [size content] [-> target] [dev=major:minor] [hardlink=first-path] [xattr.NAME=value]…`.
 //!   Types are those of `find -type`. The content of a short text file is given as a quoted string, any other as a digest. Blanks, control characters, backslashes and bytes beyond ASCII are `\xNN`. Modification times are
 //!   left out. `/` itself is listed with the attributes of the last layer that has an entry for it, else 0755 0:0.
-//! * **config**: `architecture`, `os`, `author` and `config` of the image config, keys sorted, times left out.
+//! * **config**: `architecture`, `variant`, `os`, `author` and `config` of the image config, keys sorted, times left out.
 //! * **history**: `created_by`, `comment`, `empty_layer` and `author` of every entry that has a `created_by`. (One without
 //!   belongs to the tool that imported the base.)
 
@@ -73,6 +73,14 @@ impl Observed {
     }
 }
 
+impl Observed {
+    /// The same with each text changed.
+    #[must_use]
+    pub fn map(&self, change: impl Fn(&str) -> String) -> Self {
+        Self { config: change(&self.config), history: change(&self.history), tree: change(&self.tree) }
+    }
+}
+
 /// Every file of an OCI archive, by name. The images of tests are small; holding them costs less than seeking.
 struct Archive(BTreeMap<String, Vec<u8>>);
 
@@ -124,7 +132,7 @@ fn apply(archive: &Archive, layer: &Value, tree: &mut Tree) -> Result<()> {
 
 fn config_text(config: &Value) -> Result<String> {
     let mut kept = Map::new();
-    for key in ["architecture", "author", "config", "os"] {
+    for key in ["architecture", "author", "config", "os", "variant"] {
         if let Some(value) = config.get(key) {
             kept.insert(key.to_owned(), sorted(value));
         }

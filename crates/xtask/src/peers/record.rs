@@ -62,14 +62,15 @@ fn record_all(engine: &Engine, cases: &[Case], known: &KnownFiles) -> usize {
 fn record_case(engine: &Engine, case: &Case, known: &KnownFiles) -> Result<()> {
     ensure!(case.directory.join("README").is_file(), "it has no README");
     let work = tempfile::tempdir_in(engine.exchange())?;
-    let prepared = case.prepare(work.path())?;
-    let outcome = buildkit::build(engine, case, &prepared)?;
-    let files = match (&outcome, case.arguments.fails) {
+    let prepared = case.prepare(work.path(), || engine.listen())?;
+    let outcome = buildkit::build(engine, &prepared)?;
+    let mut files = match (&outcome, case.arguments.fails) {
         (Outcome::Built(archive), false) => observed_files(Observed::read(archive, known)?),
         (Outcome::Refused(message), true) => BTreeMap::from([("error.txt", message.clone())]),
         (Outcome::Built(_), true) => bail!("it should fail and was built"),
         (Outcome::Refused(message), false) => bail!("{message}"),
     };
+    files.values_mut().for_each(|text| *text = prepared.without_places(text));
     write_expected(&case.directory.join("expected"), &files)
 }
 
