@@ -16,6 +16,7 @@ use plan::{GitDir, Remote, RemoteContent, RemoteKind, RemoteRequest};
 use crate::build::dockerfile::Dockerfile;
 use crate::build::errors;
 use crate::build::fetch::Fetcher;
+use crate::build::request;
 use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -24,6 +25,9 @@ use crate::session::{Session, store_failure};
 
 /// What the command line calls standard input, and what records of a Dockerfile from there go under.
 pub(crate) const STDIN: &str = "-";
+
+/// The build argument by which a repository that is the context keeps its `.git`.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 /// Bytes copied between two looks at whether to go on.
 const COPY_BYTES: usize = 128 << 10;
@@ -104,7 +108,7 @@ impl Input {
                 Self::of_file(&path, PathBuf::from(url), given, args, session)
             }
             Place::Repository(url) => {
-                let directory = fetch_repository(&url, session, fetcher)?;
+                let directory = fetch_repository(&url, git_dir(args, environment), session, fetcher)?;
                 Self::of_directory(directory, PathBuf::from(url), given, args)
             }
             Place::Directory(path) => match given {
@@ -190,7 +194,10 @@ impl Place {
     pub(crate) fn named(&self, session: &Session, fetcher: &Fetcher<'_>) -> Result<ContextDir, Failure> {
         match self {
             Self::Directory(path) => Ok(ContextDir::lasting(path, None)),
-            Self::Repository(url) => Ok(ContextDir::passing(fetch_repository(url, session, fetcher)?, None)),
+            Self::Repository(url) => {
+                let directory = fetch_repository(url, GitDir::Dropped, session, fetcher)?;
+                Ok(ContextDir::passing(directory, None))
+            }
             // As it is, under a name of its own: so the reference builder has it.
             Self::File(url) => {
                 let file = fetch_file(url, session, fetcher)?;
@@ -213,6 +220,16 @@ fn on_github(text: &str) -> String {
     format!("https://{}.git{rest}", path.trim_end_matches('/').trim_end_matches(".git"))
 }
 
+/// Whether the main context keeps its `.git`; what is not understood means no, as it does to BuildKit.
+fn git_dir(args: &BuildArgs, environment: &Environment) -> GitDir {
+    let given = args.build_args.iter().rev().map(|text| request::build_arg(text, environment));
+    let given = given.filter(|arg| arg.name == KEEP_GIT_DIR).find_map(|arg| arg.value);
+    match given.as_deref() {
+        Some("1" | "t" | "T" | "true" | "True" | "TRUE") => GitDir::Kept,
+        _ => GitDir::Dropped,
+    }
+}
+
 /// The file behind a URL.
 fn fetch_file(url: &str, session: &Session, fetcher: &Fetcher<'_>) -> Result<PathBuf, Failure> {
     let request = RemoteRequest::File { url: url.to_owned(), checksum: None };
@@ -221,8 +238,12 @@ fn fetch_file(url: &str, session: &Session, fetcher: &Fetcher<'_>) -> Result<Pat
 }
 
 /// A directory with what a URL means of a repository.
-fn fetch_repository(url: &str, session: &Session, fetcher: &Fetcher<'_>) -> Result<PathBuf, Failure> {
-    let git_dir = GitDir::Dropped;
+fn fetch_repository(
+    url: &str,
+    git_dir: GitDir,
+    session: &Session,
+    fetcher: &Fetcher<'_>,
+) -> Result<PathBuf, Failure> {
     let request = RemoteRequest::Repository { url: url.to_owned(), checksum: None, git_dir };
     fetch(request, session, fetcher).map(|(directory, _)| directory)
 }

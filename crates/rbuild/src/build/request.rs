@@ -123,7 +123,8 @@ fn split(text: &str, separator: char) -> (String, Option<String>) {
     }
 }
 
-fn build_arg(text: &str, environment: &Environment) -> BuildArg {
+/// `NAME=VALUE`, or a name whose value the environment has.
+pub(super) fn build_arg(text: &str, environment: &Environment) -> BuildArg {
     let (name, value) = split(text, '=');
     let value = value.or_else(|| environment.variable(&name).map(ToOwned::to_owned));
     BuildArg { name, value }
