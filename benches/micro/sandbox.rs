@@ -53,6 +53,7 @@ fn spec(root: &Path, work: &Path, network: Network) -> Spec {
         stdio: Stdio::Inherited,
         pid_one: PidOne::Command,
         new_privileges: NewPrivileges::Allowed,
+        posture: sandbox::Posture::Confined,
     }
 }
 

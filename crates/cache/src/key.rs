@@ -9,6 +9,7 @@
 //! | RUN | `working directory` | where the process starts |
 //! | RUN | `user` | as written; what it resolves to is in the parent |
 //! | RUN | `network` | what the process can reach |
+//! | RUN | `security` | with `--security=insecure`: what the process may do |
 //! | RUN | `host name` | the process can read it |
 //! | RUN | `extra hosts` | names only |
 //! | RUN | `mount TARGET` | kind, source path, access, tmpfs size, secret's or agent's id, mode and owner |
@@ -26,9 +27,10 @@
 //! | WORKDIR | `user` | who owns it |
 //! | COPY, RUN | `files of SOURCE` | name, type, mode, owner, size, link target, xattrs and content of what a context or (content key) another step gives |
 //! | COPY, RUN | `step SOURCE` | definition key only: the step that files come from |
+//! | COPY, RUN, WORKDIR | `time` | what `SOURCE_DATE_EPOCH` gives to the files made or seen, if it is set |
 //! | all but image and URL | `parent` | the step below; absent for `COPY --link` |
 //!
-//! Left out, since it cannot change the result or must not: what a server says of a file besides its bytes; mtimes, inode numbers and owners of context files; mode and owner of files
+//! Left out, since it cannot change the result or must not: what a server says of a file besides its bytes; other mtimes, inode numbers and owners of context files; mode and owner of files
 //! where `--chmod` and `--chown` replace them; proxy variables; addresses of extra hosts; the identity, sharing and content of cache mounts; values of
 //! other secrets; what an ssh agent has; resource limits; the name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
 
@@ -60,6 +62,8 @@ pub enum PartName {
     User,
     /// What it can reach.
     Network,
+    /// What it may do, if more than others.
+    Security,
     /// What the machine is called.
     HostName,
     /// Names in `/etc/hosts`.
@@ -92,6 +96,8 @@ pub enum PartName {
     Files(String),
     /// The step a source is, by definition.
     SourceStep(String),
+    /// What `SOURCE_DATE_EPOCH` gives to files.
+    Time,
     /// The filesystem below.
     Parent,
 }
@@ -115,6 +121,7 @@ impl fmt::Display for PartName {
             Self::WorkingDirectory => f.write_str("working directory"),
             Self::User => f.write_str("user"),
             Self::Network => f.write_str("network"),
+            Self::Security => f.write_str("security"),
             Self::HostName => f.write_str("host name"),
             Self::ExtraHosts => f.write_str("extra hosts"),
             Self::Mount(target) => write!(f, "mount {target}"),
@@ -131,6 +138,7 @@ impl fmt::Display for PartName {
             Self::Directory => f.write_str("directory"),
             Self::Files(source) => write!(f, "files of {source}"),
             Self::SourceStep(source) => write!(f, "step {source}"),
+            Self::Time => f.write_str("time"),
             Self::Parent => f.write_str("parent"),
         }
     }
@@ -171,6 +179,9 @@ impl Parts {
                 parts.add(PartName::Directory, [workdir.path.as_str()]);
                 parts.add(PartName::User, workdir.user.iter().map(plan::UserSpec::as_str));
             }
+        }
+        if let Some(time) = step.op.time() {
+            parts.add(PartName::Time, [time.to_string()]);
         }
         parts
     }
@@ -229,6 +240,9 @@ impl Parts {
         self.add(PartName::WorkingDirectory, [run.cwd.as_str()]);
         self.add(PartName::User, run.user.iter().map(plan::UserSpec::as_str));
         self.add(PartName::Network, [network_name(run.network)]);
+        if run.security == plan::SecurityMode::Insecure {
+            self.add(PartName::Security, ["insecure"]);
+        }
         self.add(PartName::HostName, [&run.hostname]);
         self.add(PartName::ExtraHosts, run.extra_hosts.iter().map(|host| &host.name));
         for (index, mount) in run.mounts.iter().enumerate() {
@@ -360,6 +374,7 @@ mod tests {
             PartName::WorkingDirectory,
             PartName::User,
             PartName::Network,
+            PartName::Security,
             PartName::HostName,
             PartName::ExtraHosts,
             PartName::Script,
@@ -371,6 +386,7 @@ mod tests {
             PartName::Excludes,
             PartName::Flags,
             PartName::Directory,
+            PartName::Time,
             PartName::Parent,
         ];
         expected.extend(plain.iter().map(ToString::to_string));

@@ -90,22 +90,30 @@ impl<'l> Cache<'l> {
         self.lease.put_record(key, &Record { needs, payload: to_json(record) })
     }
 
-    /// The layers that stand for a filesystem of this content, all of them pinned; `None` if none was recorded or any is gone.
+    /// The layers that stand for a filesystem of this content and of this `SOURCE_DATE_EPOCH`, all of them pinned; `None` if none was recorded or any is gone.
     ///
     /// # Errors
     /// Those of the store.
-    pub fn representative(&self, content: &Digest) -> Result<Option<Vec<RecordedLayer>>, store::Error> {
-        Ok(self.find(&representative_key(content))?.map(|record| record.layers))
+    pub fn representative(
+        &self,
+        content: &Digest,
+        time: Option<i64>,
+    ) -> Result<Option<Vec<RecordedLayer>>, store::Error> {
+        Ok(self.find(&representative_key(content, time))?.map(|record| record.layers))
     }
 
-    /// Lets these layers stand for every filesystem of their content that steps make from now on.
+    /// Lets these layers stand for every filesystem of their content and of this `SOURCE_DATE_EPOCH` that steps make from now on.
     ///
     /// # Errors
     /// Those of the store.
-    pub fn set_representative(&self, layers: &[RecordedLayer]) -> Result<(), store::Error> {
+    pub fn set_representative(
+        &self,
+        layers: &[RecordedLayer],
+        time: Option<i64>,
+    ) -> Result<(), store::Error> {
         let content = content_of(layers.iter().map(|layer| &layer.content));
         let record = StepRecord { layers: layers.to_vec(), millis: 0, log: None, upstream: Vec::new() };
-        self.put_under(&representative_key(&content), &record)
+        self.put_under(&representative_key(&content, time), &record)
     }
 
     /// A step's parts as records keep them.
@@ -144,10 +152,13 @@ impl<'l> Cache<'l> {
     }
 }
 
-fn representative_key(content: &Digest) -> RecordKey {
+fn representative_key(content: &Digest, time: Option<i64>) -> RecordKey {
     let mut hasher = Hasher::sha256();
     hasher.update_field("representative");
     hasher.update_field(content.as_bytes());
+    if let Some(time) = time {
+        hasher.update_field(time.to_string());
+    }
     RecordKey::new(hasher.finish())
 }
 

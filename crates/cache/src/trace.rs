@@ -156,11 +156,14 @@ impl Cache<'_> {
     fn place(&self, plan: &Plan, step: &Step, kind: &str, last: &str) -> RecordKey {
         let stage = step.place.as_ref().map(|place| match &place.stage {
             // A stage that is put before it moves the number of a target without a name.
-            stage if stage.name.is_none() && *stage == plan.output.stage => "target".to_owned(),
+            stage if stage.name.is_none() && *stage == plan.output().stage => "target".to_owned(),
             stage => stage.to_string(),
         });
         let mut hasher = Hasher::sha256();
-        for field in ["place", kind, self.scope(), &stage.unwrap_or_default(), last] {
+        // In a build for several platforms each has its own earlier run; else another platform is a change like any other.
+        let platform = step.place.as_ref().and_then(|place| place.platform.as_ref());
+        let platform = platform.map(ToString::to_string).unwrap_or_default();
+        for field in ["place", kind, self.scope(), &platform, &stage.unwrap_or_default(), last] {
             hasher.update_field(field);
         }
         RecordKey::new(hasher.finish())
@@ -174,7 +177,7 @@ pub fn is_in_stage(plan: &Plan, step: &Step, title: &str) -> bool {
 }
 
 fn of_stage<'p>(plan: &'p Plan, step: &'p Step) -> impl Iterator<Item = &'p Step> {
-    let stage = |step: &'p Step| step.place.as_ref().map(|place| &place.stage);
+    let stage = |step: &'p Step| step.place.as_ref().map(|place| (&place.stage, &step.platform));
     plan.steps.iter().filter(move |other| stage(other) == stage(step))
 }
 

@@ -32,9 +32,7 @@ pub(crate) fn mount(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Span
         return None;
     }
     let mount = MountFlag { fields };
-    if check_type(&mount, scope).is_some_and(needs_target) && mount.fields.len() == parts.len() {
-        check_target(&mount, value, scope);
-    }
+    check_type(&mount, scope);
     Some(Spanned::new(mount, value.span))
 }
 
@@ -87,8 +85,8 @@ pub(crate) fn no_variable(value: &str, span: Span, scope: &mut Scope<'_>) -> Spa
     Spanned::new(Word::new(value), span)
 }
 
-/// Checks the type, the sharing mode, and whether the keys fit, as far as no variable hides it. Gives the type if it is known.
-fn check_type(mount: &MountFlag, scope: &mut Scope<'_>) -> Option<MountType> {
+/// Checks the type, the sharing mode, and whether the keys fit, as far as no variable hides it.
+fn check_type(mount: &MountFlag, scope: &mut Scope<'_>) {
     if let Some(sharing) = constant(mount, MountKey::Sharing)
         && sharing.as_str().parse::<CacheSharing>().is_err()
     {
@@ -97,32 +95,18 @@ fn check_type(mount: &MountFlag, scope: &mut Scope<'_>) -> Option<MountType> {
     }
     let kind = match mount.value(MountKey::Type) {
         None => MountType::Bind,
-        Some(word) if word.as_str().contains('$') => return None,
+        Some(word) if word.as_str().contains('$') => return,
         Some(word) => match word.as_str().parse() {
             Ok(kind) => kind,
             Err(UnknownName) => {
                 let names = MountType::ALL.map(MountType::as_str);
-                scope.report(no_such(Code::UnknownMountType, "mount type", word, &names));
-                return None;
+                return scope.report(no_such(Code::UnknownMountType, "mount type", word, &names));
             }
         },
     };
     for field in mount.fields.iter().filter(|field| !kind.allows(field.key.node)) {
         let message = format!("a mount of type `{kind}` has no `{}`", field.key.node);
         scope.report(Finding::new(Code::UnknownMountKey, field.key.span, message));
-    }
-    Some(kind)
-}
-
-fn needs_target(kind: MountType) -> bool {
-    matches!(kind, MountType::Bind | MountType::Cache | MountType::Tmpfs)
-}
-
-/// Reports a mount without a target, unless one of its fields was not understood and may have been it.
-fn check_target(mount: &MountFlag, value: &FlagValue<'_>, scope: &mut Scope<'_>) {
-    if mount.fields.iter().all(|field| field.key.node != MountKey::Target) {
-        let finding = Finding::new(Code::InvalidMount, value.span, "this mount needs a target");
-        scope.report(finding.with_help("add `target=/path`"));
     }
 }
 

@@ -59,6 +59,7 @@ pub fn assemble(
     let id = ImageId::new(blob.digest);
     let image = Image { id: id.clone(), layers: contents.layers.clone(), manifests: Vec::new() };
     let replaced = layers.lease().commit_image(&image, options.tags)?;
+    let replaced = replaced.into_iter().map(|tag| tag.map(|tag| tag.image)).collect();
     Ok(Assembled { id, config, replaced })
 }
 

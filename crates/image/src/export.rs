@@ -31,7 +31,7 @@ use sys::root::Time;
 use crate::oci_layout::{INDEX_FILE, blob_path};
 use crate::stream::{self, CopyError};
 use crate::{Error, Layers, LocalImage};
-use package::{File, Package};
+use package::{File, Group};
 
 pub use output::Destination;
 pub use tree::rootfs_tree;
@@ -48,8 +48,8 @@ pub enum Format {
 /// An image and what an archive is to call it.
 #[derive(Clone, Debug)]
 pub struct Named {
-    /// The image.
-    pub image: LocalImage,
+    /// The image, or one for each of several platforms: then what has the names is an index of them. Not empty.
+    pub images: Vec<LocalImage>,
     /// Those without a tag are passed over.
     pub names: Vec<Reference>,
 }
@@ -57,9 +57,7 @@ pub struct Named {
 /// What was exported of an image.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Exported {
-    /// Which image.
-    pub id: ImageId,
-    /// Of its manifest.
+    /// Of its manifest or its index.
     pub manifest: Digest,
 }
 
@@ -158,13 +156,13 @@ pub fn archive(
     compression: Compression,
     destination: Destination<'_>,
 ) -> Result<Vec<Exported>, ExportError> {
-    let packages = package::all(layers, images, compression)?;
-    let mut files = documents::of(&packages, format)?;
-    for (digest, file) in packages.iter().flat_map(Package::blobs) {
+    let groups = package::all(layers, images, compression)?;
+    let mut files = documents::of(&groups, format)?;
+    for (digest, file) in groups.iter().flat_map(Group::blobs) {
         files.insert(blob_path(&digest)?, file);
     }
     output::write(destination, |to| write_tar(layers, files, to))?;
-    Ok(packages.iter().map(Package::exported).collect())
+    Ok(groups.iter().filter_map(Group::exported).collect())
 }
 
 /// Writes images into an OCI layout: a new directory, an empty one, or a layout that is there and gains them.
@@ -177,9 +175,9 @@ pub fn layout(
     compression: Compression,
     directory: &Path,
 ) -> Result<Vec<Exported>, ExportError> {
-    let packages = package::all(layers, images, compression)?;
+    let groups = package::all(layers, images, compression)?;
     let existing = existing_index(directory)?;
-    let blobs: BTreeMap<Digest, File> = packages.iter().flat_map(Package::blobs).collect();
+    let blobs: BTreeMap<Digest, File> = groups.iter().flat_map(Group::blobs).collect();
     for (digest, file) in blobs {
         let path = directory.join(blob_path(&digest)?.as_relative());
         if !holds(&path, &digest, file.size) {
@@ -187,11 +185,11 @@ pub fn layout(
             output::write(Destination::File(path), |to| file.copy(layers, to))?;
         }
     }
-    for (name, bytes) in documents::of_layout(&packages, existing)? {
+    for (name, bytes) in documents::of_layout(&groups, existing)? {
         let path = directory.join(name);
         output::write(Destination::File(path), |to| to.write_all(&bytes).map_err(ExportError::Write))?;
     }
-    Ok(packages.iter().map(Package::exported).collect())
+    Ok(groups.iter().filter_map(Group::exported).collect())
 }
 
 /// Whether a file is there and has these bytes. One that cannot be read is written anew.
@@ -215,16 +213,26 @@ fn existing_index(directory: &Path) -> Result<Option<serde_json::Value>, ExportE
     serde_json::from_slice(&bytes).map(Some).map_err(|source| ExportError::Index { path, source })
 }
 
-/// Writes the files of a list of layers as one tar, the same for the same files.
+/// Files that go into a directory of a tar.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The directory; the root for the only part.
+    pub below: RootfsPath,
+    /// Lowest first.
+    pub layers: Vec<LayerId>,
+}
+
+/// Writes files as one tar, the same for the same files. With `modified`, all say that they were last modified then.
 ///
 /// # Errors
 /// As [`archive`].
 pub fn rootfs_tar(
     layers: &Layers<'_>,
-    ids: &[LayerId],
+    parts: &[Part],
+    modified: Option<Time>,
     destination: Destination<'_>,
 ) -> Result<(), ExportError> {
-    let flat = flat::Flat::of(layers, ids)?;
+    let flat = flat::Flat::of_parts(layers, parts, modified)?;
     output::write(destination, |to| {
         let failed = |error| match error {
             PackError::Cancelled => Error::Cancelled.into(),

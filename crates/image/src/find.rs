@@ -87,17 +87,30 @@ pub fn local(
     platform: &Platform,
 ) -> Result<Option<LocalImage>, Error> {
     let Some(digest) = reference.digest() else {
-        let id = layers.lease().store().tag(reference)?;
-        return id.map_or(Ok(None), |id| LocalImage::by_id(layers, &id));
+        let tag = layers.lease().store().tag(reference)?;
+        return tag.map_or(Ok(None), |tag| of_tag(layers, &tag, platform));
     };
-    let mut best: Option<(u32, LocalImage)> = None;
-    for image in with_manifest(layers, digest)? {
-        let Some(fit) = image.config.platform().fit(platform) else { continue };
-        if best.as_ref().is_none_or(|(other, _)| fit < *other) {
-            best = Some((fit, image));
-        }
+    Ok(best(with_manifest(layers, digest)?, platform))
+}
+
+/// Of the images that a tag names the one that fits a platform best, or else the first.
+fn of_tag(layers: &Layers<'_>, tag: &Tag, platform: &Platform) -> Result<Option<LocalImage>, Error> {
+    if tag.others.is_empty() {
+        return LocalImage::by_id(layers, &tag.image);
     }
-    Ok(best.map(|(_, image)| image))
+    let images = all_of_tag(layers, tag)?;
+    let first = images.first().cloned();
+    Ok(best(images, platform).or(first))
+}
+
+fn all_of_tag(layers: &Layers<'_>, tag: &Tag) -> Result<Vec<LocalImage>, Error> {
+    let images: Result<Vec<_>, Error> = tag.images().map(|id| LocalImage::by_id(layers, id)).collect();
+    Ok(images?.into_iter().flatten().collect())
+}
+
+fn best(images: Vec<LocalImage>, platform: &Platform) -> Option<LocalImage> {
+    let fits = images.into_iter().filter_map(|image| Some((image.config.platform().fit(platform)?, image)));
+    fits.min_by_key(|(fit, _)| *fit).map(|(_, image)| image)
 }
 
 /// The images for which a manifest or index is known.
@@ -114,14 +127,39 @@ fn with_manifest(layers: &Layers<'_>, digest: &Digest) -> Result<Vec<LocalImage>
 }
 
 /// The image that a person means by `name`: a tag (completed as Docker does), `name@digest`, an image id, or the beginning of
-/// one, with or without `sha256:`.
+/// one, with or without `sha256:`. Of a name for several platforms, the image for this machine's.
 ///
 /// # Errors
 /// [`FindError`].
 pub fn find(layers: &Layers<'_>, name: &str) -> Result<LocalImage, FindError> {
-    let id = resolve(layers, name)?.id();
-    let not_found = || FindError::NotFound { name: name.to_owned(), similar: None };
-    LocalImage::by_id(layers, &id)?.ok_or_else(not_found)
+    find_for(layers, name, &Platform::host())
+}
+
+/// As [`find`], of a name for several platforms the image that fits `platform` best.
+///
+/// # Errors
+/// [`FindError`].
+pub fn find_for(layers: &Layers<'_>, name: &str, platform: &Platform) -> Result<LocalImage, FindError> {
+    let found = match resolve(layers, name)? {
+        Meaning::Tag(tag) => of_tag(layers, &tag, platform)?,
+        Meaning::Image(id) => LocalImage::by_id(layers, &id)?,
+    };
+    found.ok_or_else(|| FindError::NotFound { name: name.to_owned(), similar: None })
+}
+
+/// As [`find`], all images of a name for several platforms.
+///
+/// # Errors
+/// [`FindError`].
+pub fn find_all(layers: &Layers<'_>, name: &str) -> Result<Vec<LocalImage>, FindError> {
+    let found = match resolve(layers, name)? {
+        Meaning::Tag(tag) => all_of_tag(layers, &tag)?,
+        Meaning::Image(id) => LocalImage::by_id(layers, &id)?.into_iter().collect(),
+    };
+    if found.is_empty() {
+        return Err(FindError::NotFound { name: name.to_owned(), similar: None });
+    }
+    Ok(found)
 }
 
 /// What a name was taken for.
@@ -131,15 +169,6 @@ pub(crate) enum Meaning {
     Tag(Tag),
     /// An image, however it was named.
     Image(ImageId),
-}
-
-impl Meaning {
-    pub(crate) fn id(self) -> ImageId {
-        match self {
-            Self::Tag(tag) => tag.image,
-            Self::Image(id) => id,
-        }
-    }
 }
 
 /// A whole id goes before a tag, a tag before the beginning of an id.
@@ -154,8 +183,8 @@ pub(crate) fn resolve(layers: &Layers<'_>, name: &str) -> Result<Meaning, FindEr
     }
     let reference = Reference::parse(name);
     if let Ok(reference) = &reference {
-        if let Some(image) = store.tag(reference).map_err(Error::from)? {
-            return Ok(Meaning::Tag(Tag { reference: reference.clone(), image }));
+        if let Some(tag) = store.tag(reference).map_err(Error::from)? {
+            return Ok(Meaning::Tag(tag));
         }
         if reference.digest().is_some()
             && let Some(image) = local(layers, reference, &Platform::host())?
@@ -203,7 +232,7 @@ mod tests {
 
     fn tag(name: &str) -> Tag {
         let image = ImageId::new(Digest::of(name));
-        Tag { reference: Reference::parse(name).unwrap(), image }
+        Tag::new(Reference::parse(name).unwrap(), image)
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct InspectedRootFs {
 /// [`Error`].
 pub fn inspect(layers: &Layers<'_>, image: &LocalImage) -> Result<Inspected, Error> {
     let tags = layers.lease().store().tags()?;
-    let names: Vec<Reference> = tags.into_iter().filter(|tag| tag.image == image.id).map(name_of).collect();
+    let names: Vec<Reference> = tags.into_iter().filter(|tag| tag.has(&image.id)).map(name_of).collect();
     let Config { created, author, architecture, os, variant, rootfs, history, execution, .. } =
         image.config.clone();
     Ok(Inspected {

@@ -46,7 +46,9 @@ pub fn list(layers: &Layers<'_>) -> Result<Vec<Listed>, Error> {
     let store = layers.lease().store();
     let mut names: BTreeMap<ImageId, Vec<Reference>> = BTreeMap::new();
     for tag in store.tags()? {
-        names.entry(tag.image).or_default().push(tag.reference);
+        for image in tag.images() {
+            names.entry(image.clone()).or_default().push(tag.reference.clone());
+        }
     }
     let mut listed = Vec::new();
     for id in store.image_ids()? {

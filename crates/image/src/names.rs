@@ -74,14 +74,30 @@ pub enum RemoveMode {
 ///
 /// # Errors
 /// [`NameError`].
-pub fn tag(layers: &Layers<'_>, source: &str, target: &str) -> Result<Option<ImageId>, NameError> {
+pub fn tag(layers: &Layers<'_>, source: &str, target: &str) -> Result<Option<Tag>, NameError> {
     let malformed = |source| NameError::Malformed { name: target.to_owned(), source };
     let target = Reference::parse(target).map_err(malformed)?;
     if target.digest().is_some() {
         return Err(NameError::Pinned(target));
     }
-    let image = find::find(layers, source)?;
-    Ok(layers.lease().set_tag(&target, &image.id)?)
+    let tag = match find::resolve(layers, source)? {
+        Meaning::Tag(tag) => Tag { reference: target, ..tag },
+        Meaning::Image(image) => Tag::new(target, image),
+    };
+    Ok(layers.lease().set_tag(&tag)?)
+}
+
+/// Lets names mean images that are here, one for each platform; the first where nobody says for which.
+///
+/// # Errors
+/// Those of the store.
+pub fn name(layers: &Layers<'_>, images: &[ImageId], names: &[Reference]) -> Result<(), Error> {
+    let [image, others @ ..] = images else { return Ok(()) };
+    for reference in names {
+        let (image, others) = (image.clone(), others.to_vec());
+        layers.lease().set_tag(&Tag { reference: reference.clone(), image, others })?;
+    }
+    Ok(())
 }
 
 /// Takes away a name, and the image, too, if that was its last; by an id, the image with its only name.
@@ -89,14 +105,14 @@ pub fn tag(layers: &Layers<'_>, source: &str, target: &str) -> Result<Option<Ima
 /// # Errors
 /// [`NameError`].
 pub fn remove(layers: &Layers<'_>, name: &str, mode: RemoveMode) -> Result<Vec<Removed>, NameError> {
-    let (image, doomed) = match find::resolve(layers, name)? {
-        Meaning::Tag(Tag { reference, image }) => (image, vec![reference]),
+    let (images, doomed) = match find::resolve(layers, name)? {
+        Meaning::Tag(tag) => (tag.images().cloned().collect(), vec![tag.reference]),
         Meaning::Image(image) => {
             let names = names_of(layers, &image)?;
             if names.len() > 1 && mode == RemoveMode::Careful {
                 return Err(NameError::SeveralNames { image, names });
             }
-            (image, names)
+            (vec![image], names)
         }
     };
     let store = layers.lease().store();
@@ -106,13 +122,15 @@ pub fn remove(layers: &Layers<'_>, name: &str, mode: RemoveMode) -> Result<Vec<R
             removed.push(Removed::Untagged(reference));
         }
     }
-    if store.remove_image(&image)? {
-        removed.push(Removed::Deleted(image));
+    for image in images {
+        if store.remove_image(&image)? {
+            removed.push(Removed::Deleted(image));
+        }
     }
     Ok(removed)
 }
 
 fn names_of(layers: &Layers<'_>, image: &ImageId) -> Result<Vec<Reference>, Error> {
     let tags = layers.lease().store().tags()?;
-    Ok(tags.into_iter().filter(|tag| tag.image == *image).map(|tag| tag.reference).collect())
+    Ok(tags.into_iter().filter(|tag| tag.has(image)).map(|tag| tag.reference).collect())
 }

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 
 use oci::{Config, ConfigError, Descriptor, Digest, ImageId, Platform, Reference, VerifyingReader};
 use registry::{BlobError, Client, ResolveError, Resolved};
+use store::Tag;
 
 use crate::receive::{self, DescriptorError, Documents, Offered, Origin, ReceiveError};
 use crate::{Error, Layers, LocalImage};
@@ -187,8 +188,30 @@ impl Remote<'_> {
             Some(digest) => reference.at_digest(digest.clone()),
             None => reference.clone(),
         };
-        let (image, replaced) = receive::commit(layers, documents, ids, std::slice::from_ref(&name))?;
-        Ok(Pulled { image, digest, name, replaced: replaced.into_iter().next().flatten() })
+        let (image, _) = receive::commit(layers, documents, ids, &[])?;
+        let others = self.of_other_platforms(&name, &image, &digest)?;
+        let tag = Tag { reference: name.clone(), image: image.id.clone(), others };
+        let replaced = layers.lease().set_tag(&tag).map_err(Error::from)?.map(|tag| tag.image);
+        Ok(Pulled { image, digest, name, replaced })
+    }
+
+    /// What the name means already for other platforms, as long as that is out of the same index.
+    fn of_other_platforms(
+        &self,
+        name: &Reference,
+        image: &LocalImage,
+        digest: &Digest,
+    ) -> Result<Vec<ImageId>, Error> {
+        let Some(tag) = self.layers.lease().store().tag(name)? else { return Ok(Vec::new()) };
+        let mut others = Vec::new();
+        for id in tag.images().filter(|id| **id != image.id) {
+            let Some(other) = LocalImage::by_id(self.layers, id)? else { continue };
+            let is_of_index = other.manifests.iter().any(|known| known.digest == *digest);
+            if is_of_index && other.config.platform() != image.config.platform() {
+                others.push(id.clone());
+            }
+        }
+        Ok(others)
     }
 
     /// Fetches the config, and says what layers there should be.

@@ -442,6 +442,7 @@ pub(crate) fn commit(
     let manifests = documents.manifests.into_iter().map(|(known, _)| known).collect();
     let image = Image { id: documents.id.clone(), layers: ids, manifests };
     let replaced = layers.lease().commit_image(&image, tags)?;
+    let replaced = replaced.into_iter().map(|tag| tag.map(|tag| tag.image)).collect();
     let Image { id, layers, manifests } = image;
     Ok((LocalImage { id, config: documents.config, layers, manifests }, replaced))
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use oci::Platform;
 
 use crate::env::Environment;
+use crate::epoch;
 use crate::{BuildArg, Request, VariableOrigin};
 
 /// Proxy variables, by the upper-case name; set in each RUN in both cases.
@@ -23,7 +24,7 @@ const BUILDER: [&str; 10] = [
     "BUILDKIT_MULTI_PLATFORM",
     "BUILDKIT_SANDBOX_HOSTNAME",
     "BUILDKIT_SYNTAX",
-    "SOURCE_DATE_EPOCH",
+    epoch::NAME,
     SBOM_SCAN_CONTEXT,
 ];
 
@@ -47,6 +48,14 @@ impl BuildArgs {
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// Gives an argument another value, or takes it away.
+    pub(crate) fn replace(&mut self, name: &str, value: Option<String>) {
+        match value {
+            Some(value) => drop(self.values.insert(name.to_owned(), value)),
+            None => drop(self.values.remove(name)),
+        }
     }
 
     pub(crate) fn hostname(&self) -> &str {
@@ -78,12 +87,17 @@ pub(crate) fn is_predefined(name: &str) -> bool {
     PROXIES.iter().any(|proxy| *proxy == name || proxy.to_ascii_lowercase() == name)
         || BUILDER.contains(&name)
         || name == SBOM_SCAN_STAGE
-        || PLATFORM_ARGS.contains(&name)
+        || is_of_platform(name)
 }
 
 /// Whether an ARG of this name becomes a variable: those that only speak to the builder do not.
 pub(crate) fn is_variable(name: &str) -> bool {
     name != SBOM_SCAN_CONTEXT && name != SBOM_SCAN_STAGE
+}
+
+/// Whether an argument of this name has a value before anybody declares it.
+pub(crate) fn is_of_platform(name: &str) -> bool {
+    PLATFORM_ARGS.contains(&name)
 }
 
 const PLATFORM_ARGS: [&str; 11] = [

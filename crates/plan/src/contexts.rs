@@ -29,6 +29,11 @@ impl NamedContexts {
         self.by_name.get(&format!("{name}::{platform}")).or_else(|| self.by_name.get(&name))
     }
 
+    /// The context of that very name, for whatever platform.
+    pub(crate) fn of_name(&self, name: &str) -> Option<&NamedContext> {
+        self.by_name.get(&normalised(name))
+    }
+
     /// Names for suggestions.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.values().map(|context| context.name.as_str())

@@ -126,6 +126,7 @@ impl StageLowering<'_, '_> {
             exclude: transfer.exclude.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
             parents: transfer.parents,
             archives: transfer.archives,
+            time: self.shared.epoch,
         };
         let origin = self.origin(item, item.title.clone());
         let step = self.shared.graph.push(Op::Copy(Box::new(copy)), origin);
@@ -285,7 +286,7 @@ impl StageLowering<'_, '_> {
 }
 
 /// The digest that a file must have.
-fn file_checksum(checksum: Option<Spanned<String>>) -> Fallible<Option<Digest>> {
+pub(crate) fn file_checksum(checksum: Option<Spanned<String>>) -> Fallible<Option<Digest>> {
     let Some(Spanned { node: text, span }) = checksum else { return Ok(None) };
     match text.parse::<Digest>() {
         Ok(digest @ Digest::Sha256(_)) => Ok(Some(digest)),

@@ -34,6 +34,10 @@ impl Environment {
         self.variables.insert(name.into(), assigned);
     }
 
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
     /// Takes over the `NAME=value` pairs of an image's config.
     pub(crate) fn set_pairs(&mut self, pairs: &[String]) {
         for pair in pairs {

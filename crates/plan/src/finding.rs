@@ -5,7 +5,9 @@ use std::fmt;
 use dockerfile::{MountKey, Rule, Span};
 use oci::{Platform, PlatformError, Reference, ReferenceError};
 
-use crate::{ExpandError, ImageError, ImagePath, ModeError, PortError, RemoteError, RemoteErrorCause};
+use crate::{
+    Entitlement, ExpandError, ImageError, ImagePath, ModeError, PortError, RemoteError, RemoteErrorCause,
+};
 
 /// Something about a place in the Dockerfile.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -133,6 +135,9 @@ pub enum ErrorKind {
     /// A name that is empty after expansion.
     #[error("the {0} `{1}` is empty after expansion")]
     EmptyName(NameKind, String),
+    /// Something that the person who builds has to allow.
+    #[error("`{}` is not allowed", .0.as_str())]
+    NotAllowed(Entitlement),
     /// Something that this version cannot do.
     #[error("{0} is not supported yet")]
     Unsupported(Feature),
@@ -165,6 +170,12 @@ pub enum ErrorKind {
     /// `--checksum` with a wrong value.
     #[error("`{0}` is no checksum of a file")]
     Checksum(String),
+    /// `SOURCE_DATE_EPOCH` that is no time and names nothing.
+    #[error("`SOURCE_DATE_EPOCH` is `{0}`, which is neither a time nor a context or stage")]
+    Epoch(String),
+    /// A stage that is to say the time and does more than to fetch one thing.
+    #[error("`SOURCE_DATE_EPOCH` names stage `{0}`, which is not just one fetched source")]
+    EpochStage(String),
     /// `--checksum` where nothing is fetched.
     #[error("`--checksum` is for one source that is fetched from a URL or a git repository")]
     ChecksumOfLocalFile,
@@ -190,9 +201,6 @@ pub enum MountError {
     /// `type=` with a wrong value.
     #[error("`{0}` is not a mount type")]
     Type(String),
-    /// No target, where one is needed.
-    #[error("a {0} mount needs a target")]
-    NoTarget(&'static str),
     /// `target=/`.
     #[error("a mount cannot have the target `/`")]
     RootTarget,
@@ -234,8 +242,6 @@ pub enum NameKind {
 /// What this version cannot do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Feature {
-    /// `--security=insecure`
-    InsecureSecurity,
     /// `--device`
     Device,
     /// `# syntax=` with a frontend of others.
@@ -344,7 +350,6 @@ impl fmt::Display for NameKind {
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InsecureSecurity => f.write_str("`--security=insecure`"),
             Self::Device => f.write_str("`--device`"),
             Self::Frontend(image) => write!(f, "the Dockerfile frontend `{image}`"),
             Self::System(platform) => write!(f, "building for {platform}"),
@@ -405,6 +410,8 @@ impl ErrorKind {
                 _ => "source-unavailable",
             },
             Self::Checksum(_) => "bad-checksum",
+            Self::Epoch(_) | Self::EpochStage(_) => "bad-epoch",
+            Self::NotAllowed(_) => "not-allowed",
             Self::ChecksumOfLocalFile => "checksum-of-local-file",
             Self::Port(_) => "bad-port",
             Self::Signal(_) => "bad-signal",

@@ -32,7 +32,7 @@ impl Graph {
         let id = StepId(self.steps.len());
         let place = origin.stage.map(|stage| {
             let number = self.next_number(&stage);
-            Place { stage, number, of: 0 }
+            Place { stage, number, of: 0, platform: None }
         });
         self.steps.push(Step {
             id,
@@ -60,6 +60,11 @@ impl Graph {
     /// Whether a step's filesystem is the empty one.
     pub(crate) fn is_scratch(&self, step: StepId) -> bool {
         self.scratch == Some(step)
+    }
+
+    /// When the files of these steps were made, if the build says so: the same for all.
+    pub(crate) fn time(&self, steps: impl IntoIterator<Item = StepId>) -> Option<i64> {
+        steps.into_iter().find_map(|step| self.steps[step.0].op.time())
     }
 
     /// The step of an image. A second stage on the same image counts it, but shares the first one's step.

@@ -258,7 +258,8 @@ impl StageLowering<'_, '_> {
             self.state.record(line);
             return Ok(());
         }
-        let workdir = Workdir { parent: self.state.step, path, user: self.state.user() };
+        let (user, time) = (self.state.user(), self.shared.epoch);
+        let workdir = Workdir { parent: self.state.step, path, user, time };
         let step = self.shared.graph.push(Op::Workdir(workdir), self.origin(item, item.title.clone()));
         self.state.advance(step, line);
         Ok(())

@@ -15,7 +15,7 @@
 //! and [`targets`] tell what a file offers to whoever builds it.
 //!
 //! ```
-//! use plan::{BaseImage, ImageError, ImageErrorCause, Images, NetworkMode, Op, Request};
+//! use plan::{BaseImage, ImageError, ImageErrorCause, Images, NetworkMode, SecurityMode, Op, Request};
 //!
 //! struct NoImages;
 //!
@@ -36,11 +36,12 @@
 //!     labels: Vec::new(),
 //!     network: NetworkMode::Default,
 //!     extra_hosts: Vec::new(),
+//!     allowed: std::collections::BTreeSet::new(),
 //! };
 //! let plan = plan::lower(&dockerfile::parse(&source).file, &request, &mut NoImages).expect("nothing is wrong");
-//! let Op::Copy(copy) = &plan.step(plan.output.step).op else { panic!("CMD is no step") };
+//! let Op::Copy(copy) = &plan.step(plan.output().step).op else { panic!("CMD is no step") };
 //! assert_eq!(copy.destination.path.as_str(), "/srv");
-//! assert_eq!(plan.output.config.execution.cmd, Some(vec!["/srv/app".to_owned()]));
+//! assert_eq!(plan.output().config.execution.cmd, Some(vec!["/srv/app".to_owned()]));
 //! # Ok::<(), oci::PlatformError>(())
 //! ```
 
@@ -61,6 +62,7 @@ mod step;
 mod config;
 mod copy;
 mod instruction;
+mod join;
 mod lint;
 mod lower;
 mod mount_flag;
@@ -74,6 +76,7 @@ mod trigger;
 mod args;
 mod contexts;
 mod env;
+mod epoch;
 mod expand;
 mod graph;
 mod history;
@@ -99,11 +102,11 @@ pub use pattern::PatternError;
 pub use plan::{HISTORY_COMMENT, HistoryEntry, Output, Plan};
 pub use ports::PortError;
 pub use request::{
-    BaseImage, BuildArg, ContextKind, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
-    RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request,
+    BaseImage, BuildArg, ContextKind, Entitlement, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
+    RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request, TimeSource,
 };
 pub use step::{
     Archives, ContextName, Copy, Destination, DestinationForm, ExtraHost, Fetched, Image, InlineFile,
-    Linkage, NetworkMode, Op, Parents, Place, Remote, Run, Source, SourcePath, StageLabel, Step, StepId,
-    UserSpec, Variable, VariableOrigin, Workdir,
+    Linkage, NetworkMode, Op, Parents, Place, Remote, Run, SecurityMode, Source, SourcePath, StageLabel,
+    Step, StepId, UserSpec, Variable, VariableOrigin, Workdir,
 };

@@ -15,6 +15,7 @@ use oci::{Config, Digest, ImageId, Platform, Reference};
 use crate::args::{self, BuildArgs};
 use crate::contexts::NamedContexts;
 use crate::env::Environment;
+use crate::epoch;
 use crate::finding::{ErrorKind, Fallible, Feature, Finding, PlanError, Warning, WarningKind};
 use crate::graph::{Graph, Origin};
 use crate::instruction::{Item, StageLowering};
@@ -106,6 +107,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) images: ImageTable<'a>,
     pub(crate) purpose: Purpose,
     pub(crate) outline: Recorder,
+    /// `SOURCE_DATE_EPOCH`.
+    pub(crate) epoch: Option<i64>,
     unknown_images: Vec<Reference>,
     /// By stage; `None` where the target needs none, or not yet.
     states: Vec<Option<StageState>>,
@@ -116,7 +119,8 @@ pub(crate) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     fn new(file: &'a File, request: &'a Request, images: &'a mut dyn Images, purpose: Purpose) -> Self {
         let target_platform = request.platform.clone().unwrap_or_else(|| request.build_platform.clone());
-        let args = BuildArgs::new(&request.build_args);
+        let mut args = BuildArgs::new(&request.build_args);
+        let mut images = ImageTable::new(images);
         let contexts = NamedContexts::new(&request.named_contexts);
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
         let last_name = file.stages.last().and_then(|stage| stage.name.as_ref()).map(|name| name.as_str());
@@ -135,14 +139,26 @@ impl<'a> Lowering<'a> {
             declared: &file.global_args,
         };
         let stages = Stages::read(file, &scope, &mut errors, &mut warnings);
+        let scope = epoch::Scope {
+            purpose,
+            stages: &stages,
+            contexts: &contexts,
+            escape: file.escape(),
+            span: epoch::span(file),
+        };
+        let epoch = epoch::resolve(&scope, &mut images, &mut args, &mut globals).unwrap_or_else(|error| {
+            errors.push(*error);
+            None
+        });
         let mut defaults = args::platform_scope(request, &target_platform, target_name, &BuildArgs::new(&[]));
         warnings.extend(lint::images_by_default(file, &mut defaults));
         Self {
             states: vec![None; stages.len()],
             triggers: vec![Vec::new(); stages.len()],
-            images: ImageTable::new(images),
+            images,
             purpose,
             outline: Recorder::default(),
+            epoch,
             unknown_images: Vec::new(),
             graph: Graph::default(),
             file,
@@ -175,9 +191,9 @@ impl<'a> Lowering<'a> {
             return Err(self.errors);
         }
         self.warn_of_unused_args();
-        let output = self.output(target);
+        let outputs = vec![self.output(target)];
         self.warnings.sort_by_key(|warning| warning.span);
-        Ok(Plan { steps: self.graph.finish(), output, warnings: self.warnings })
+        Ok(Plan { steps: self.graph.finish(), outputs, warnings: self.warnings })
     }
 
     fn check(mut self) -> Result<Checked, Box<PlanError>> {
@@ -415,6 +431,7 @@ impl<'a> Lowering<'a> {
             exclude: Vec::new(),
             parents: Parents::Dropped,
             archives: Archives::Copied,
+            time: self.epoch,
         };
         let origin = self.origin(index, platform.clone(), syntax.span, &syntax.text);
         let step = self.graph.push(Op::Copy(Box::new(copy)), origin);
@@ -483,7 +500,14 @@ impl<'a> Lowering<'a> {
         config.os = platform.os;
         config.architecture = platform.architecture;
         config.variant = platform.variant;
-        Output { stage: label, span, step: state.step, config, history: self.history(target) }
+        Output {
+            stage: label,
+            span,
+            step: state.step,
+            config,
+            history: self.history(target),
+            epoch: self.epoch,
+        }
     }
 
     /// The history of a stage behind that of its base image: each stage knows only its own part.

@@ -4,6 +4,7 @@ use dockerfile::{MountField, MountFlag, MountKey, MountType, Spanned};
 
 use crate::finding::{ErrorKind, Fallible, Finding, MountError, key_name};
 use crate::instruction::{Item, StageLowering};
+use crate::state::BaseKnowledge;
 use crate::suggest::nearest;
 use crate::{
     Access, BindMount, CacheId, CacheMount, ContextName, ImagePath, Mount, Presence, SecretMount, Sharing,
@@ -61,7 +62,7 @@ impl StageLowering<'_, '_> {
     fn bind(&mut self, fields: &Fields<'_>, flag: &Spanned<MountFlag>) -> Fallible<Mount> {
         let from = self.mount_source(fields)?.unwrap_or(Source::Context(ContextName::Main));
         Ok(Mount::Bind(BindMount {
-            target: self.required_target(fields, flag, "bind")?,
+            target: self.target(fields, flag)?,
             from,
             path: ImagePath::rooted(fields.text(MountKey::Source).unwrap_or_default()),
             access: fields.access(Access::ReadOnly)?,
@@ -69,7 +70,7 @@ impl StageLowering<'_, '_> {
     }
 
     fn cache(&mut self, fields: &Fields<'_>, flag: &Spanned<MountFlag>) -> Fallible<Mount> {
-        let target = self.required_target(fields, flag, "cache")?;
+        let target = self.target(fields, flag)?;
         let written = fields.text(MountKey::Target).unwrap_or_default();
         let id = match fields.text(MountKey::Id).filter(|id| !id.is_empty()) {
             Some(id) => id.to_owned(),
@@ -92,7 +93,7 @@ impl StageLowering<'_, '_> {
 
     fn tmpfs(&mut self, fields: &Fields<'_>, flag: &Spanned<MountFlag>) -> Fallible<Mount> {
         Ok(Mount::Tmpfs(TmpfsMount {
-            target: self.required_target(fields, flag, "tmpfs")?,
+            target: self.target(fields, flag)?,
             size_bytes: fields.parsed(MountKey::Size, parse_size)?,
             access: fields.access(Access::ReadWrite)?,
         }))
@@ -155,19 +156,9 @@ impl StageLowering<'_, '_> {
         }
     }
 
-    fn required_target(
-        &self,
-        fields: &Fields<'_>,
-        flag: &Spanned<MountFlag>,
-        kind: &'static str,
-    ) -> Fallible<ImagePath> {
-        match fields.text(MountKey::Target).filter(|target| !target.is_empty()) {
-            Some(target) => self.checked_target(target, fields, flag),
-            None => {
-                let error = Finding::new(ErrorKind::Mount(MountError::NoTarget(kind)), flag.span);
-                Err(Box::new(error.help("add `target=/path`")))
-            }
-        }
+    /// Without a target, a mount is upon the working directory.
+    fn target(&self, fields: &Fields<'_>, flag: &Spanned<MountFlag>) -> Fallible<ImagePath> {
+        self.checked_target(fields.text(MountKey::Target).unwrap_or_default(), fields, flag)
     }
 
     /// Relative targets are below the working directory.
@@ -178,9 +169,13 @@ impl StageLowering<'_, '_> {
         flag: &Spanned<MountFlag>,
     ) -> Fallible<ImagePath> {
         let path = self.state.cwd().join(target);
-        if path.is_root() {
+        let may_be_elsewhere = self.state.base == BaseKnowledge::Unknown && !self.state.has_workdir;
+        if path.is_root() && !(target.is_empty() && may_be_elsewhere) {
             let span = fields.field(MountKey::Target).map_or(flag.span, |(field, _)| field_span(field));
-            return Err(Box::new(Finding::new(ErrorKind::Mount(MountError::RootTarget), span)));
+            let error = Finding::new(ErrorKind::Mount(MountError::RootTarget), span);
+            return Err(Box::new(
+                error.help("add `target=/path`; without it, the mount is upon the working directory"),
+            ));
         }
         Ok(path)
     }
@@ -310,7 +305,11 @@ fn file_name(path: &str) -> &str {
 /// A path cleaned by text; a relative one stays relative.
 fn cleaned(path: &str) -> String {
     let rooted = ImagePath::rooted(path);
-    if path.starts_with('/') { rooted.to_string() } else { rooted.relative().to_owned() }
+    match rooted.relative() {
+        _ if path.starts_with('/') => rooted.to_string(),
+        "" => ".".to_owned(),
+        relative => relative.to_owned(),
+    }
 }
 
 /// What Go takes for a bool.

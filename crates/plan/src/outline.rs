@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dockerfile::{ArgDeclaration, File, Instruction, Part, Span, Spanned, Word, parse_word};
 
 use crate::Presence;
+use crate::args;
 use crate::env::Environment;
 
 /// What the build of a target takes from outside. It needs no base image.
@@ -107,6 +108,10 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn arg(&mut self, declaration: &ArgDeclaration, value: Option<&str>, span: Span) {
         let name = declaration.name.to_string();
+        // Nobody who builds has to know of those that have a value by themselves.
+        if declaration.default.is_none() && args::is_of_platform(&name) {
+            return;
+        }
         let arg = OutlineArg {
             name: name.clone(),
             description: declaration.doc.clone(),
@@ -152,7 +157,9 @@ impl Recorder {
                 let arg = OutlineArg {
                     name: name.to_owned(),
                     description: declaration.doc.clone().or(description),
-                    value: globals.get(name).map(ToOwned::to_owned),
+                    value: (declaration.default.is_some() || !args::is_of_platform(name))
+                        .then(|| globals.get(name).map(ToOwned::to_owned))
+                        .flatten(),
                     span: global.span,
                 };
                 self.args.insert(name.to_owned(), arg);

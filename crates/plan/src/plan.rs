@@ -13,8 +13,8 @@ pub const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 pub struct Plan {
     /// Only what the target needs; each stands after its inputs.
     pub steps: Vec<Step>,
-    /// What was asked for.
-    pub output: Output,
+    /// What was asked for: one image, or one for each of several platforms. Never empty.
+    pub outputs: Vec<Output>,
     /// What deserves a word but does not stop the build.
     pub warnings: Vec<Warning>,
 }
@@ -33,6 +33,8 @@ pub struct Output {
     pub config: Config,
     /// What this build adds to the base image's history, lowest first.
     pub history: Vec<HistoryEntry>,
+    /// When the image was made, in seconds since 1970, if the build says so (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
 }
 
 /// One instruction's line of history (spec of its text: BuildKit's `created_by`).
@@ -55,6 +57,15 @@ impl HistoryEntry {
 }
 
 impl Plan {
+    /// The only output, or the first.
+    ///
+    /// # Panics
+    /// Never: a plan has an output.
+    #[must_use]
+    pub fn output(&self) -> &Output {
+        self.outputs.first().expect("a plan is made with one output and gets more")
+    }
+
     /// The step with an id of this plan.
     ///
     /// # Panics

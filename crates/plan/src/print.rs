@@ -4,8 +4,9 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::{
     Access, Archives, CacheMount, ContextName, Copy, Destination, DestinationForm, Fetched, Image, ImagePath,
-    Linkage, Mount, NetworkMode, Op, Parents, Place, Plan, Presence, Remote, Run, SecretMount, Sharing,
-    Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable, VariableOrigin, Workdir,
+    Linkage, Mount, NetworkMode, Op, Output, Parents, Place, Plan, Presence, Remote, Run, SecretMount,
+    SecurityMode, Sharing, Source, SourcePath, StageLabel, Step, StepId, UserSpec, Variable, VariableOrigin,
+    Workdir,
 };
 
 impl Display for Plan {
@@ -13,16 +14,24 @@ impl Display for Plan {
         for step in &self.steps {
             step.fmt(f)?;
         }
-        let output = &self.output;
-        writeln!(f, "output: {} of stage {}", output.step, output.stage)?;
+        self.outputs.iter().try_for_each(|output| output.fmt(f))
+    }
+}
+
+impl Display for Output {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "output: {} of stage {}", self.step, self.stage)?;
+        if let Some(epoch) = self.epoch {
+            writeln!(f, "made at: {epoch}")?;
+        }
         writeln!(f, "history:")?;
-        for entry in &output.history {
+        for entry in &self.history {
             match entry.step {
                 Some(step) => writeln!(f, "  {:?} ({step})", entry.created_by)?,
                 None => writeln!(f, "  {:?}", entry.created_by)?,
             }
         }
-        let config = serde_json::to_string_pretty(&output.config).map_err(|_| fmt::Error)?;
+        let config = serde_json::to_string_pretty(&self.config).map_err(|_| fmt::Error)?;
         writeln!(f, "config: {config}")
     }
 }
@@ -60,7 +69,12 @@ fn print_remote(f: &mut Formatter<'_>, remote: &Remote) -> fmt::Result {
 
 fn print_workdir(f: &mut Formatter<'_>, workdir: &Workdir) -> fmt::Result {
     writeln!(f, "  workdir {} on {}", workdir.path, workdir.parent)?;
+    print_time(f, workdir.time)?;
     print_user(f, workdir.user.as_ref())
+}
+
+fn print_time(f: &mut Formatter<'_>, time: Option<i64>) -> fmt::Result {
+    time.map_or(Ok(()), |time| writeln!(f, "    modified at {time}"))
 }
 
 fn print_user(f: &mut Formatter<'_>, user: Option<&UserSpec>) -> fmt::Result {
@@ -69,6 +83,7 @@ fn print_user(f: &mut Formatter<'_>, user: Option<&UserSpec>) -> fmt::Result {
 
 fn print_run(f: &mut Formatter<'_>, run: &Run) -> fmt::Result {
     writeln!(f, "  run {:?} on {}", run.args, run.parent)?;
+    print_time(f, run.time)?;
     for variable in &run.env {
         writeln!(f, "    {variable}")?;
     }
@@ -81,6 +96,9 @@ fn print_run(f: &mut Formatter<'_>, run: &Run) -> fmt::Result {
         writeln!(f, "    mount {mount}")?;
     }
     writeln!(f, "    network {}, hostname {}", run.network, run.hostname)?;
+    if run.security == SecurityMode::Insecure {
+        writeln!(f, "    insecure")?;
+    }
     for host in &run.extra_hosts {
         writeln!(f, "    host {} is {}", host.name, host.address)?;
     }
@@ -96,6 +114,7 @@ fn print_copy(f: &mut Formatter<'_>, copy: &Copy) -> fmt::Result {
         Linkage::Independent => "linked above",
     };
     writeln!(f, "  copy to {} {linkage} {}", copy.destination, copy.parent)?;
+    print_time(f, copy.time)?;
     if !copy.paths.is_empty() {
         writeln!(f, "    from {}", copy.from)?;
     }
@@ -131,6 +150,9 @@ impl Display for StepId {
 
 impl Display for Place {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(platform) = &self.platform {
+            write!(f, "{platform} ")?;
+        }
         write!(f, "{} {}/{}", self.stage, self.number, self.of)
     }
 }

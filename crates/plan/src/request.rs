@@ -1,9 +1,11 @@
 //! What lowering needs beside the Dockerfile, and the look-up of images that is passed in.
 
+use std::collections::BTreeSet;
+
 use dockerfile::Span;
 use oci::{Config, Digest, ImageId, Platform, Reference};
 
-use crate::{ExtraHost, NetworkMode};
+use crate::{ContextName, ExtraHost, NetworkMode};
 
 /// What the person who builds asked for. Given in full: nothing is read from the environment.
 #[derive(Clone, Debug)]
@@ -24,6 +26,31 @@ pub struct Request {
     pub network: NetworkMode,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
+    /// `--allow`: what the Dockerfile may ask for besides what every one may.
+    pub allowed: BTreeSet<Entitlement>,
+}
+
+/// Something that a Dockerfile gets only if the person who builds says so.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Entitlement {
+    /// `RUN --network=host`.
+    NetworkHost,
+    /// `RUN --security=insecure`.
+    SecurityInsecure,
+}
+
+impl Entitlement {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::NetworkHost, Self::SecurityInsecure];
+
+    /// As `--allow` has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
+        }
+    }
 }
 
 /// `--build-arg NAME[=VALUE]`.
@@ -79,6 +106,23 @@ pub trait Images {
             help: None,
         })
     }
+
+    /// When a source was last changed, in seconds since 1970; `None` for one that does not know, such as a directory.
+    ///
+    /// # Errors
+    /// [`RemoteError`], when it cannot be had.
+    fn time(&mut self, _source: &TimeSource) -> Result<Option<i64>, RemoteError> {
+        Ok(None)
+    }
+}
+
+/// What a time is taken of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TimeSource {
+    /// A context: that of its commit, of its file, or of the youngest file of an archive.
+    Context(ContextName),
+    /// What an ADD would fetch.
+    Remote(RemoteRequest),
 }
 
 /// A source of an ADD that lies elsewhere.

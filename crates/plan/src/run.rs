@@ -1,10 +1,11 @@
 //! RUN.
 
-use dockerfile::{CommandLine, Heredoc, SecurityMode};
+use dockerfile::{CommandLine, Heredoc, Span};
 
 use crate::finding::{ErrorKind, Fallible, Feature, Finding};
 use crate::instruction::{Item, StageLowering};
-use crate::{InlineFile, Mount, NetworkMode, Op, Run, config};
+use crate::lower::Purpose;
+use crate::{Entitlement, InlineFile, Mount, NetworkMode, Op, Run, SecurityMode, config};
 
 /// What a RUN executes.
 struct Command {
@@ -28,6 +29,8 @@ impl StageLowering<'_, '_> {
             None => item.title.clone(),
         };
         let line = format!("RUN {} # buildkit", self.history_words(&command.args).join(" "));
+        let sources = mounts.iter().filter_map(|mount| mount.source()?.step());
+        let time = self.shared.graph.time(std::iter::once(self.state.step).chain(sources));
         let op = Run {
             parent: self.state.step,
             args: command.args,
@@ -36,11 +39,13 @@ impl StageLowering<'_, '_> {
             cwd: self.state.cwd(),
             user: self.state.user(),
             mounts,
-            network: self.network(run),
+            network: self.network(run)?,
+            security: self.security(run)?,
             hostname: self.shared.args.hostname().to_owned(),
             extra_hosts: self.shared.request.extra_hosts.clone(),
             script: command.script,
             command: command.shown,
+            time,
         };
         let origin = self.origin(item, title);
         let step = self.shared.graph.push(Op::Run(Box::new(op)), origin);
@@ -75,12 +80,41 @@ impl StageLowering<'_, '_> {
     }
 
     /// `RUN --network=default` means what the build was started with, as no flag does.
-    fn network(&self, run: &dockerfile::Run) -> NetworkMode {
-        match run.network.as_ref().map(|network| network.node) {
-            None | Some(dockerfile::NetworkMode::Default) => self.shared.request.network,
-            Some(dockerfile::NetworkMode::None) => NetworkMode::None,
-            Some(dockerfile::NetworkMode::Host) => NetworkMode::Host,
+    fn network(&self, run: &dockerfile::Run) -> Fallible<NetworkMode> {
+        let given = self.shared.request.network;
+        let Some(network) = &run.network else { return Ok(given) };
+        match network.node {
+            dockerfile::NetworkMode::Default => Ok(given),
+            dockerfile::NetworkMode::None => Ok(NetworkMode::None),
+            // What the whole build was given needs no further word.
+            dockerfile::NetworkMode::Host if given == NetworkMode::Host => Ok(NetworkMode::Host),
+            dockerfile::NetworkMode::Host => {
+                self.must_be_allowed(Entitlement::NetworkHost, network.span)?;
+                Ok(NetworkMode::Host)
+            }
         }
+    }
+
+    fn security(&self, run: &dockerfile::Run) -> Fallible<SecurityMode> {
+        match &run.security {
+            Some(security) if security.node == dockerfile::SecurityMode::Insecure => {
+                self.must_be_allowed(Entitlement::SecurityInsecure, security.span)?;
+                Ok(SecurityMode::Insecure)
+            }
+            _ => Ok(SecurityMode::Sandbox),
+        }
+    }
+
+    /// Who only looks at a file allows nothing, and nothing happens.
+    fn must_be_allowed(&self, entitlement: Entitlement, span: Span) -> Fallible<()> {
+        if self.shared.purpose == Purpose::Check || self.shared.request.allowed.contains(&entitlement) {
+            return Ok(());
+        }
+        let error = Finding::new(ErrorKind::NotAllowed(entitlement), span);
+        Err(Box::new(
+            error
+                .help(format!("if you trust this Dockerfile, build with `--allow {}`", entitlement.as_str())),
+        ))
     }
 
     /// `|N A=1 B=2 /bin/sh -c …`: the ARGs declared so far with the values the command sees, each once, then the command.
@@ -101,25 +135,9 @@ impl StageLowering<'_, '_> {
 
 /// Refuses what would otherwise run in another way than it asks for.
 fn check_support(run: &dockerfile::Run) -> Fallible<()> {
-    let insecure = run.security.as_ref().filter(|security| security.node == SecurityMode::Insecure);
-    let unsupported = |feature, span, help: &str| {
-        Err(Box::new(Finding::new(ErrorKind::Unsupported(feature), span).help(help)))
-    };
-    if let Some(security) = insecure {
-        return unsupported(
-            Feature::InsecureSecurity,
-            security.span,
-            "remove the flag if the command needs no more capabilities",
-        );
-    }
-    if let Some(device) = run.devices.first() {
-        return unsupported(
-            Feature::Device,
-            device.span,
-            "remove the flag if the command works without the device",
-        );
-    }
-    Ok(())
+    let Some(device) = run.devices.first() else { return Ok(()) };
+    let error = Finding::new(ErrorKind::Unsupported(Feature::Device), device.span);
+    Err(Box::new(error.help("remove the flag if the command works without the device")))
 }
 
 /// A line with heredocs in it goes to the shell together with their bodies and end words, as they were written.

@@ -12,6 +12,7 @@ use crate::stages::{Base, Body, Named};
 use crate::suggest::nearest;
 use crate::{
     BaseImage, ContextName, Image, ImageError, Images, RemoteContent, RemoteError, RemoteRequest, Source,
+    TimeSource,
 };
 
 impl Lowering<'_> {
@@ -100,6 +101,11 @@ impl Lowering<'_> {
     }
 }
 
+fn remote_error(error: RemoteError, span: Span) -> Box<PlanError> {
+    let (help, notes) = (error.help.clone(), error.notes.clone());
+    Box::new(Finding { help, notes, ..Finding::new(ErrorKind::Remote { error }, span) })
+}
+
 /// Each image and platform, and each remote source, is looked up once.
 pub(crate) struct ImageTable<'i> {
     images: &'i mut dyn Images,
@@ -115,10 +121,11 @@ impl<'i> ImageTable<'i> {
     pub(crate) fn fetch(&mut self, request: &RemoteRequest, span: Span) -> Fallible<RemoteContent> {
         let images = &mut self.images;
         let found = self.fetched.entry(request.clone()).or_insert_with(|| images.fetch(request));
-        found.clone().map_err(|error| {
-            let (help, notes) = (error.help.clone(), error.notes.clone());
-            Box::new(Finding { help, notes, ..Finding::new(ErrorKind::Remote { error }, span) })
-        })
+        found.clone().map_err(|error| remote_error(error, span))
+    }
+
+    pub(crate) fn time(&mut self, source: &TimeSource, span: Span) -> Fallible<Option<i64>> {
+        self.images.time(source).map_err(|error| remote_error(error, span))
     }
 
     pub(crate) fn find(

@@ -46,6 +46,8 @@ pub struct Place {
     pub number: usize,
     /// How many steps the stage has.
     pub of: usize,
+    /// For which platform it is, in a build for several.
+    pub platform: Option<Platform>,
 }
 
 /// How a stage is called: its name, or `stage-N`.
@@ -113,6 +115,8 @@ pub struct Run {
     pub mounts: Vec<Mount>,
     /// Which network the process sees.
     pub network: NetworkMode,
+    /// How much it may do to the machine.
+    pub security: SecurityMode,
     /// The machine's name as the process sees it.
     pub hostname: String,
     /// Lines for `/etc/hosts`. Names are in the key, addresses are not.
@@ -121,6 +125,8 @@ pub struct Run {
     pub script: Option<InlineFile>,
     /// The command as the user wrote it, on one line, without flags and shell.
     pub command: String,
+    /// When files that the process sees were made, in seconds since 1970, if the build says so for any (`SOURCE_DATE_EPOCH`).
+    pub time: Option<i64>,
 }
 
 /// A COPY or an ADD.
@@ -151,6 +157,8 @@ pub struct Copy {
     pub parents: Parents,
     /// Whether a source file in `from` that is an archive is unpacked.
     pub archives: Archives,
+    /// When everything copied was last modified, in seconds since 1970, if the build says so (`SOURCE_DATE_EPOCH`). Members of archives keep their own times.
+    pub time: Option<i64>,
 }
 
 /// Whether a copy's layer depends on what lies below it.
@@ -282,6 +290,8 @@ pub struct Workdir {
     pub path: ImagePath,
     /// Who will own what is made; `None` is root.
     pub user: Option<UserSpec>,
+    /// When it was made, in seconds since 1970, if the build says so (`SOURCE_DATE_EPOCH`).
+    pub time: Option<i64>,
 }
 
 /// `user[:group]` as `USER` keeps it. Resolved when a step runs, in the rootfs of that step.
@@ -316,6 +326,15 @@ pub enum VariableOrigin {
     Arg,
 }
 
+/// How much a RUN may do to the machine.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum SecurityMode {
+    /// What every RUN may.
+    Sandbox,
+    /// Everything that root may.
+    Insecure,
+}
+
 /// Which network a RUN sees.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum NetworkMode {
@@ -345,6 +364,17 @@ impl Op {
             Self::Run(run) => Some(run.parent),
             Self::Copy(copy) => Some(copy.parent),
             Self::Workdir(workdir) => Some(workdir.parent),
+        }
+    }
+
+    /// When the files below the result were made, if the build says so for any of them.
+    #[must_use]
+    pub fn time(&self) -> Option<i64> {
+        match self {
+            Self::Scratch | Self::Image(_) | Self::Remote(_) => None,
+            Self::Run(run) => run.time,
+            Self::Copy(copy) => copy.time,
+            Self::Workdir(workdir) => workdir.time,
         }
     }
 

@@ -6,10 +6,11 @@ use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dockerfile::{Level, Rule, UnknownLevel, UnknownRule};
+use plan::Entitlement;
 
 use crate::diagnostic::nearest;
 use crate::failure::Exit;
-use crate::limits::LimitArgs;
+use crate::limits::{LimitArgs, ResourceArgs};
 
 /// Turns Dockerfiles into OCI images and runs them: one program, no daemon.
 #[derive(Debug, Parser)]
@@ -130,6 +131,10 @@ pub(crate) struct BuildArgs {
     /// Build this stage instead of the last
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
+    /// Build for these platforms instead of this machine's, such as linux/arm64; several become one image with an index. Foreign RUNs need an
+    /// emulator that is registered with binfmt_misc, such as Debian's qemu-user-static
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT],…", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
     /// Set an ARG; without a value, it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
@@ -149,6 +154,10 @@ pub(crate) struct BuildArgs {
     /// Network of the RUN steps that name none
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
     pub(crate) network: BuildNetwork,
+    /// Let the Dockerfile have what it asks for: network.host for RUN --network=host, security.insecure for RUN --security=insecure, which
+    /// is as good as root on this machine
+    #[arg(long = "allow", value_name = "ENTITLEMENT,…", value_delimiter = ',', value_parser = entitlement)]
+    pub(crate) allowed: Vec<Entitlement>,
     /// Add a line to /etc/hosts of the RUN steps
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     pub(crate) add_hosts: Vec<String>,
@@ -173,7 +182,7 @@ pub(crate) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// What to make of the result: type=image|oci|docker|local[,dest=PATH]; may be given several times
+    /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH][,compression=CODEC][,rewrite-timestamp=true]; may be given several times
     #[arg(short, long = "output", value_name = "type=TYPE,…")]
     pub(crate) outputs: Vec<String>,
     /// How many steps work at once
@@ -190,6 +199,14 @@ pub(crate) struct BuildArgs {
     pub(crate) context: PathBuf,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
+}
+
+fn entitlement(text: &str) -> Result<Entitlement, String> {
+    let known = Entitlement::ALL.iter().find(|known| known.as_str() == text).copied();
+    let names = || Entitlement::ALL.map(Entitlement::as_str).join(" and ");
+    known.ok_or_else(|| format!("there are {}", names()))
 }
 
 #[derive(Args, Debug)]
@@ -357,6 +374,9 @@ pub(crate) struct RunArgs {
     /// Run as this user
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
+    /// Of an image for several platforms, the one to run [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// Run this program instead of the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,

@@ -47,6 +47,10 @@ impl Diagnostic {
         }
     }
 
+    pub(crate) fn warning(code: &'static str, title: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, title) }
+    }
+
     /// An error told by a library error: its own message, and those of its sources as notes.
     pub(crate) fn from_error(code: &'static str, error: &dyn std::error::Error) -> Self {
         let mut diagnostic = Self::error(code, error.to_string());

@@ -1,7 +1,9 @@
 //! `--memory` and its kin: what processes may use, as Docker writes it.
 
+use std::path::{Component, PathBuf};
+
 use clap::Args;
-use sandbox::{Limits, Ulimit, UlimitError, UlimitName};
+use sandbox::{CpuList, Limits, Ulimit, UlimitError, UlimitName};
 
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
@@ -23,7 +25,7 @@ enum MemoryAndSwap {
 }
 
 /// Options of `build` and `run`.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct LimitArgs {
     /// The most memory, such as 512m or 2g
@@ -41,6 +43,18 @@ pub(crate) struct LimitArgs {
     /// The period of --cpu-quota, in microseconds [default: 100000]
     #[arg(long, value_name = "MICROSECONDS", requires = "cpu_quota", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
     cpu_period: Option<u64>,
+    /// Share of CPU time where it is scarce; 1024 is usual
+    #[arg(short = 'c', long, value_name = "SHARES", value_parser = clap::value_parser!(u64).range(2..=262_144))]
+    cpu_shares: Option<u64>,
+    /// Processors that may be used, such as 0-3 or 0,2
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<CpuList>,
+    /// Memory nodes that may be used
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<CpuList>,
+    /// The control group in which those of the processes are made
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<PathBuf>,
     /// The size of /dev/shm [default: 64m]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     shm_size: Option<u64>,
@@ -49,7 +63,65 @@ pub(crate) struct LimitArgs {
     ulimits: Vec<Ulimit>,
 }
 
+/// Options of `build` that say the same in buildx' newer way.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = HEADING)]
+pub(crate) struct ResourceArgs {
+    /// One of the limits as buildx writes it: memory, memory-swap, cpu-shares, cpu-quota, cpu-period, cpuset-cpus or cpuset-mems
+    #[arg(long = "resource", value_name = "NAME=VALUE")]
+    resources: Vec<String>,
+}
+
+impl ResourceArgs {
+    /// The limits with those that are given here in their place.
+    pub(crate) fn over(&self, limits: &LimitArgs) -> Result<LimitArgs, Failure> {
+        let mut all = limits.clone();
+        for text in &self.resources {
+            let Some((name, value)) = text.split_once('=') else {
+                return Err(wrong(format!("`--resource {text}` has no value"), RESOURCE_HELP));
+            };
+            all.set(name, value)
+                .map_err(|why| wrong(format!("`--resource {text}`: {why}"), RESOURCE_HELP))?;
+        }
+        Ok(all)
+    }
+}
+
+const RESOURCE_HELP: &str = "write it as NAME=VALUE, such as `memory=2g` or `cpu-quota=50000`";
+
 impl LimitArgs {
+    /// Sets one by the name that it has in `--resource`.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let number = || value.parse::<u64>().map_err(|_| format!("`{value}` is no number"));
+        let list = || value.parse::<CpuList>().map_err(|error| error.to_string());
+        match name {
+            "memory" => self.memory = Some(bytes(value)?),
+            "memory-swap" => self.memory_swap = Some(memory_and_swap(value)?),
+            "cpu-shares" => self.cpu_shares = Some(number()?),
+            "cpu-quota" => self.cpu_quota = Some(number()?),
+            "cpu-period" => self.cpu_period = Some(number()?),
+            "cpuset-cpus" => self.cpuset_cpus = Some(list()?),
+            "cpuset-mems" => self.cpuset_mems = Some(list()?),
+            other => return Err(format!("there is no resource `{other}`")),
+        }
+        Ok(())
+    }
+
+    /// Where the control groups are made.
+    pub(crate) fn cgroup_parent(&self) -> Result<Option<PathBuf>, Failure> {
+        let Some(path) = &self.cgroup_parent else { return Ok(None) };
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        if relative.as_os_str().is_empty() || !is_plain {
+            let title = format!("`--cgroup-parent {}` is no control group", path.display());
+            return Err(wrong(
+                title,
+                "write it as a path in the hierarchy, such as `builds` or `/ci/builds`",
+            ));
+        }
+        Ok(Some(relative.to_owned()))
+    }
+
     /// What they come to together.
     pub(crate) fn read(&self) -> Result<Limits, Failure> {
         let both = match self.memory_swap {
@@ -80,6 +152,9 @@ impl LimitArgs {
             memory_bytes: self.memory,
             memory_and_swap_bytes: both,
             cpu_millis: self.cpus.or(quota),
+            cpu_shares: self.cpu_shares,
+            cpus: self.cpuset_cpus.clone(),
+            memory_nodes: self.cpuset_mems.clone(),
             pids: None,
             shm_bytes: self.shm_size,
             ulimits: last_of_each(&[open_files(), self.ulimits.clone()].concat()),

@@ -42,7 +42,7 @@
 //! # Example
 //!
 //! ```no_run
-//! use sandbox::{Access, HelperProgram, Layers, Limits, Machine, MissingCwd, Network, NewPrivileges, PidOne};
+//! use sandbox::{Access, HelperProgram, Layers, Limits, Machine, MissingCwd, Network, NewPrivileges, PidOne, Posture};
 //! use sandbox::{Sandboxes, Spec, Stdio, User};
 //!
 //! sandbox::helper_main(); // the first call of `main`
@@ -63,6 +63,7 @@
 //!     stdio: Stdio::Inherited,
 //!     pid_one: PidOne::Command,
 //!     new_privileges: NewPrivileges::Denied,
+//!     posture: Posture::Confined,
 //! })?;
 //! assert_eq!(process.wait()?.code(), 0);
 //! # Ok::<_, Box<dyn std::error::Error>>(())
@@ -96,8 +97,8 @@ pub use machine::{Feature, Machine};
 pub use process::{Ending, Exit, Output, Process, Signaller};
 pub use sandboxes::Sandboxes;
 pub use spec::{
-    Access, BindSource, Content, Durability, Layers, Limits, MissingCwd, Mount, MountKind, Network,
-    NewPrivileges, PidOne, Spec, Stdio, StopPolicy, Upper,
+    Access, BindSource, Content, CpuList, CpuListError, Durability, Layers, Limits, MissingCwd, Mount,
+    MountKind, Network, NewPrivileges, PidOne, Posture, Spec, Stdio, StopPolicy, Upper,
 };
 pub use ulimit::{Ulimit, UlimitError, UlimitName};
 pub use user::{Credentials, MAX_ID, NameOrId, User, UserError};

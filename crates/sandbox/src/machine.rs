@@ -40,11 +40,18 @@ pub struct Machine {
     pub cgroup2_controllers: Vec<String>,
     /// Where each controller of cgroup 1 is mounted, if it is and can be written.
     pub cgroup1: BTreeMap<String, PathBuf>,
+    /// The group in each hierarchy in which all groups are made; `None` for the root.
+    pub cgroup_parent: Option<PathBuf>,
     /// See [`Feature::DeviceFilter`].
     pub device_filter: bool,
 }
 
 impl Machine {
+    /// Where groups are made in the hierarchy that is mounted at `mount`.
+    pub(crate) fn groups_at(&self, mount: &Path) -> PathBuf {
+        self.cgroup_parent.as_ref().map_or_else(|| mount.to_owned(), |parent| mount.join(parent))
+    }
+
     /// Finds out what the machine allows, as if it lacked what is in `disabled`.
     ///
     /// # Errors
@@ -77,6 +84,7 @@ impl Machine {
                 .into_iter()
                 .filter(|(_, at)| has(Feature::Cgroup1) && is_writable(at))
                 .collect(),
+            cgroup_parent: None,
             device_filter,
         })
     }

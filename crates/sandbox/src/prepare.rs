@@ -13,7 +13,7 @@ use crate::inside::{CgroupView, Handle, Instructions, MountInstruction, Shown, S
 use crate::process::Output;
 use crate::sandboxes::Shared;
 use crate::spec::{
-    Access, BindSource, Durability, MissingCwd, Mount, MountKind, NewPrivileges, PidOne, Spec, Stdio,
+    Access, BindSource, Durability, MissingCwd, Mount, MountKind, NewPrivileges, PidOne, Posture, Spec, Stdio,
 };
 use crate::{SandboxError, overlay};
 
@@ -47,7 +47,7 @@ pub(crate) fn prepare(
     let mut ordered: Vec<&Mount> = spec.mounts.iter().collect();
     ordered.sort_by_key(|mount| mount.target.components().count());
     for mount in ordered {
-        mounts.push(prepare_mount(mount, shared, &mut bag)?);
+        mounts.push(prepare_mount(mount, spec, shared, &mut bag)?);
     }
     let (stdio, output) = prepare_stdio(spec.stdio, &mut bag)?;
     let (joins, cgroup_view) = prepare_cgroups(shared, group, &mut bag)?;
@@ -66,17 +66,26 @@ pub(crate) fn prepare(
         stdio,
         init: spec.pid_one == PidOne::Init,
         no_new_privileges: spec.new_privileges == NewPrivileges::Denied,
-        device_nodes: shared.machine.device_filter,
+        posture: spec.posture,
+        device_nodes: shared.machine.device_filter || spec.posture == Posture::Insecure,
         joins,
         cgroup_view,
-        filter: shared.filter.iter().map(|i| (i.code, i.jump_true, i.jump_false, i.operand)).collect(),
+        filter: match spec.posture {
+            Posture::Confined => {
+                shared.filter.iter().map(|i| (i.code, i.jump_true, i.jump_false, i.operand)).collect()
+            }
+            Posture::Insecure => Vec::new(),
+        },
     };
     Ok((Prepared { instructions, descriptors: bag.0 }, output))
 }
 
-/// Without a filter on devices, nobody may open a node that was made inside or that an image brought.
-fn device_attributes(shared: &Shared) -> Attributes {
-    if shared.machine.device_filter { Attributes::empty() } else { Attributes::MOUNT_ATTR_NODEV }
+/// Without a filter on devices, nobody who is confined may open a node that was made inside or that an image brought.
+fn device_attributes(spec: &Spec, shared: &Shared) -> Attributes {
+    match spec.posture {
+        Posture::Confined if !shared.machine.device_filter => Attributes::MOUNT_ATTR_NODEV,
+        Posture::Confined | Posture::Insecure => Attributes::empty(),
+    }
 }
 
 /// Whether what is made in the root is nobody's.
@@ -86,25 +95,30 @@ fn makes_targets(spec: &Spec) -> bool {
 
 /// A root in which mount points are made is made read-only after that.
 fn root_attributes(spec: &Spec, shared: &Shared) -> Attributes {
-    let mut attributes = device_attributes(shared);
+    let mut attributes = device_attributes(spec, shared);
     let is_read_only = spec.root_access == Access::ReadOnly && !makes_targets(spec);
     attributes.set(Attributes::MOUNT_ATTR_RDONLY, is_read_only);
     attributes
 }
 
-fn prepare_mount(mount: &Mount, shared: &Shared, bag: &mut Bag) -> Result<MountInstruction, SandboxError> {
+fn prepare_mount(
+    mount: &Mount,
+    spec: &Spec,
+    shared: &Shared,
+    bag: &mut Bag,
+) -> Result<MountInstruction, SandboxError> {
     let target = &mount.target;
     let failed = |source| SandboxError::Mount { target: target.clone(), source };
     let shown = match &mount.kind {
         MountKind::Bind { source, access } => {
             let tree = open_bind(source, target)?;
-            let mut attributes = device_attributes(shared);
+            let mut attributes = device_attributes(spec, shared);
             attributes.set(Attributes::MOUNT_ATTR_RDONLY, *access == Access::ReadOnly);
             mount::restrict(tree.as_fd(), attributes, Depth::Whole).map_err(failed)?;
             Shown::Tree(bag.put(tree))
         }
         MountKind::Layers { layers, path } => {
-            let attributes = device_attributes(shared);
+            let attributes = device_attributes(spec, shared);
             let tree = overlay::mount(layers, attributes, &shared.machine, &shared.launcher)?;
             Shown::Part { tree: bag.put(tree), path: path.as_bytes().to_vec() }
         }

@@ -18,7 +18,7 @@ use crate::prepare::{self, Prepared};
 use crate::process::{Output, Process};
 use crate::reaper::Reaper;
 use crate::spec::{Limits, Stdio};
-use crate::{HelperProgram, Machine, Network, Owner, SandboxError, Spec};
+use crate::{HelperProgram, Machine, Network, Owner, Posture, SandboxError, Spec};
 
 /// Starts processes in sandboxes, from any thread. Dropping the last of it and its processes leaves no trace on the machine.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ struct Helper {
     shared: Arc<Shared>,
     limits: Limits,
     network: Network,
+    posture: Posture,
     group: Group,
     launched: Launched,
     socket: DescriptorSocket,
@@ -168,9 +169,9 @@ impl Sandboxes {
 
 impl Helper {
     fn launch(shared: &Arc<Shared>, spec: &Spec) -> Result<Self, SandboxError> {
-        let (limits, network) = (spec.limits.clone(), spec.network);
-        let order = Order { network, shm_bytes: limits.shm_bytes };
-        let group = shared.groups.make(&limits)?;
+        let (limits, network, posture) = (spec.limits.clone(), spec.network, spec.posture);
+        let order = Order { network, shm_bytes: limits.shm_bytes, posture };
+        let group = shared.groups.make(&limits, posture)?;
         let (socket, theirs) = DescriptorSocket::pair()
             .map_err(|source| SandboxError::Prepare { step: "make a socket", source })?;
         let launching = shared.launcher.launch(theirs, group.birthplace.clone(), order);
@@ -178,6 +179,7 @@ impl Helper {
             shared: Arc::clone(shared),
             limits,
             network,
+            posture,
             group,
             launched: Launched::Launching(launching),
             socket,
@@ -189,7 +191,9 @@ impl Helper {
         let child = self.launched.wait()?;
         let has_ended = sys::process::ends_within(&child.pidfd, Duration::ZERO)
             .map_err(|source| SandboxError::Prepare { step: "look at a process", source })?;
-        Ok(!has_ended && self.limits == spec.limits && self.network == spec.network)
+        let is_for =
+            self.limits == spec.limits && self.network == spec.network && self.posture == spec.posture;
+        Ok(!has_ended && is_for)
     }
 
     /// Ends one that is not needed.

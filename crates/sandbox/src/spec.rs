@@ -45,6 +45,8 @@ pub struct Spec {
     pub pid_one: PidOne,
     /// Whether set-user-ID programs work inside.
     pub new_privileges: NewPrivileges,
+    /// How much the process may do to the machine.
+    pub posture: Posture,
 }
 
 /// A file system made of directories on top of one another.
@@ -153,6 +155,16 @@ impl fmt::Debug for Content {
     }
 }
 
+/// How much a process may do to the machine it runs on.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Posture {
+    /// Docker's capabilities, system calls, devices and view of `/proc` and `/sys`.
+    Confined,
+    /// All that we may do ourselves: every capability, call and device, and nothing masked. Only namespaces are left between it and the
+    /// machine, and as root it can leave them.
+    Insecure,
+}
+
 /// What happens when the working directory does not exist.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MissingCwd {
@@ -180,6 +192,12 @@ pub struct Limits {
     pub memory_and_swap_bytes: Option<u64>,
     /// CPU time per wall-clock time, in thousandths of one CPU.
     pub cpu_millis: Option<u64>,
+    /// CPU time relative to others where it is scarce, in cgroup 1's measure: 2 to 262144, of which 1024 is usual.
+    pub cpu_shares: Option<u64>,
+    /// The processors that may be used (cpuset(7), "List format").
+    pub cpus: Option<CpuList>,
+    /// The memory nodes that may be used.
+    pub memory_nodes: Option<CpuList>,
     /// Processes and threads.
     pub pids: Option<u64>,
     /// What `/dev/shm` can hold; 64 MiB if `None`, as with Docker.
@@ -195,7 +213,42 @@ impl Limits {
         self.memory_bytes.is_some()
             || self.memory_and_swap_bytes.is_some()
             || self.cpu_millis.is_some()
+            || self.cpu_shares.is_some()
+            || self.cpus.is_some()
+            || self.memory_nodes.is_some()
             || self.pids.is_some()
+    }
+}
+
+/// Numbers of processors or memory nodes, such as `0-3,5` (cpuset(7), "List format"). Whether the machine has them is for the kernel to say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CpuList(String);
+
+/// A text that is no [`CpuList`].
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is no list such as `0-3` or `0,2`")]
+pub struct CpuListError(String);
+
+impl std::str::FromStr for CpuList {
+    type Err = CpuListError;
+
+    fn from_str(text: &str) -> Result<Self, CpuListError> {
+        let number = |text: &str| text.parse::<u32>().ok();
+        let is_part = |part: &str| match part.split_once('-') {
+            Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),
+            None => number(part).is_some(),
+        };
+        if text.split(',').all(is_part) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(CpuListError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for CpuList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -112,5 +112,6 @@ fn spec(root: &Path, scratch: &Path, script: &str) -> Spec {
         stdio: Stdio::Captured,
         pid_one: PidOne::Command,
         new_privileges: NewPrivileges::Allowed,
+        posture: sandbox::Posture::Confined,
     }
 }

@@ -21,19 +21,20 @@ use crate::filesystem::Filesystem;
 use crate::lookup::Found;
 use crate::services::CacheMode;
 
-/// The filesystem that stands for what a step has just made.
+/// The filesystem that stands for what a step has just made; `time` is what the build gives to files, if it does.
 pub(crate) fn settle(
     made: Filesystem,
+    time: Option<i64>,
     cache: &Cache<'_>,
     mode: &CacheMode,
 ) -> Result<Filesystem, store::Error> {
     if *mode != CacheMode::Off
-        && let Some(layers) = cache.representative(&made.content())?
+        && let Some(layers) = cache.representative(&made.content(), time)?
         && is_same(below_top(&layers), below_top(&made.layers))
     {
         return Ok(Filesystem { layers });
     }
-    cache.set_representative(&made.layers)?;
+    cache.set_representative(&made.layers, time)?;
     Ok(made)
 }
 

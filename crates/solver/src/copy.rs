@@ -85,6 +85,7 @@ pub(crate) fn execute(
         owner,
         mode: copy.mode.as_ref(),
         time: context.time,
+        times: if copy.time.is_some() { Times::OfStep } else { Times::OfSource },
         entries: BTreeMap::new(),
     };
     let destination = layer.destination(copy, &sources)?;
@@ -104,8 +105,7 @@ pub(crate) fn context_layer(
     name: &plan::ContextName,
 ) -> Result<Layer, StepError> {
     let merged = Merged::default();
-    let mut layer =
-        Placing { merged: &merged, owner: None, mode: None, time: context.time, entries: BTreeMap::new() };
+    let mut layer = Placing::as_they_are(&merged, context.time);
     let files = &context.prepared.contexts[index];
     for source in context_sources(&files.selection, &context.services.contexts[name], Archives::Copied) {
         let destination = Landing { path: RootfsPath::root(), is_directory: true };
@@ -126,8 +126,7 @@ pub(crate) fn directory_layer(path: &Path, context: &CopyContext<'_>) -> Result<
     // Reads the files, whose digests the layer needs.
     selection.digest(context::Attributes::ALL)?;
     let merged = Merged::default();
-    let mut layer =
-        Placing { merged: &merged, owner: None, mode: None, time: context.time, entries: BTreeMap::new() };
+    let mut layer = Placing::as_they_are(&merged, context.time);
     for source in context_sources(&selection, &directory, Archives::Copied) {
         layer.place_source(source, 0, &Landing { path: RootfsPath::root(), is_directory: true })?;
     }
@@ -145,8 +144,7 @@ pub(crate) fn write_tree(
     let merged = services.layers.merged(&layers)?;
     let base = merged.resolve(path, Follow::Last)?.path;
     let empty = Merged::default();
-    let mut layer =
-        Placing { merged: &empty, owner: None, mode: None, time: Time::default(), entries: BTreeMap::new() };
+    let mut layer = Placing::as_they_are(&empty, Time::default());
     let items = merged
         .below(&base)
         .into_iter()
@@ -352,9 +350,20 @@ struct Placing<'c> {
     merged: &'c Merged,
     owner: Option<Ids>,
     mode: Option<&'c Mode>,
+    /// What is new was made then.
     time: Time,
+    times: Times,
     /// Boxed, since half of a tree's places are empty when it was filled in order.
     entries: BTreeMap<RootfsPath, Box<Placed<'c>>>,
+}
+
+/// When copied files were last modified.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Times {
+    /// As their source says.
+    OfSource,
+    /// All at [`Placing::time`].
+    OfStep,
 }
 
 struct Placed<'c> {
@@ -364,6 +373,12 @@ struct Placed<'c> {
 }
 
 impl<'c> Placing<'c> {
+    /// Nothing of the sources is changed.
+    fn as_they_are(merged: &'c Merged, time: Time) -> Self {
+        let (owner, mode, times) = (None, None, Times::OfSource);
+        Self { merged, owner, mode, time, times, entries: BTreeMap::new() }
+    }
+
     fn destination(&self, copy: &Copy, sources: &[SourceFiles<'_>]) -> Result<Landing, StepError> {
         let written = RootfsPath::parse(copy.destination.path.as_str())?;
         let followed = self.merged.resolve(&written, Follow::Last)?;
@@ -426,6 +441,9 @@ impl<'c> Placing<'c> {
             _ => {}
         }
         let mut entry = Entry { path: path.clone(), ..item.entry };
+        if self.times == Times::OfStep {
+            entry.mtime = self.time;
+        }
         self.set_owner(&mut entry);
         self.set_mode(&mut entry);
         let same_file = item.same_file.map(|(a, b)| (number, a, b));

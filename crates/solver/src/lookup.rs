@@ -55,7 +55,7 @@ pub(crate) fn look_up(plan: &Plan, services: &Services<'_>) -> Result<Lookup, So
     }
     let mut found: Vec<Found> = plan.steps.iter().map(|_| Found::NotNeeded).collect();
     let by_definition = trusts_definition(plan, services);
-    let mut wanted = vec![plan.output.step];
+    let mut wanted: Vec<StepId> = plan.outputs.iter().map(|output| output.step).collect();
     let mut seen = vec![false; plan.steps.len()];
     loop {
         while let Some(id) = wanted.pop() {

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use image::{MountPoint, Rootfs};
 use layer::merged::Merged;
 use layer::seal::seal;
-use plan::{Access, BindMount, CacheId, Mount, NetworkMode, Presence, Run, Sharing, StepId};
+use plan::{Access, BindMount, CacheId, Mount, NetworkMode, Presence, Run, SecurityMode, Sharing, StepId};
 use sandbox::{
     BindSource, Content, Durability, Ending, Layers, Limits, MissingCwd, MountKind, Network, NewPrivileges,
-    Output, PidOne, Process, Sandboxes, Spec, Stdio, Upper,
+    Output, PidOne, Posture, Process, Sandboxes, Spec, Stdio, Upper,
 };
 use store::{CacheMountRequest, CacheSharing, Layer, LogId};
 use sys::root::Dir;
@@ -199,6 +199,10 @@ fn spec(
         stdio: Stdio::Captured,
         pid_one: PidOne::Command,
         new_privileges: NewPrivileges::Allowed,
+        posture: match run.security {
+            SecurityMode::Sandbox => Posture::Confined,
+            SecurityMode::Insecure => Posture::Insecure,
+        },
     })
 }
 

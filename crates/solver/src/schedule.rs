@@ -14,6 +14,7 @@ use plan::{ContextName, Linkage, Mount, Op, Plan, Source, Step, StepId};
 use sandbox::Sandboxes;
 use store::{Layer, LogId, RecordKey, StepLock};
 use sys::RootfsPath;
+use sys::root::Time;
 
 use crate::adoption;
 use crate::causes::{Causes, Explained};
@@ -31,8 +32,8 @@ use crate::{Services, StepError, workdir};
 /// The outcome of a solve.
 #[derive(Debug)]
 pub struct Solved {
-    /// The target's filesystem.
-    pub filesystem: Filesystem,
+    /// The filesystem of each output.
+    pub filesystems: Vec<Filesystem>,
     /// When each step's layer was made, RFC 3339, by step index; `None` for steps without a layer of their own, or whose layer
     /// was not needed.
     pub created: Vec<Option<String>>,
@@ -285,18 +286,20 @@ impl Solver<'_> {
             let has_own = !matches!(step.op, Op::Scratch | Op::Image(_));
             done.filesystem.layers.last().filter(|_| has_own)
         };
-        let target = self.filesystem(self.plan.output.step);
+        let filesystems: Vec<Filesystem> =
+            self.plan.outputs.iter().map(|output| self.filesystem(output.step)).collect();
         let mut created: Vec<Option<String>> =
             self.plan.steps.iter().map(|step| layer_of(step).map(|layer| layer.created.clone())).collect();
         // A record of the target holds the times of all layers below it, also those whose own records nobody asked for.
-        let chain: Vec<StepId> = self.plan.chain(self.plan.output.step).into_iter().collect();
-        let own = chain.iter().filter(|id| !matches!(self.plan.step(**id).op, Op::Scratch | Op::Image(_)));
-        let own: Vec<StepId> = own.copied().collect();
-        let tops = target.layers.iter().skip(target.layers.len().saturating_sub(own.len()));
-        for (id, layer) in own.iter().zip(tops) {
-            created[id.index()] = Some(layer.created.clone());
+        for (output, filesystem) in self.plan.outputs.iter().zip(&filesystems) {
+            let mut own = self.plan.chain(output.step);
+            own.retain(|id| !matches!(self.plan.step(*id).op, Op::Scratch | Op::Image(_)));
+            let tops = filesystem.layers.iter().skip(filesystem.layers.len().saturating_sub(own.len()));
+            for (id, layer) in own.iter().zip(tops) {
+                created[id.index()] = Some(layer.created.clone());
+            }
         }
-        Solved { filesystem: target, created, reports: self.reports() }
+        Solved { filesystems, created, reports: self.reports() }
     }
 
     /// What became of each step. Of those that nobody asked for, the records of later steps tell how long they took.
@@ -389,7 +392,8 @@ impl Solver<'_> {
             // The layers below a linked copy are not those of its record.
             let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
             made.layers.extend(record.layers.last().cloned());
-            let filesystem = adoption::settle(made, self.services.cache, self.services.cache_mode)?;
+            let filesystem =
+                adoption::settle(made, step.op.time(), self.services.cache, self.services.cache_mode)?;
             return Ok(Worked { done: Done { filesystem, report, upstream }, unrecorded: None, lock: None });
         }
         // From now on the definition leads here, too.
@@ -449,7 +453,7 @@ impl Solver<'_> {
             content: layer.facts().content.clone(),
             created: (self.services.clock)().text,
         };
-        Ok(adoption::settle(below.with(own), self.services.cache, self.services.cache_mode)?)
+        Ok(adoption::settle(below.with(own), step.op.time(), self.services.cache, self.services.cache_mode)?)
     }
 
     fn execute(&self, step: &Step, lock: Option<&StepLock>, caches: Caches) -> Result<Made, StepError> {
@@ -463,7 +467,7 @@ impl Solver<'_> {
                 remote::execute(op, &context).map(Made::layer)
             }
             Op::Workdir(op) => {
-                let time = (self.services.clock)().time;
+                let time = op.time.map_or_else(|| (self.services.clock)().time, Time::whole);
                 workdir::execute(op, &below, self.services, time).map(Made::layer)
             }
             Op::Copy(op) => {
@@ -503,7 +507,7 @@ impl Solver<'_> {
             source,
             place,
             wanted,
-            time: (self.services.clock)().time,
+            time: step.op.time().map_or_else(|| (self.services.clock)().time, Time::whole),
             cancelled,
         }
     }

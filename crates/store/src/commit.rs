@@ -12,12 +12,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use oci::{Algorithm, Digest, ImageId, LayerId, Reference};
+use oci::{Algorithm, Digest, LayerId, Reference};
 
 use crate::image::Image;
 use crate::layer::{Layer, Part};
 use crate::names::Names;
-use crate::{Error, Lease, Object, Store, files};
+use crate::{Error, Lease, Object, Store, Tag, files};
 
 /// Up to how many files and directories are synced one by one. Each costs a journal commit; from here on one sync of the whole file
 /// system is cheaper, although it also writes what others left dirty.
@@ -32,7 +32,7 @@ impl Lease {
     ///
     /// # Errors
     /// [`Error::MissingLayer`], [`Error::MissingBlob`] if the image needs what is not there; then nothing of it is visible.
-    pub fn commit_image(&self, image: &Image, tags: &[Reference]) -> Result<Vec<Option<ImageId>>, Error> {
+    pub fn commit_image(&self, image: &Image, tags: &[Reference]) -> Result<Vec<Option<Tag>>, Error> {
         self.pin_for_commit(image)?;
         let is_known = |known: Image| known.clone().with_manifests_of(image.clone()) == known;
         if self.known_image(image)?.is_some_and(is_known) {
@@ -41,7 +41,7 @@ impl Lease {
             self.make_durable(image)?;
             self.write_image(image)?;
         }
-        tags.iter().map(|tag| self.set_tag(tag, &image.id)).collect()
+        tags.iter().map(|tag| self.set_tag(&Tag::new(tag.clone(), image.id.clone()))).collect()
     }
 
     /// Pins what the image needs, and the image itself, which need not be there yet: once written, it must stay until its tags are.

@@ -377,9 +377,12 @@ impl<E: Send> Check<'_, E> {
             let path = dir.join(name);
             match tag::read(&path) {
                 Ok(Some(tag)) if self.store.layout().tag(&tag.reference) == path => {
-                    if self.is_missing(&Object::Image(tag.image.clone()))? {
-                        let finding = Finding::TagDangling { reference: tag.reference, image: tag.image };
-                        self.found(finding, Repair::MoveAside(path))?;
+                    for image in tag.images().cloned() {
+                        if self.is_missing(&Object::Image(image.clone()))? {
+                            let finding = Finding::TagDangling { reference: tag.reference.clone(), image };
+                            self.found(finding, Repair::MoveAside(path))?;
+                            break;
+                        }
                     }
                 }
                 Ok(None) => {}

@@ -95,7 +95,7 @@ impl Store {
     pub fn remove_image(&self, id: &ImageId) -> Result<bool, Error> {
         // A tag is set under the shared lock from the look at its image to the write: none can come between the two looks here.
         let _gc = self.gc_exclusive()?;
-        if self.tags()?.iter().any(|tag| tag.image == *id) {
+        if self.tags()?.iter().any(|tag| tag.has(id)) {
             return Ok(false);
         }
         files::remove_file(&self.layout().image(id))

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use oci::{Digest, ImageId, LayerId};
 
 use crate::envelope::Envelope;
-use crate::{Error, Kind, LogId, Object, PrunePolicy, RecordKey, Retain, Store, files, log};
+use crate::{Error, Kind, LogId, Object, PrunePolicy, RecordKey, Retain, Store, Tag, files, log};
 
 /// The result of marking.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Marks {
     pub(crate) fn of(store: &Store, policy: &PrunePolicy, pins: HashSet<Object>) -> Result<Self, Error> {
         let mut marks = Self::default();
         pins.into_iter().for_each(|pin| marks.add(pin));
-        marks.images.extend(store.tags()?.into_iter().map(|tag| tag.image));
+        marks.images.extend(store.tags()?.iter().flat_map(Tag::images).cloned());
         marks.add_images(store, policy.images)?;
         marks.add_records(store, policy.records)?;
         marks.add_reports(store, policy.reports)?;

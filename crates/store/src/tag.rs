@@ -1,7 +1,7 @@
 //! Tags: one small file each, replaced in one synced step, so that a name means either what it meant or what it means now.
 //!
-//! The file holds the reference and the image id; its name is the escaped reference. A tag is written only for an image that is
-//! there, and after it.
+//! The file holds the reference and the image's id, or one for each platform, a line each; its name is the escaped reference. A tag is
+//! written only for images that are there, and after them.
 
 use std::path::Path;
 
@@ -16,8 +16,34 @@ use crate::{Error, Lease, Store, files};
 pub struct Tag {
     /// The full reference.
     pub reference: Reference,
-    /// The image it names.
+    /// The image it names: of several, the one to take where nobody says for which platform.
     pub image: ImageId,
+    /// Those of other platforms, in order.
+    pub others: Vec<ImageId>,
+}
+
+impl Tag {
+    /// A name for one image.
+    #[must_use]
+    pub fn new(reference: Reference, image: ImageId) -> Self {
+        Self { reference, image, others: Vec::new() }
+    }
+
+    /// All images that it names.
+    pub fn images(&self) -> impl Iterator<Item = &ImageId> {
+        std::iter::once(&self.image).chain(&self.others)
+    }
+
+    /// Whether it names this image.
+    #[must_use]
+    pub fn has(&self, id: &ImageId) -> bool {
+        self.images().any(|image| image == id)
+    }
+
+    fn to_text(&self) -> String {
+        let ids: String = self.images().map(|id| format!("{id}\n")).collect();
+        format!("{}\n{ids}", self.reference)
+    }
 }
 
 impl Store {
@@ -25,11 +51,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Damaged`] if its file is not of the form the store writes.
-    pub fn tag(&self, reference: &Reference) -> Result<Option<ImageId>, Error> {
+    pub fn tag(&self, reference: &Reference) -> Result<Option<Tag>, Error> {
         let path = self.layout().tag(reference);
         let Some(tag) = read(&path)? else { return Ok(None) };
         if tag.reference == *reference {
-            return Ok(Some(tag.image));
+            return Ok(Some(tag));
         }
         Err(Error::Damaged { path, reason: Damage::WrongName })
     }
@@ -52,7 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::tag`].
-    pub fn remove_tag(&self, reference: &Reference) -> Result<Option<ImageId>, Error> {
+    pub fn remove_tag(&self, reference: &Reference) -> Result<Option<Tag>, Error> {
         if self.tag(reference)?.is_none() {
             return Ok(None);
         }
@@ -65,30 +91,32 @@ impl Store {
 }
 
 impl Lease {
-    /// Makes `reference` mean `image` and returns what it meant. Durable when it returns; the same meaning again writes nothing.
+    /// Sets a tag and returns what it meant. Durable when it returns; the same meaning again writes nothing.
     ///
     /// # Errors
     /// [`Error::MissingImage`] if there is no such image.
-    pub fn set_tag(&self, reference: &Reference, image: &ImageId) -> Result<Option<ImageId>, Error> {
+    pub fn set_tag(&self, tag: &Tag) -> Result<Option<Tag>, Error> {
         let _gc = self.store().gc_shared()?;
-        if !files::exists(&self.store().layout().image(image))? {
-            return Err(Error::MissingImage(image.clone()));
+        for image in tag.images() {
+            if !files::exists(&self.store().layout().image(image))? {
+                return Err(Error::MissingImage(image.clone()));
+            }
         }
         self.store().settle_names(Names::Images)?;
-        self.replace_tag(reference, image)
+        self.replace_tag(tag)
     }
 
-    fn replace_tag(&self, reference: &Reference, image: &ImageId) -> Result<Option<ImageId>, Error> {
+    fn replace_tag(&self, tag: &Tag) -> Result<Option<Tag>, Error> {
         // A look first: a build that changes nothing takes no lock that others wait for.
-        if self.store().tag(reference)?.as_ref() == Some(image) {
+        let old = self.store().tag(&tag.reference)?;
+        if old.as_ref() == Some(tag) {
             self.store().settle_names(Names::Tags)?;
-            return Ok(Some(image.clone()));
+            return Ok(old);
         }
         self.store().change_names(Names::Tags, || {
-            let old = self.store().tag(reference)?;
-            let text = format!("{reference}\n{image}\n");
-            let path = self.store().layout().tag(reference);
-            files::replace_synced(&path, &self.temporary("tag")?, text.as_bytes())?;
+            let old = self.store().tag(&tag.reference)?;
+            let path = self.store().layout().tag(&tag.reference);
+            files::replace_synced(&path, &self.temporary("tag")?, tag.to_text().as_bytes())?;
             Ok(old)
         })
     }
@@ -101,6 +129,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Tag>, Error> {
 }
 
 fn parse(bytes: &[u8]) -> Option<Tag> {
-    let (reference, image) = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split_once('\n')?;
-    Some(Tag { reference: Reference::parse(reference).ok()?, image: image.parse().ok()? })
+    let mut lines = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split('\n');
+    let (reference, image) = (Reference::parse(lines.next()?).ok()?, lines.next()?.parse().ok()?);
+    let others: Option<_> = lines.map(|line| line.parse().ok()).collect();
+    Some(Tag { reference, image, others: others? })
 }

@@ -181,7 +181,7 @@ impl Measure<'_> {
         for (id, objects) in &needs {
             images.push(ImageUsage {
                 id: id.clone(),
-                tags: tags.iter().filter(|tag| tag.image == *id).map(|tag| tag.reference.clone()).collect(),
+                tags: tags.iter().filter(|tag| tag.has(id)).map(|tag| tag.reference.clone()).collect(),
                 disk_bytes: objects.iter().map(size).sum(),
                 unique_bytes: objects.iter().filter(is_unique).map(size).sum(),
             });

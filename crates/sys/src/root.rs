@@ -65,6 +65,14 @@ pub struct Time {
     pub nanos: u32,
 }
 
+impl Time {
+    /// That many seconds since 1970.
+    #[must_use]
+    pub fn whole(seconds: i64) -> Self {
+        Self { seconds, nanos: 0 }
+    }
+}
+
 impl Root {
     /// Opens a directory of the host. The path itself is trusted and followed.
     ///

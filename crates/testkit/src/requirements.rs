@@ -16,6 +16,8 @@ pub enum Need {
     Root,
     /// The static `/bin/busybox` of Debian's `busybox-static`.
     Busybox,
+    /// A busybox of another processor, and a kernel that knows how to run it: `cargo xtask test` sees to both.
+    ForeignBusybox,
     /// A program found in `PATH`.
     Program(&'static str),
 }
@@ -25,6 +27,10 @@ impl Need {
         match self {
             Self::Root => Path::new("/proc/self").metadata().is_ok_and(|process| process.uid() == 0),
             Self::Busybox => Path::new(crate::differential::BUSYBOX).is_file(),
+            Self::ForeignBusybox => {
+                let busybox = crate::rootfs::foreign_busybox_path();
+                std::process::Command::new(busybox).arg("true").status().is_ok_and(|status| status.success())
+            }
             Self::Program(name) => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
@@ -38,6 +44,7 @@ impl fmt::Display for Need {
         match self {
             Self::Root => f.write_str("root"),
             Self::Busybox => f.write_str("busybox-static"),
+            Self::ForeignBusybox => f.write_str("an emulator for arm64 and a busybox to run with it"),
             Self::Program(name) => write!(f, "the program `{name}`"),
         }
     }

@@ -34,20 +34,34 @@ pub fn busybox() -> Option<PathBuf> {
     BUSYBOX.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
+/// Where a busybox of another processor lies, arm64, once somebody has put it there.
+#[must_use]
+pub fn foreign_busybox_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/foreign/busybox-arm64")
+}
+
 /// Fills the empty directory `root`.
 ///
 /// # Errors
 /// If there is no busybox, or files cannot be made.
 pub fn make_busybox(root: &Path) -> Result<()> {
     let Some(busybox) = busybox() else { bail!("no busybox here: install busybox-static") };
+    make_with(root, &busybox)
+}
+
+/// Fills the empty directory `root` with a busybox that this machine runs, if only by emulation.
+///
+/// # Errors
+/// As [`make_busybox`].
+pub fn make_with(root: &Path, busybox: &Path) -> Result<()> {
     fs::set_permissions(root, Permissions::from_mode(0o755))?;
     for (path, mode) in DIRECTORIES {
         fs::create_dir(root.join(path))?;
         fs::set_permissions(root.join(path), Permissions::from_mode(*mode))?;
     }
     chown(root.join("home/app"), Some(1000), Some(1001))?;
-    fs::copy(&busybox, root.join("bin/busybox"))?;
-    let listed = Command::new(&busybox).arg("--list").output().context("list busybox' names")?;
+    fs::copy(busybox, root.join("bin/busybox"))?;
+    let listed = Command::new(busybox).arg("--list").output().context("list busybox' names")?;
     for name in String::from_utf8(listed.stdout)?.lines().filter(|name| *name != "busybox") {
         symlink("busybox", root.join("bin").join(name))?;
     }

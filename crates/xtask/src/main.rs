@@ -15,6 +15,7 @@ mod bench;
 mod ci;
 mod command;
 mod fixtures;
+mod foreign;
 mod peers;
 mod quickstart;
 mod test;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::{apt, command, repository};
+use crate::{apt, command, foreign, repository};
 
 /// What tests compare with or work on. Without one of them, the tests that need it are skipped.
 const PACKAGES: &[&str] = &[
@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
 /// Installs what the tests need where it may, runs them, and says what was skipped. With `CI` set, skipping is failing.
 pub(crate) fn run() -> Result<()> {
     apt::install(PACKAGES)?;
+    foreign::prepare()?;
     let skipped = repository().join("target/skipped-tests.txt");
     fs::create_dir_all(repository().join("target"))?;
     fs::write(&skipped, "")?;

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use oci::{Digest, ImageId, Reference};
+use oci::{Digest, ImageId, Platform, Reference};
 use serde_json::{Value, json};
 use sys::RootfsPath;
 
-use super::package::{File, Package, PackedLayer};
+use super::package::{File, Group, Manifest, Package, PackedLayer};
 use super::{ExportError, Format};
 use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME, blob_path};
 
@@ -32,11 +32,19 @@ pub(super) fn manifest(image: &ImageId, config_bytes: usize, layers: &[PackedLay
     document.to_string().into_bytes()
 }
 
+/// The index of the images of several platforms.
+pub(super) fn index(packages: &[Package]) -> Manifest {
+    let manifests: Vec<Value> = packages.iter().map(of_platform).collect();
+    let document = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+    let bytes = document.to_string().into_bytes();
+    Manifest { digest: Digest::of(&bytes), media_type: INDEX.to_owned(), bytes }
+}
+
 /// The documents at the top of an archive.
-pub(super) fn of(packages: &[Package], format: Format) -> Result<BTreeMap<RootfsPath, File>, ExportError> {
-    let mut documents = of_layout(packages, None)?;
+pub(super) fn of(groups: &[Group], format: Format) -> Result<BTreeMap<RootfsPath, File>, ExportError> {
+    let mut documents = of_layout(groups, None)?;
     if format == Format::Docker {
-        documents.push(("manifest.json", docker_manifest(packages)?));
+        documents.push(("manifest.json", docker_manifest(groups)?));
     }
     documents.into_iter().map(|(name, bytes)| Ok((RootfsPath::parse(name)?, File::of(bytes)))).collect()
 }
@@ -44,10 +52,10 @@ pub(super) fn of(packages: &[Package], format: Format) -> Result<BTreeMap<Rootfs
 /// The documents at the top of a layout, in the order in which they are to be written. Entries of an index that is there stay, but for those
 /// with a name that is given again.
 pub(super) fn of_layout(
-    packages: &[Package],
+    groups: &[Group],
     existing: Option<Value>,
 ) -> Result<Vec<(&'static str, Vec<u8>)>, ExportError> {
-    let own: Vec<Value> = packages.iter().flat_map(entries).collect();
+    let own: Vec<Value> = groups.iter().flat_map(entries).collect();
     let mut index = existing.unwrap_or_else(|| json!({ "schemaVersion": 2, "mediaType": INDEX }));
     let mut manifests: Vec<Value> = index["manifests"].as_array().cloned().unwrap_or_default();
     manifests.retain(|old| !own.iter().any(|new| replaces(new, old)));
@@ -65,41 +73,50 @@ fn replaces(new: &Value, old: &Value) -> bool {
     }
 }
 
-/// An entry for each name of an image, or one without a name.
-fn entries(package: &Package) -> Vec<Value> {
-    if package.names.is_empty() {
-        return vec![descriptor(package)];
+/// An entry for each name, or one without a name.
+fn entries(group: &Group) -> Vec<Value> {
+    let entry = match (&group.index, &group.packages[..]) {
+        (Some(index), _) => descriptor(index),
+        (None, [package, ..]) => of_platform(package),
+        (None, []) => return Vec::new(),
+    };
+    if group.names.is_empty() {
+        return vec![entry];
     }
-    package.names.iter().map(|name| named(package, name)).collect()
+    group.names.iter().map(|name| named(entry.clone(), name)).collect()
 }
 
-fn named(package: &Package, name: &Reference) -> Value {
-    let mut entry = descriptor(package);
+fn named(mut entry: Value, name: &Reference) -> Value {
     entry["annotations"] = json!({ IMAGE_NAME: name.to_string(), REF_NAME: name.tag().unwrap_or_default() });
     entry
 }
 
-fn descriptor(package: &Package) -> Value {
+fn descriptor(manifest: &Manifest) -> Value {
+    let Manifest { digest, media_type, bytes } = manifest;
+    json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+}
+
+fn of_platform(package: &Package) -> Value {
     let platform = package.image.config.platform();
-    let mut entry = json!({
-        "mediaType": package.manifest.media_type,
-        "digest": package.manifest.digest,
-        "size": package.manifest.bytes.len(),
-        "platform": { "architecture": platform.architecture, "os": platform.os },
-    });
+    let mut entry = descriptor(&package.manifest);
+    entry["platform"] = json!({ "architecture": platform.architecture, "os": platform.os });
     if let Some(variant) = platform.variant {
         entry["platform"]["variant"] = Value::String(variant);
     }
     entry
 }
 
-fn docker_manifest(packages: &[Package]) -> Result<Vec<u8>, ExportError> {
-    let mut images = Vec::with_capacity(packages.len());
-    for package in packages {
+/// Docker's own document has no platforms: of several it names the image for this machine's.
+fn docker_manifest(groups: &[Group]) -> Result<Vec<u8>, ExportError> {
+    let mut images = Vec::with_capacity(groups.len());
+    for group in groups {
+        let fit = |package: &&Package| package.image.config.platform().fit(&Platform::host());
+        let fitting = group.packages.iter().filter(|package| fit(package).is_some()).min_by_key(fit);
+        let Some(package) = fitting.or(group.packages.first()) else { continue };
         let path =
             |digest: &Digest| blob_path(digest).map(|path| path.as_relative().to_string_lossy().into_owned());
         let layers: Result<Vec<String>, _> = package.layers.iter().map(|layer| path(&layer.digest)).collect();
-        let tags: Vec<String> = package.names.iter().map(Reference::familiar).collect();
+        let tags: Vec<String> = group.names.iter().map(Reference::familiar).collect();
         images.push(json!({
             "Config": path(package.image.id.digest())?,
             "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },

@@ -10,8 +10,9 @@ use layer::pack::{Contents, FileDigests, Form, PackError, Packed, pack};
 use oci::LayerId;
 use sys::RootfsPath;
 use sys::directory::open_file_below;
-use sys::root::Dir;
+use sys::root::{Dir, Time};
 
+use super::{ExportError, Part};
 use crate::{Error, Layers};
 
 /// Threads that read files ahead of the packer.
@@ -31,9 +32,12 @@ pub(super) struct Flat {
 }
 
 impl Flat {
-    /// Flattens layers, and makes the trees that are needed.
-    pub(super) fn of(layers: &Layers<'_>, ids: &[LayerId]) -> Result<Self, Error> {
-        let (list, places) = flatten(&layers.merged(ids)?);
+    /// Flattens layers, and makes the trees that are needed. With `modified`, all files were last modified then.
+    pub(super) fn of(layers: &Layers<'_>, ids: &[LayerId], modified: Option<Time>) -> Result<Self, Error> {
+        let (mut list, places) = flatten(&layers.merged(ids)?);
+        if let Some(modified) = modified {
+            list.iter_mut().for_each(|entry| entry.mtime = modified);
+        }
         let with_content = list.iter().zip(&places).filter(|(entry, _)| entry.size() > 0);
         let needed: BTreeSet<usize> =
             with_content.filter_map(|(_, place)| place.as_ref().map(|(layer, _)| *layer)).collect();
@@ -44,6 +48,40 @@ impl Flat {
         };
         let trees: Result<_, Error> = needed.into_iter().zip(&paths).map(open).collect();
         Ok(Self { list, places, trees: trees? })
+    }
+
+    /// Several of them, each below a directory of its own.
+    pub(super) fn of_parts(
+        layers: &Layers<'_>,
+        parts: &[Part],
+        modified: Option<Time>,
+    ) -> Result<Self, ExportError> {
+        if let [Part { below, layers: ids }] = parts
+            && below.is_root()
+        {
+            return Ok(Self::of(layers, ids, modified)?);
+        }
+        let root = Entry::directory(RootfsPath::root(), modified.unwrap_or_default());
+        let mut all = Self { list: vec![root], places: vec![None], trees: HashMap::new() };
+        let mut sorted: Vec<&Part> = parts.iter().collect();
+        sorted.sort_by(|a, b| a.below.cmp(&b.below));
+        let mut layers_before = 0;
+        for part in sorted {
+            let Self { list, places, trees } = Self::of(layers, &part.layers, modified)?;
+            for mut entry in list {
+                entry.path = part.below.join(&entry.path)?;
+                if let Kind::HardLink { target } = &mut entry.kind {
+                    *target = part.below.join(target)?;
+                }
+                all.list.push(entry);
+            }
+            let moved =
+                places.into_iter().map(|place| place.map(|(layer, path)| (layer + layers_before, path)));
+            all.places.extend(moved);
+            all.trees.extend(trees.into_iter().map(|(layer, tree)| (layer + layers_before, tree)));
+            layers_before += part.layers.len();
+        }
+        Ok(all)
     }
 
     /// Packs it into a tar or a tree.
@@ -106,7 +144,6 @@ fn shown(entry: &Entry) -> Entry {
 mod tests {
     use super::*;
     use layer::{Entries, FileDigest};
-    use sys::root::Time;
 
     fn entry(path: &str, kind: Kind) -> Entry {
         Entry { kind, ..Entry::directory(RootfsPath::parse(path).unwrap(), Time::default()) }

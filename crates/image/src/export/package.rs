@@ -47,10 +47,19 @@ pub(super) struct PackedLayer {
 #[derive(Debug)]
 pub(super) struct Package {
     pub(super) image: LocalImage,
-    pub(super) names: Vec<Reference>,
     pub(super) manifest: Manifest,
     pub(super) config_bytes: Vec<u8>,
     pub(super) layers: Vec<PackedLayer>,
+}
+
+/// An image, or those of several platforms, as they leave.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// One for each platform.
+    pub(super) packages: Vec<Package>,
+    /// Of several.
+    pub(super) index: Option<Manifest>,
+    pub(super) names: Vec<Reference>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,12 +74,24 @@ pub(super) fn all(
     layers: &Layers<'_>,
     images: &[Named],
     compression: Compression,
-) -> Result<Vec<Package>, ExportError> {
-    images.iter().map(|named| package(layers, named, compression)).collect()
+) -> Result<Vec<Group>, ExportError> {
+    images.iter().map(|named| group(layers, named, compression)).collect()
 }
 
-fn package(layers: &Layers<'_>, named: &Named, compression: Compression) -> Result<Package, ExportError> {
-    let Named { image, names } = named.clone();
+fn group(layers: &Layers<'_>, named: &Named, compression: Compression) -> Result<Group, ExportError> {
+    let packages = named.images.iter().map(|image| package(layers, image, compression));
+    let packages = packages.collect::<Result<Vec<_>, ExportError>>()?;
+    let index = if packages.len() > 1 { Some(documents::index(&packages)) } else { None };
+    let can_be_given = |name: &&Reference| name.tag().is_some() && name.digest().is_none();
+    Ok(Group { packages, index, names: named.names.iter().filter(can_be_given).cloned().collect() })
+}
+
+fn package(
+    layers: &Layers<'_>,
+    image: &LocalImage,
+    compression: Compression,
+) -> Result<Package, ExportError> {
+    let image = image.clone();
     let diff_ids = &image.config.rootfs.diff_ids;
     if diff_ids.len() != image.layers.len() {
         let (layers, diff_ids) = (image.layers.len(), diff_ids.len());
@@ -87,8 +108,7 @@ fn package(layers: &Layers<'_>, named: &Named, compression: Compression) -> Resu
             (manifest(layers, &image, &packed, config_bytes.len())?, packed)
         }
     };
-    let names = names.into_iter().filter(|name| name.tag().is_some() && name.digest().is_none()).collect();
-    Ok(Package { image, names, manifest, config_bytes, layers: packed })
+    Ok(Package { image, manifest, config_bytes, layers: packed })
 }
 
 /// The first known manifest of which every layer is there as it says; those of the compression asked for go first.
@@ -235,19 +255,32 @@ fn manifest(
     Ok(Manifest { digest, media_type: documents::MANIFEST.to_owned(), bytes })
 }
 
-impl Package {
+impl Group {
     /// The blobs.
     pub(super) fn blobs(&self) -> BTreeMap<Digest, File> {
+        let index = self.index.iter().map(|index| (index.digest.clone(), File::of(index.bytes.clone())));
+        self.packages.iter().flat_map(Package::blobs).chain(index).collect()
+    }
+
+    /// What stands for all of it.
+    pub(super) fn manifest(&self) -> Option<&Manifest> {
+        self.index.as_ref().or(self.packages.first().map(|package| &package.manifest))
+    }
+
+    pub(super) fn exported(&self) -> Option<Exported> {
+        self.manifest().map(|manifest| Exported { manifest: manifest.digest.clone() })
+    }
+}
+
+impl Package {
+    /// The blobs.
+    fn blobs(&self) -> BTreeMap<Digest, File> {
         let documents = [
             (self.manifest.digest.clone(), File::of(self.manifest.bytes.clone())),
             (self.image.id.digest().clone(), File::of(self.config_bytes.clone())),
         ];
         let layers = self.layers.iter().map(|layer| (layer.digest.clone(), layer.file.clone()));
         documents.into_iter().chain(layers).collect()
-    }
-
-    pub(super) fn exported(&self) -> Exported {
-        Exported { id: self.image.id.clone(), manifest: self.manifest.digest.clone() }
     }
 }
 

@@ -14,19 +14,25 @@ use layer::unpack::TreeWriter;
 use oci::LayerId;
 use sys::RootfsPath;
 use sys::directory::{self, open_dir_below};
-use sys::root::Dir;
+use sys::root::{Dir, Time};
 
 use super::flat::Flat;
 use super::output::{TemporaryDir, create_parents, parent_of};
 use super::{ExportError, Layers};
 use crate::Error;
 
-/// Writes the files of a list of layers into a directory, which need not exist. Owners and devices need root.
+/// Writes the files of a list of layers into a directory, which need not exist. Owners and devices need root. With `modified`, all say
+/// that they were last modified then.
 ///
 /// # Errors
 /// [`ExportError`]. A new directory is then not there; of one that was there, files may have been replaced, but none is half-written.
-pub fn rootfs_tree(layers: &Layers<'_>, ids: &[LayerId], target: &Path) -> Result<(), ExportError> {
-    let flat = Flat::of(layers, ids)?;
+pub fn rootfs_tree(
+    layers: &Layers<'_>,
+    ids: &[LayerId],
+    modified: Option<Time>,
+    target: &Path,
+) -> Result<(), ExportError> {
+    let flat = Flat::of(layers, ids, modified)?;
     match fs::metadata(target) {
         Ok(found) if found.is_dir() => {
             let temporary = TemporaryDir::within(target)?;

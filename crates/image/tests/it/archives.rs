@@ -19,7 +19,7 @@ pub(crate) fn save(layers: &Layers<'_>, names: &[&str], format: Format, compress
 }
 
 pub(crate) fn named(layers: &Layers<'_>, name: &str) -> Named {
-    Named { image: find(layers, name), names: vec![reference(name)] }
+    Named { images: vec![find(layers, name)], names: vec![reference(name)] }
 }
 
 pub(crate) fn try_load(layers: &Layers<'_>, mut archive: &[u8]) -> Result<Vec<Loaded>, LoadError> {
@@ -232,7 +232,7 @@ fn check_layers(layers: &[&[u8]], expected: &expect_test::Expect) {
         let image: LocalImage = load(access, &docker_archive("x", layers)).remove(0).image;
         expected.assert_eq(&show(access, &image.layers));
         let target = world.path("tree");
-        image::export::rootfs_tree(access, &image.layers, &target).unwrap();
+        image::export::rootfs_tree(access, &image.layers, None, &target).unwrap();
         let shown: Vec<&str> = expected.data.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         assert_eq!(crate::world::show_directory(&target).lines().count(), shown.len());
     });

@@ -3,16 +3,23 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use image::export::{Destination, ExportError, Format};
+use image::export::{Destination, ExportError, Format, Part};
 use image::{Layers, LocalImage};
 use oci::Compression;
+use sys::RootfsPath;
 
 use crate::archives::{load, named};
 use crate::world::{ROOTFS, World, find, import, is_root, reference, show_directory, tar};
 
 fn rootfs_tar(layers: &Layers<'_>, image: &LocalImage) -> Vec<u8> {
     let mut bytes = Vec::new();
-    image::export::rootfs_tar(layers, &image.layers, Destination::Stream(&mut bytes)).unwrap();
+    image::export::rootfs_tar(
+        layers,
+        &[Part { below: RootfsPath::root(), layers: image.layers.clone() }],
+        None,
+        Destination::Stream(&mut bytes),
+    )
+    .unwrap();
     bytes
 }
 
@@ -40,7 +47,7 @@ fn a_tree_has_everything_that_the_image_has() {
     world.run(|layers| {
         import(layers, &tar(ROOTFS), "base");
         let target = world.path("deep/tree");
-        image::export::rootfs_tree(layers, &find(layers, "base").layers, &target).unwrap();
+        image::export::rootfs_tree(layers, &find(layers, "base").layers, None, &target).unwrap();
         expect_test::expect![[r#"
             / 40555 0:0 0 dir
             /bin 40755 0:0 1600000000 dir
@@ -79,7 +86,7 @@ fn a_tree_moves_into_a_directory_that_is_there_and_follows_no_link() {
         import(layers, &tar(ROOTFS), "base");
         let image = find(layers, "base");
         for _ in 0..2 {
-            image::export::rootfs_tree(layers, &image.layers, &target).unwrap();
+            image::export::rootfs_tree(layers, &image.layers, None, &target).unwrap();
         }
     });
     assert_eq!(fs::read_to_string(target.join("bin/sh")).unwrap(), "#!shell");
@@ -107,14 +114,20 @@ fn a_directory_is_not_replaced_by_a_file_and_nothing_stays_behind() {
     world.run(|layers| {
         import(layers, &tar("file a content=1"), "base");
         let image = find(layers, "base");
-        let error = image::export::rootfs_tree(layers, &image.layers, &target).unwrap_err();
+        let error = image::export::rootfs_tree(layers, &image.layers, None, &target).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot write `{}`", target.join("a").display()));
         let file = world.path("file");
         fs::write(&file, "").unwrap();
-        let error = image::export::rootfs_tree(layers, &image.layers, &file).unwrap_err();
+        let error = image::export::rootfs_tree(layers, &image.layers, None, &file).unwrap_err();
         assert!(matches!(error, ExportError::InTheWay { expected: "a directory", .. }));
         let to_directory = Destination::File(target.clone());
-        let error = image::export::rootfs_tar(layers, &image.layers, to_directory).unwrap_err();
+        let error = image::export::rootfs_tar(
+            layers,
+            &[Part { below: RootfsPath::root(), layers: image.layers.clone() }],
+            None,
+            to_directory,
+        )
+        .unwrap_err();
         assert!(matches!(error, ExportError::InTheWay { expected: "a file", .. }));
     });
     assert_eq!(names(&target), ["a"]);
@@ -130,7 +143,7 @@ fn a_file_is_replaced_when_all_is_written_and_not_before() {
         import(layers, &tar("file a size=100000"), "base");
         let images = [named(layers, "base")];
         // The content of the layer is gone: the header is written by the time that shows.
-        let tree = layers.tree(&images[0].image.layers[0]).unwrap();
+        let tree = layers.tree(&images[0].images[0].layers[0]).unwrap();
         fs::write(tree.join("a"), vec![1; 100_000]).unwrap();
         let export = || {
             let to = Destination::File(target.clone());
@@ -147,7 +160,7 @@ fn a_file_is_replaced_when_all_is_written_and_not_before() {
         let to = Destination::File(target.clone());
         image::export::archive(layers, &images, Format::Oci, Compression::None, to).unwrap();
         let loaded = load(layers, &fs::read(&target).unwrap());
-        assert_eq!(loaded[0].image.id, images[0].image.id);
+        assert_eq!(loaded[0].image.id, images[0].images[0].id);
     });
     assert_eq!(names(&world.path("out")), ["image.tar"]);
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use image::export::{Destination, ExportError, Format};
+use image::export::{Destination, ExportError, Format, Part};
 use image::import::{ImportError, ImportOptions};
 use image::load::{LoadError, Source};
 use image::{Error, Layers};
@@ -186,7 +186,7 @@ fn an_export_that_is_cancelled_leaves_no_file() {
     world.run(|layers| import(layers, &tar(ROOTFS), "x"));
     let (images, ids) = world.run(|layers| {
         let named = named(layers, "x");
-        (vec![named.clone()], named.image.layers)
+        (vec![named.clone()], named.images[0].layers.clone())
     });
     let out = world.path("out");
     std::fs::create_dir(&out).unwrap();
@@ -195,9 +195,15 @@ fn an_export_that_is_cancelled_leaves_no_file() {
         let to = Destination::File(out.join("file"));
         image::export::archive(layers, &images, Format::Oci, Compression::None, to).map(drop)
     });
-    let tar: Work<'_> =
-        Box::new(|layers| image::export::rootfs_tar(layers, &ids, Destination::File(out.join("file"))));
-    let tree: Work<'_> = Box::new(|layers| image::export::rootfs_tree(layers, &ids, &out.join("tree")));
+    let tar: Work<'_> = Box::new(|layers| {
+        image::export::rootfs_tar(
+            layers,
+            &[Part { below: RootfsPath::root(), layers: ids.clone() }],
+            None,
+            Destination::File(out.join("file")),
+        )
+    });
+    let tree: Work<'_> = Box::new(|layers| image::export::rootfs_tree(layers, &ids, None, &out.join("tree")));
     for work in [archive, tar, tree] {
         let lease = world.lease();
         let error = work(&Layers::new(&lease, &|| true)).unwrap_err();

@@ -75,7 +75,7 @@ fn umoci_unpacks_the_same_tree() {
     world.run(|layers| {
         import(layers, &tar(ROOTFS), "app:2");
         image::export::layout(layers, &[named(layers, "app:2")], Compression::Gzip, &layout).unwrap();
-        image::export::rootfs_tree(layers, &find(layers, "app:2").layers, &world.path("ours")).unwrap();
+        image::export::rootfs_tree(layers, &find(layers, "app:2").layers, None, &world.path("ours")).unwrap();
     });
     let (image, bundle) = (format!("{}:2", layout.display()), world.path("bundle"));
     let Some(unpacked) = run("umoci", &["unpack", "--image", &image, &bundle.display().to_string()]) else {

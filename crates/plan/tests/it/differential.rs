@@ -129,7 +129,7 @@ fn lower(case: &Case, dockerfile: &Path) -> Result<Output, String> {
     }
     let mut images = CaseImages { case };
     let plan = plan::lower(&parsed.file, &request(&case.arguments), &mut images);
-    plan.map(|plan| plan.output).map_err(|errors| errors.iter().map(|e| format!("{e}\n")).collect())
+    plan.map(|plan| plan.output().clone()).map_err(|errors| errors.iter().map(|e| format!("{e}\n")).collect())
 }
 
 fn request(arguments: &Arguments) -> Request {
@@ -148,6 +148,7 @@ fn request(arguments: &Arguments) -> Request {
         named_contexts: arguments.contexts.iter().map(|(name, value)| named_context(name, value)).collect(),
         labels: arguments.labels.clone().into_iter().collect(),
         network: NetworkMode::Default,
+        allowed: std::collections::BTreeSet::new(),
         extra_hosts: arguments
             .hosts
             .iter()

@@ -1,6 +1,6 @@
 //! `args.txt`: flags of `rbuild build`, one a line, to a [`Request`].
 
-use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
+use plan::{BuildArg, ContextKind, Entitlement, ExtraHost, NamedContext, NetworkMode, Request};
 
 /// The request of somebody on an amd64 machine.
 pub(crate) fn request(flags: &str) -> Request {
@@ -13,6 +13,7 @@ pub(crate) fn request(flags: &str) -> Request {
         labels: Vec::new(),
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),
+        allowed: std::collections::BTreeSet::new(),
     };
     for line in flags.lines() {
         let (flag, value) =
@@ -51,6 +52,10 @@ fn set(request: &mut Request, flag: &str, value: &str) {
         "--add-host" => {
             let (name, address) = pair();
             request.extra_hosts.push(ExtraHost { name: name.to_owned(), address: address.parse().unwrap() });
+        }
+        "--allow" => {
+            let known = Entitlement::ALL.into_iter().find(|known| known.as_str() == value);
+            request.allowed.insert(known.unwrap());
         }
         other => panic!("`{other}` is no flag of these tests"),
     }

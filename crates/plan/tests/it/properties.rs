@@ -35,7 +35,7 @@ fn inputs_stand_before_the_steps_that_use_them() {
 fn every_step_is_needed_by_the_target() {
     for (name, plan) in plans() {
         let mut needed = vec![false; plan.steps.len()];
-        needed[plan.output.step.index()] = true;
+        needed[plan.output().step.index()] = true;
         for step in plan.steps.iter().rev().filter(|step| !matches!(step.op, Op::Scratch)) {
             assert!(needed[step.id.index()], "{name}: nobody needs {step}");
             for input in step.op.parent().into_iter().chain(step.op.reads()) {
@@ -49,8 +49,8 @@ fn every_step_is_needed_by_the_target() {
 fn each_layer_of_the_result_has_one_line_of_history() {
     for (name, plan) in plans() {
         let made = |id: &plan::StepId| !matches!(plan.step(*id).op, Op::Scratch | Op::Image(_));
-        let layers: Vec<_> = plan.chain(plan.output.step).into_iter().filter(made).collect();
-        let recorded: Vec<_> = plan.output.history.iter().filter_map(|entry| entry.step).collect();
+        let layers: Vec<_> = plan.chain(plan.output().step).into_iter().filter(made).collect();
+        let recorded: Vec<_> = plan.output().history.iter().filter_map(|entry| entry.step).collect();
         assert_eq!(layers, recorded, "{name}");
     }
 }
@@ -68,7 +68,7 @@ fn thousands_of_stages_need_neither_stack_nor_patience() {
     let text: String = std::iter::once("FROM alpine AS s0\n".to_owned()).chain(stages).collect();
     let file = dockerfile::parse(&Source::new("Dockerfile", text.as_bytes())).file;
     let plan = plan::lower(&file, &request(""), &mut RecordedImages::default()).unwrap();
-    assert_eq!((plan.steps.len(), plan.output.history.len()), (9999, 9998));
+    assert_eq!((plan.steps.len(), plan.output().history.len()), (9999, 9998));
     let checked = plan::check(&file, &request(""), &mut RecordedImages::default()).unwrap();
     assert_eq!((checked.steps.len(), checked.errors.len()), (9999, 0));
 }
@@ -122,7 +122,9 @@ fn damaged_files_have_a_plan_or_errors_but_no_panic() {
             for text in [without, swapped.concat()] {
                 let file = dockerfile::parse(&Source::new("Dockerfile", text.as_bytes())).file;
                 match plan::lower(&file, &request(&flags), &mut RecordedImages::default()) {
-                    Ok(plan) => assert!(plan.output.step.index() < plan.steps.len(), "{}: {text}", case.name),
+                    Ok(plan) => {
+                        assert!(plan.output().step.index() < plan.steps.len(), "{}: {text}", case.name)
+                    }
                     Err(errors) => {
                         assert!(!errors.is_empty(), "{}: no plan and no reason: {text}", case.name)
                     }

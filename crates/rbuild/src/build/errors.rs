@@ -6,6 +6,8 @@
 mod files;
 mod run;
 
+pub(crate) use run::{EMULATOR_HELP, foreign, is_foreign};
+
 use std::error::Error;
 use std::io;
 use std::sync::Arc;

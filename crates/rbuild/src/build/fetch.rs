@@ -51,6 +51,17 @@ impl<'f> Fetcher<'f> {
         }
     }
 
+    /// When a source was last changed, in seconds since 1970: a repository's commit was made, and a file was modified, or the youngest file in
+    /// an archive.
+    pub(crate) fn time(&self, request: &RemoteRequest) -> Result<Option<i64>, RemoteError> {
+        match request {
+            RemoteRequest::File { url, checksum } => self.time_of_file(url, checksum.as_ref()),
+            RemoteRequest::Repository { url, checksum, git_dir } => {
+                self.time_of_repository(url, checksum.as_deref(), *git_dir).map(Some)
+            }
+        }
+    }
+
     /// Writes a source into an empty directory; gives the directory in it that is meant.
     pub(crate) fn write(
         &self,

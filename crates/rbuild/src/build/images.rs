@@ -1,19 +1,41 @@
 //! What a name in a Dockerfile means: the image that is here, else the registry's; and what is behind a URL.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use dockerfile::Span;
 use image::load::LoadError;
 use image::{Layers, LocalImage};
 use oci::{Platform, Reference};
-use plan::{BaseImage, ImageError, ImageErrorCause, Images, RemoteContent, RemoteError, RemoteRequest};
+use plan::{
+    BaseImage, ContextName, GitDir, ImageError, ImageErrorCause, Images, RemoteContent, RemoteError,
+    RemoteRequest, TimeSource,
+};
 
 use crate::build::fetch::Fetcher;
+use crate::build::input::{Place, archive};
 use crate::build::request::Layout;
 use crate::commands::pull::{PullError, Puller};
 
 /// Layers of a layout that are read at once.
 const READERS: usize = 4;
+
+/// Where the contexts come from.
+pub(crate) struct Places<'p> {
+    pub(crate) main: Place,
+    pub(crate) named: &'p BTreeMap<String, Place>,
+    /// What standard input had for the main one.
+    pub(crate) archive: Option<&'p Path>,
+}
+
+impl Places<'_> {
+    fn of(&self, name: &ContextName) -> Option<&Place> {
+        match name {
+            ContextName::Main => Some(&self.main),
+            ContextName::Named(name) => self.named.get(name),
+        }
+    }
+}
 
 /// Looks images up for one build.
 pub(crate) struct Resolver<'r> {
@@ -21,6 +43,7 @@ pub(crate) struct Resolver<'r> {
     puller: Puller<'r>,
     fetcher: &'r Fetcher<'r>,
     layouts: &'r BTreeMap<Reference, Layout>,
+    places: &'r Places<'r>,
     /// Ask the registry even for what is here.
     pull: bool,
 }
@@ -31,9 +54,10 @@ impl<'r> Resolver<'r> {
         puller: Puller<'r>,
         fetcher: &'r Fetcher<'r>,
         layouts: &'r BTreeMap<Reference, Layout>,
+        places: &'r Places<'r>,
         pull: bool,
     ) -> Self {
-        Self { layers, puller, fetcher, layouts, pull }
+        Self { layers, puller, fetcher, layouts, places, pull }
     }
 
     fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<LocalImage>, ImageError> {
@@ -81,6 +105,23 @@ impl Images for Resolver<'_> {
 
     fn fetch(&mut self, request: &RemoteRequest) -> Result<RemoteContent, RemoteError> {
         self.fetcher.resolve(request)
+    }
+
+    fn time(&mut self, source: &TimeSource) -> Result<Option<i64>, RemoteError> {
+        match source {
+            TimeSource::Remote(request) => self.fetcher.time(request),
+            TimeSource::Context(name) => match self.places.of(name) {
+                Some(Place::File(url)) => {
+                    self.fetcher.time(&RemoteRequest::File { url: url.clone(), checksum: None })
+                }
+                Some(Place::Repository(url)) => {
+                    let (url, git_dir) = (url.clone(), GitDir::Dropped);
+                    self.fetcher.time(&RemoteRequest::Repository { url, checksum: None, git_dir })
+                }
+                Some(Place::Stdin) => Ok(self.places.archive.and_then(archive::youngest)),
+                Some(Place::Directory(_)) | None => Ok(None),
+            },
+        }
     }
 }
 

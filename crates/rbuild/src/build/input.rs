@@ -4,7 +4,7 @@
 //! What does not lie here is written into the lease's private area, and from there on is a directory like any other; it goes with the
 //! lease.
 
-mod archive;
+pub(crate) mod archive;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -36,6 +36,8 @@ const COPY_BYTES: usize = 128 << 10;
 pub(crate) struct Input {
     pub(crate) dockerfile: Dockerfile,
     pub(crate) context: ContextDir,
+    /// What the context was unpacked from, if it came on standard input.
+    pub(crate) archive: Option<PathBuf>,
 }
 
 /// Where a context comes from.
@@ -74,7 +76,7 @@ impl Input {
     pub(crate) fn of_machine(file: Option<&Path>, context: &Path) -> Result<Self, Failure> {
         let dockerfile = Dockerfile::read(file, context)?;
         let context = ContextDir::lasting(context, Some(dockerfile.path.clone()));
-        Ok(Self { dockerfile, context })
+        Ok(Self { dockerfile, context, archive: None })
     }
 
     /// Reads what the command line names.
@@ -101,7 +103,8 @@ impl Input {
                 let path = scratch(session)?.join("stdin");
                 let mut file = File::create_new(&path).map_err(|error| machine(&path, &error))?;
                 copy(&mut stdin(environment)?, &mut file, session)?;
-                Self::of_file(&path, PathBuf::from(STDIN), None, args, session)
+                let input = Self::of_file(&path, PathBuf::from(STDIN), None, args, session)?;
+                Ok(Self { archive: Some(path), ..input })
             }
             Place::File(url) => {
                 let path = fetch_file(&url, session, fetcher)?;
@@ -114,7 +117,7 @@ impl Input {
             Place::Directory(path) => match given {
                 Some(text) => {
                     let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text);
-                    Ok(Self { dockerfile, context: ContextDir::lasting(&path, None) })
+                    Ok(Self { dockerfile, context: ContextDir::lasting(&path, None), archive: None })
                 }
                 None => Self::of_machine(args.file.as_deref(), &path),
             },
@@ -144,7 +147,7 @@ impl Input {
         }
         let text = std::fs::read(path).map_err(failed)?;
         let dockerfile = Dockerfile::parse("Dockerfile", origin, &text);
-        Ok(Self { dockerfile, context: ContextDir::passing(directory, None) })
+        Ok(Self { dockerfile, context: ContextDir::passing(directory, None), archive: None })
     }
 
     /// A context that was written out here, with its Dockerfile in it unless that is `given`.
@@ -156,11 +159,11 @@ impl Input {
     ) -> Result<Self, Failure> {
         if let Some(text) = given {
             let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text);
-            return Ok(Self { dockerfile, context: ContextDir::passing(directory, None) });
+            return Ok(Self { dockerfile, context: ContextDir::passing(directory, None), archive: None });
         }
         let (dockerfile, name) = Dockerfile::read_in(&directory, origin, args)?;
         let beside = directory.join(name);
-        Ok(Self { dockerfile, context: ContextDir::passing(directory, Some(beside)) })
+        Ok(Self { dockerfile, context: ContextDir::passing(directory, Some(beside)), archive: None })
     }
 }
 

@@ -1,6 +1,7 @@
 //! `rbuild build`: from a Dockerfile to an image, in the five calls of the architecture.
 
 mod agents;
+mod assembly;
 mod call;
 mod dockerfile;
 pub(crate) mod errors;
@@ -9,7 +10,7 @@ mod images;
 mod input;
 mod output;
 pub(crate) mod report;
-mod request;
+pub(crate) mod request;
 mod summary;
 mod warnings;
 
@@ -19,19 +20,18 @@ use std::time::Instant;
 
 use ::dockerfile::Audience;
 use context::Context;
-use image::{Assembled, Layers};
-use oci::{History, Reference};
+use image::Layers;
 use plan::{ContextName, Plan};
 use solver::{Services, Solved};
+use sys::root::Time;
 
 use crate::build::agents::Agents;
 pub(crate) use crate::build::dockerfile::Dockerfile;
 use crate::build::fetch::Fetcher;
-use crate::build::images::Resolver;
+use crate::build::images::{Places, Resolver};
 use crate::build::input::ContextDir;
 pub(crate) use crate::build::input::Input;
 pub(crate) use crate::build::input::Place;
-use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Call, Global, Method, Progress};
@@ -57,18 +57,21 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     let asked = Asked::read(args, environment)?;
     let session = Session::open(global)?;
     let fetcher = Fetcher::new(&session, &asked.secrets, environment);
-    let Input { dockerfile, context } = Input::read(args, &session, &fetcher, environment)?;
+    let Input { dockerfile, context, archive } = Input::read(args, &session, &fetcher, environment)?;
     let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
     dockerfile.must_be_whole(&judge)?;
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
+    let archive = archive.as_deref();
+    let places = Places { main: Place::of(&args.context)?, named: &asked.contexts, archive };
     let work = Work {
         dockerfile: &dockerfile,
         asked: &asked,
         session: &session,
         layers: &layers,
         fetcher: &fetcher,
+        places: &places,
         args,
         environment,
     };
@@ -77,9 +80,12 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     let contexts = work.open_contexts(&plan, &context)?;
     let found = lint::of_build(&dockerfile, &plan, contexts.get(&ContextName::Main), &judge);
     warnings::tell(found, if args.is_quiet() { Told::No } else { Told::Yes }, environment)?;
+    if asked.rewrites_times && plan.output().epoch.is_none() && !args.is_quiet() {
+        warnings::tell_of_no_epoch(environment);
+    }
     let solved = work.solve(&plan, &contexts)?;
-    let assembled = assemble(&plan, &solved, &asked, &layers)?;
-    let exported = output::write(&asked, &assembled, &layers)?;
+    let assembled = assembly::assemble(&plan, &solved, &asked, &layers)?;
+    let exported = output::write(&asked, &assembled, &layers, plan.output().epoch.map(Time::whole))?;
     // Losing what `explain` shows loses nothing that was built.
     if let Err(error) = report::keep(&dockerfile, &plan, &solved, &session) {
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
@@ -102,18 +108,23 @@ struct Work<'w> {
     session: &'w Session,
     layers: &'w Layers<'w>,
     fetcher: &'w Fetcher<'w>,
+    places: &'w Places<'w>,
     args: &'w BuildArgs,
     environment: &'w Environment,
 }
 
 impl Work<'_> {
     fn lower(&self) -> Result<Plan, Failure> {
-        let Self { dockerfile, asked, session, layers, fetcher, args, environment } = *self;
+        let Self { dockerfile, asked, session, layers, fetcher, places, args, environment } = *self;
         let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
         let puller = Puller::new(layers, &session.cancel, environment, view);
-        let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, args.pull);
-        plan::lower(&dockerfile.parsed.file, &asked.request, &mut resolver)
-            .map_err(|found| errors::of_plan(&found, &dockerfile.source))
+        let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, args.pull);
+        let mut plans = Vec::new();
+        for request in asked.requests() {
+            let plan = plan::lower(&dockerfile.parsed.file, &request, &mut resolver);
+            plans.push(plan.map_err(|found| errors::of_plan(&found, &dockerfile.source))?);
+        }
+        Ok(Plan::join(plans))
     }
 
     fn open_contexts(
@@ -135,7 +146,7 @@ impl Work<'_> {
     }
 
     fn solve(&self, plan: &Plan, contexts: &BTreeMap<ContextName, Context>) -> Result<Solved, Failure> {
-        let Self { dockerfile, asked, session, layers, fetcher, args, environment } = *self;
+        let Self { dockerfile, asked, session, layers, fetcher, args, environment, .. } = *self;
         let _hooks: Vec<_> =
             contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
         let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
@@ -144,7 +155,7 @@ impl Work<'_> {
         let scope = dockerfile.path.to_string_lossy().into_owned();
         let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
         let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
-        let sandboxes = || crate::commands::sandbox::open(session);
+        let sandboxes = || crate::commands::sandbox::open(session, asked.cgroup_parent.clone());
         let progress = if args.is_quiet() { Progress::Quiet } else { args.progress };
         let renderer = progress::renderer(progress, plan, environment);
         let services = Services {
@@ -174,28 +185,4 @@ impl Work<'_> {
         }
         solved.map_err(|error| errors::of_solve(&error, plan, &dockerfile.source))
     }
-}
-
-/// Puts config, history and layers together.
-fn assemble(plan: &Plan, solved: &Solved, asked: &Asked, layers: &Layers<'_>) -> Result<Assembled, Failure> {
-    let mut config = plan.output.config.clone();
-    let base_created = config.history.iter().rev().find_map(|entry| entry.created.clone());
-    // An instruction without a layer takes the time of the layer before it, so that the same build gives the same image.
-    let mut latest = base_created;
-    for entry in &plan.output.history {
-        if let Some(created) = entry.step.and_then(|step| solved.created[step.index()].clone()) {
-            latest = Some(created);
-        }
-        config.history.push(History {
-            created: latest.clone(),
-            created_by: entry.created_by.clone(),
-            comment: entry.comment.clone(),
-            empty_layer: entry.is_empty_layer(),
-            ..History::default()
-        });
-    }
-    let contents = image::Contents { layers: solved.filesystem.ids(), config };
-    let tags: &[Reference] = if asked.outputs.contains(&Output::Image) { &asked.tags } else { &[] };
-    let options = image::AssembleOptions { created: latest, tags };
-    image::assemble(layers, &contents, &options).map_err(|error| errors::of_image(&error))
 }

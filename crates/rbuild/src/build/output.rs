@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use image::export::{self, Destination, ExportError, Exported, Format, Named};
+use image::export::{self, Destination, ExportError, Exported, Format, Named, Part};
 use image::{Assembled, Layers, LocalImage};
-use oci::Compression;
+use oci::{Compression, Platform};
+use sys::RootfsPath;
+use sys::root::Time;
 
 use crate::build::request::Asked;
 use crate::cli::BuildArgs;
@@ -56,6 +58,29 @@ struct Fields {
     /// Of an OCI layout: whether it is to be an archive.
     is_tar: Option<bool>,
     compression: Option<Compression>,
+    /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
+    rewrites_times: Option<bool>,
+}
+
+/// Whether images are to have files no younger than `SOURCE_DATE_EPOCH`: `rewrite-timestamp` of the outputs, which is of one image and so must
+/// be the same for all that have any.
+pub(crate) fn rewrites_times(texts: &[String]) -> Result<bool, Failure> {
+    let mut asked = None;
+    for text in texts.iter().filter(|text| text.contains('=')) {
+        let fields = Fields::parse(text)?;
+        if matches!(fields.kind.as_deref(), Some("local" | "tar")) {
+            continue;
+        }
+        let here = fields.rewrites_times.unwrap_or(false);
+        if asked.is_some_and(|before| before != here) {
+            return Err(wrong(
+                text,
+                "has another `rewrite-timestamp` than an output before it, and it is one image",
+            ));
+        }
+        asked = Some(here);
+    }
+    Ok(asked.unwrap_or(false))
 }
 
 impl Output {
@@ -118,6 +143,12 @@ impl Fields {
                 Some(("compression", value)) => {
                     fields.compression = Some(value.parse().map_err(|why: String| wrong(text, &why))?);
                 }
+                Some(("rewrite-timestamp", value)) => match value.parse() {
+                    Ok(value) => fields.rewrites_times = Some(value),
+                    Err(_) => {
+                        return Err(wrong(text, "has a `rewrite-timestamp` that is neither true nor false"));
+                    }
+                },
                 _ => return Err(wrong(text, &format!("has an unknown field `{field}`"))),
             }
         }
@@ -135,6 +166,9 @@ impl Fields {
             }
             Some("image" | "local" | "tar") if self.is_tar.is_some() => {
                 Err(wrong(text, "has a `tar`, which is for OCI layouts"))
+            }
+            Some("local" | "tar") if self.rewrites_times.is_some() => {
+                Err(wrong(text, "has a `rewrite-timestamp`, and files by themselves are always rewritten"))
             }
             Some("docker") if self.is_tar == Some(false) => {
                 Err(wrong(text, "asks for a directory, which Docker does not load"))
@@ -160,16 +194,18 @@ pub(crate) fn check(outputs: &[Output]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes every output but the image, which is there; says which manifest an archive got.
+/// Writes every output but the image, which is there; says which manifest an archive got. Files by themselves were last modified at
+/// `modified`, if that is given.
 pub(crate) fn write(
     asked: &Asked,
-    assembled: &Assembled,
+    assembled: &[Assembled],
     layers: &Layers<'_>,
+    modified: Option<Time>,
 ) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in asked.outputs.iter().filter(|output| **output != Output::Image) {
-        let written =
-            write_one(output, asked, assembled, layers).map_err(|error| failures::of_export(&error))?;
+        let written = write_one(output, asked, assembled, layers, modified)
+            .map_err(|error| failures::of_export(&error))?;
         exported = exported.or(written);
     }
     Ok(exported)
@@ -178,13 +214,13 @@ pub(crate) fn write(
 fn write_one(
     output: &Output,
     asked: &Asked,
-    assembled: &Assembled,
+    assembled: &[Assembled],
     layers: &Layers<'_>,
+    modified: Option<Time>,
 ) -> Result<Option<Exported>, ExportError> {
-    let image = LocalImage::by_id(layers, &assembled.id)?
-        .ok_or_else(|| store::Error::MissingImage(assembled.id.clone()))?;
-    let ids = image.layers.clone();
-    let named = [Named { image, names: asked.tags.clone() }];
+    let images = images(assembled, layers)?;
+    let parts: Vec<Part> = parts(&images)?;
+    let named = [Named { images, names: asked.tags.clone() }];
     let mut stdout = std::io::stdout().lock();
     let exported = match output {
         Output::Image => Vec::new(),
@@ -193,15 +229,38 @@ fn write_one(
         }
         Output::Layout { compression, directory } => export::layout(layers, &named, *compression, directory)?,
         Output::Directory(directory) => {
-            export::rootfs_tree(layers, &ids, directory)?;
+            for part in &parts {
+                let directory = directory.join(part.below.as_relative());
+                export::rootfs_tree(layers, &part.layers, modified, &directory)?;
+            }
             Vec::new()
         }
         Output::Tar(target) => {
-            export::rootfs_tar(layers, &ids, destination(target, &mut stdout))?;
+            export::rootfs_tar(layers, &parts, modified, destination(target, &mut stdout))?;
             Vec::new()
         }
     };
     Ok(exported.into_iter().next())
+}
+
+fn images(assembled: &[Assembled], layers: &Layers<'_>) -> Result<Vec<LocalImage>, ExportError> {
+    let image = |assembled: &Assembled| {
+        let missing = || store::Error::MissingImage(assembled.id.clone());
+        Ok(LocalImage::by_id(layers, &assembled.id)?.ok_or_else(missing)?)
+    };
+    assembled.iter().map(image).collect()
+}
+
+/// The files of the only image, or those of each platform in a directory `OS_ARCHITECTURE` of their own.
+fn parts(images: &[LocalImage]) -> Result<Vec<Part>, ExportError> {
+    if let [image] = images {
+        return Ok(vec![Part { below: RootfsPath::root(), layers: image.layers.clone() }]);
+    }
+    let part = |image: &LocalImage| {
+        let name = image.config.platform().to_string().replace('/', "_");
+        Ok(Part { below: RootfsPath::parse(&name)?, layers: image.layers.clone() })
+    };
+    images.iter().map(part).collect()
 }
 
 fn destination<'d>(target: &Target, stdout: &'d mut dyn std::io::Write) -> Destination<'d> {
@@ -211,20 +270,28 @@ fn destination<'d>(target: &Target, stdout: &'d mut dyn std::io::Write) -> Desti
     }
 }
 
+/// Of several platforms, the image for this machine's, or else the first.
+pub(crate) fn main(assembled: &[Assembled]) -> &Assembled {
+    let fit = |image: &&Assembled| image.config.platform().fit(&Platform::host());
+    let fitting = assembled.iter().filter(|image| fit(image).is_some()).min_by_key(fit);
+    fitting.or(assembled.first()).expect("a build makes an image for one platform at least")
+}
+
 /// Writes `--iidfile` and `--metadata-file`, and the id where nothing else is asked for.
 pub(crate) fn write_files(
     args: &BuildArgs,
-    assembled: &Assembled,
+    assembled: &[Assembled],
     asked: &Asked,
     exported: Option<&Exported>,
 ) -> Result<(), Failure> {
+    let id = main(assembled).id.to_string();
     if let Some(path) = &args.iidfile {
-        write_file(path, assembled.id.to_string().as_bytes())?;
+        write_file(path, id.as_bytes())?;
     }
     if let Some(path) = &args.metadata_file {
         let names: Vec<String> = asked.tags.iter().map(ToString::to_string).collect();
         let mut metadata = serde_json::json!({
-            "containerimage.config.digest": assembled.id.to_string(),
+            "containerimage.config.digest": id,
             "image.name": names.join(","),
         });
         if let Some(exported) = exported {
@@ -233,7 +300,7 @@ pub(crate) fn write_files(
         write_file(path, format!("{metadata:#}\n").as_bytes())?;
     }
     if args.quiet && !asked.outputs.iter().any(Output::writes_to_stdout) {
-        println!("{}", assembled.id);
+        println!("{id}");
     }
     Ok(())
 }
@@ -304,9 +371,33 @@ mod tests {
             "type=local,dest=-",
             expect!["`--output type=local,dest=-` asks for files on standard output; `type=tar` goes there"],
         );
+        check(
+            "type=oci,dest=x,rewrite-timestamp=maybe",
+            expect![
+                "`--output type=oci,dest=x,rewrite-timestamp=maybe` has a `rewrite-timestamp` that is neither true nor false"
+            ],
+        );
+        check(
+            "type=tar,dest=x,rewrite-timestamp=true",
+            expect![
+                "`--output type=tar,dest=x,rewrite-timestamp=true` has a `rewrite-timestamp`, and files by themselves are always rewritten"
+            ],
+        );
         check("type=oci", expect!["`--output type=oci` says not where to: it has no `dest`"]);
         check("type=oci,dets=x", expect!["`--output type=oci,dets=x` has an unknown field `dets=x`"]);
         check("dest=x", expect!["`--output dest=x` has no type"]);
         check("type=registry,dest=x", expect!["`--output type=registry,dest=x` has an unknown type"]);
+    }
+
+    #[test]
+    fn outputs_of_one_image_agree_on_its_times() {
+        let check = |texts: &[&str], expected: Option<bool>| {
+            let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+            assert_eq!(rewrites_times(&texts).ok(), expected, "{texts:?}");
+        };
+        check(&[], Some(false));
+        check(&["type=image,rewrite-timestamp=true", "type=local,dest=x", "out"], Some(true));
+        check(&["type=image,rewrite-timestamp=true", "type=oci,dest=x,rewrite-timestamp=true"], Some(true));
+        check(&["type=image,rewrite-timestamp=true", "type=oci,dest=x"], None);
     }
 }

@@ -24,9 +24,14 @@ const JOBS_PER_PROCESSOR: usize = 8;
 /// Everything but paths of the Dockerfile and the context.
 #[derive(Debug)]
 pub(crate) struct Asked {
+    /// For the only platform, or the first.
     pub(crate) request: Request,
+    /// Those that were asked for, each once.
+    pub(crate) platforms: Vec<Platform>,
     pub(crate) tags: Vec<Reference>,
     pub(crate) outputs: Vec<Output>,
+    /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
+    pub(crate) rewrites_times: bool,
     pub(crate) secrets: BTreeMap<String, Secret>,
     /// Named contexts that are, or become, directories.
     pub(crate) contexts: BTreeMap<String, Place>,
@@ -36,6 +41,8 @@ pub(crate) struct Asked {
     pub(crate) jobs: usize,
     /// Of each RUN.
     pub(crate) limits: Limits,
+    /// In which control group those of RUNs are made.
+    pub(crate) cgroup_parent: Option<PathBuf>,
 }
 
 /// An image in an OCI layout.
@@ -56,10 +63,11 @@ struct Named {
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
         let Named { contexts: named_contexts, places: contexts, layouts } = named_contexts(args)?;
+        let platforms = platforms(args, environment)?;
         let request = Request {
             target: args.target.clone(),
-            build_args: args.build_args.iter().map(|text| build_arg(text, environment)).collect(),
-            platform: None,
+            build_args: build_args(args, environment),
+            platform: platforms.first().cloned(),
             build_platform: Platform::host(),
             named_contexts,
             labels: args
@@ -73,23 +81,66 @@ impl Asked {
                 BuildNetwork::None => NetworkMode::None,
                 BuildNetwork::Host => NetworkMode::Host,
             },
+            allowed: args.allowed.iter().copied().collect(),
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
         };
         let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         output::check(&outputs)?;
+        let limits = args.resources.over(&args.limits)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             request,
+            platforms,
             tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
+            rewrites_times: output::rewrites_times(&args.outputs)?,
             outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             contexts,
             layouts,
             cache_mode: cache_mode(args),
-            limits: args.limits.read()?,
+            limits: limits.read()?,
+            cgroup_parent: limits.cgroup_parent()?,
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })
     }
+}
+
+impl Asked {
+    /// A request for each platform.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        let of = |platform: &Platform| Request { platform: Some(platform.clone()), ..self.request.clone() };
+        match &self.platforms[..] {
+            [] => vec![self.request.clone()],
+            platforms => platforms.iter().map(of).collect(),
+        }
+    }
+}
+
+/// `--platform`, or else what Docker's command line goes by, `DOCKER_DEFAULT_PLATFORM`.
+fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform>, Failure> {
+    let by_environment = environment.variable("DOCKER_DEFAULT_PLATFORM").filter(|text| !text.is_empty());
+    let texts: Vec<&str> = match &args.platforms[..] {
+        [] => by_environment.into_iter().collect(),
+        given => given.iter().map(String::as_str).collect(),
+    };
+    let mut platforms = Vec::with_capacity(texts.len());
+    for text in texts {
+        let platform = platform(text)?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
+}
+
+/// A platform, or `local` for this machine's.
+pub(crate) fn platform(text: &str) -> Result<Platform, Failure> {
+    if text == "local" {
+        return Ok(Platform::host());
+    }
+    text.parse().map_err(|error| {
+        usage(format!("`--platform {text}`: {error}"), "write it as OS/ARCH, such as `linux/arm64`")
+    })
 }
 
 impl Layout {
@@ -121,6 +172,17 @@ fn split(text: &str, separator: char) -> (String, Option<String>) {
         Some((before, after)) => (before.to_owned(), Some(after.to_owned())),
         None => (text.to_owned(), None),
     }
+}
+
+/// What the command line gives, and the environment's `SOURCE_DATE_EPOCH` unless that is given, too.
+fn build_args(args: &BuildArgs, environment: &Environment) -> Vec<BuildArg> {
+    const EPOCH: &str = "SOURCE_DATE_EPOCH";
+    let mut given: Vec<BuildArg> = args.build_args.iter().map(|text| build_arg(text, environment)).collect();
+    let epoch = environment.variable(EPOCH).filter(|value| !value.is_empty());
+    if let Some(value) = epoch.filter(|_| given.iter().all(|arg| arg.name != EPOCH)) {
+        given.push(BuildArg { name: EPOCH.to_owned(), value: Some(value.to_owned()) });
+    }
+    given
 }
 
 /// `NAME=VALUE`, or a name whose value the environment has.

@@ -28,7 +28,7 @@ const ALIGNED_COLUMNS: usize = 40;
 pub(crate) fn print(
     plan: &Plan,
     solved: &Solved,
-    assembled: &Assembled,
+    assembled: &[Assembled],
     asked: &Asked,
     dockerfile: &Dockerfile,
     took: Duration,
@@ -41,7 +41,13 @@ pub(crate) fn print(
     lines(plan, &solved.reports, &place, took).iter().for_each(|line| eprintln!("{line}"));
     let names: Vec<String> = asked.tags.iter().map(oci::Reference::familiar).collect();
     let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(" ")) };
-    eprintln!("image {}{names}", assembled.id);
+    if let [image] = assembled {
+        eprintln!("image {}{names}", image.id);
+        return;
+    }
+    for image in assembled {
+        eprintln!("image {} for {}{names}", image.id, image.config.platform());
+    }
 }
 
 /// Everything but the image's name.

@@ -35,6 +35,14 @@ pub(crate) fn tell(found: Vec<Found>, told: Told, environment: &Environment) -> 
     Ok(())
 }
 
+/// Tells that `rewrite-timestamp` has no time to rewrite to.
+pub(crate) fn tell_of_no_epoch(environment: &Environment) {
+    let title = "`rewrite-timestamp` rewrites nothing, since the build has no `SOURCE_DATE_EPOCH`";
+    let warning = Diagnostic::warning("no-epoch", title);
+    let help = "give one: `--build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`";
+    eprintln!("{}\n", warning.help(help).render(environment.has_colour()));
+}
+
 /// The first of each kind in full, and how many more there are.
 fn shown(warnings: &[Diagnostic], colour: bool) -> Vec<String> {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
@@ -48,9 +56,7 @@ fn shown(warnings: &[Diagnostic], colour: bool) -> Vec<String> {
     }
     let more = seen.into_iter().filter(|(_, count)| *count > SHOWN_OF_A_KIND);
     lines.extend(more.map(|(code, count)| {
-        let mut diagnostic =
-            Diagnostic::error(code, format!("{} more of this kind", count - SHOWN_OF_A_KIND));
-        diagnostic.severity = crate::diagnostic::Severity::Warning;
+        let diagnostic = Diagnostic::warning(code, format!("{} more of this kind", count - SHOWN_OF_A_KIND));
         diagnostic.help(format!("`# check=skip={code}` at the top of the file turns it off")).render(colour)
     }));
     lines
@@ -62,12 +68,8 @@ mod tests {
 
     #[test]
     fn many_warnings_of_a_kind_are_counted() {
-        let warning = |code, title: &str| {
-            let mut diagnostic = Diagnostic::error(code, title);
-            diagnostic.severity = crate::diagnostic::Severity::Warning;
-            diagnostic
-        };
-        let warnings: Vec<_> = ["A", "B", "A", "A", "A", "A"].map(|code| warning(code, "title")).into();
+        let warnings: Vec<_> =
+            ["A", "B", "A", "A", "A", "A"].map(|code| Diagnostic::warning(code, "title")).into();
         let shown = shown(&warnings, false);
         assert_eq!(shown.len(), 5, "three of A, one of B, and the rest: {shown:?}");
         assert!(shown[4].starts_with("warning[A]: 2 more of this kind"), "{}", shown[4]);

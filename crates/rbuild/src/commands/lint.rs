@@ -34,5 +34,6 @@ fn request() -> Request {
         labels: Vec::new(),
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),
+        allowed: std::collections::BTreeSet::new(),
     }
 }

@@ -9,8 +9,10 @@ mod surroundings;
 
 use image::{Disposable, FindError, Layers, LocalImage, RootfsError};
 use oci::{Platform, Reference};
-use sandbox::{Durability, SandboxError, Sandboxes, Spec, Upper};
+use sandbox::{Durability, Output, Process, SandboxError, Spec, Upper};
 
+use crate::build::errors::{EMULATOR_HELP, foreign, is_foreign};
+use crate::build::request::platform;
 use crate::cli::{Global, RunArgs};
 use crate::commands::failures;
 use crate::commands::pull::{Puller, View};
@@ -39,17 +41,19 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     let puller = Puller::new(&layers, &session.cancel, environment, View::of(environment));
     // Getting ready for any process takes as long as getting ready for this one, so both happen at once.
     let (sandboxes, spec) = std::thread::scope(|scope| {
-        let sandboxes = scope.spawn(|| super::sandbox::open(&session));
-        let spec =
-            find_or_pull(&layers, &args.image, &puller).and_then(|image| spec(&request, &image, &layers));
+        let sandboxes = scope.spawn(|| super::sandbox::open(&session, request.cgroup_parent.clone()));
+        let spec = find_or_pull(&layers, args, &puller)
+            .and_then(|image| Ok((spec(&request, &image, &layers)?, image.config.platform())));
         (sandboxes.join(), spec)
     });
-    let spec = spec.map_err(|failure| if cancelled() { Failure::cancelled() } else { failure })?;
+    let (spec, platform) =
+        spec.map_err(|failure| if cancelled() { Failure::cancelled() } else { failure })?;
     let sandboxes = sandboxes
         .map_err(|panic| std::panic::resume_unwind(panic))
-        .and_then(|opened| opened.map_err(|error| of_sandbox(&error)))?;
+        .and_then(|opened| opened.map_err(|error| of_sandbox(&error, &Platform::host())))?;
     tracing::debug!("ready to start the process");
-    let code = follow(&sandboxes, &spec, &request, &relay)?;
+    let started = sandboxes.start(&spec).map_err(|error| of_sandbox(&error, &platform))?;
+    let code = follow(started, &request, &relay)?;
     // Nothing may be mounted from the store's area when it is removed.
     sandboxes.settle();
     drop(sandboxes);
@@ -57,10 +61,18 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     Ok(code)
 }
 
-/// The image that is here, else the registry's.
-fn find_or_pull(layers: &Layers<'_>, name: &str, puller: &Puller<'_>) -> Result<LocalImage, Failure> {
-    let error = match image::find(layers, name) {
-        Ok(image) => return Ok(warned_of_platform(image)),
+/// The image that is here, else the registry's. One for another platform than was asked for is as good as none.
+fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Result<LocalImage, Failure> {
+    let name = args.image.as_str();
+    let asked = args.platform.as_deref().map(platform).transpose()?;
+    let wanted = asked.clone().unwrap_or_else(Platform::host);
+    let fits =
+        |image: &LocalImage| asked.as_ref().is_none_or(|asked| image.config.platform().fit(asked).is_some());
+    let error = match image::find_for(layers, name, &wanted) {
+        Ok(image) if fits(&image) => {
+            return Ok(if asked.is_some() { image } else { warned_of_platform(image) });
+        }
+        Ok(_) => FindError::NotFound { name: name.to_owned(), similar: None },
         Err(error) => error,
     };
     let similar = match &error {
@@ -69,19 +81,25 @@ fn find_or_pull(layers: &Layers<'_>, name: &str, puller: &Puller<'_>) -> Result<
     };
     // What is only an id cannot be asked for anywhere.
     let Ok(reference) = Reference::parse(name) else { return Err(failures::of_find(&error)) };
-    let pulled = puller.pull(&reference, &Platform::host()).map_err(|error| {
+    let pulled = puller.pull(&reference, &wanted).map_err(|error| {
         let mut failure = error.into_failure();
         for diagnostic in &mut failure.diagnostics {
-            diagnostic
-                .notes
-                .push(format!("no image of that name is in the store{}", did_you_mean(similar.as_deref())));
+            diagnostic.notes.push(format!(
+                "no image of that name {}is in the store{}",
+                of_platform(asked.as_ref()),
+                did_you_mean(similar.as_deref())
+            ));
             diagnostic
                 .help
                 .get_or_insert_with(|| "bring it in with `rbuild load` or `rbuild import`".to_owned());
         }
         failure
     })?;
-    Ok(warned_of_platform(pulled.image))
+    Ok(if asked.is_some() { pulled.image } else { warned_of_platform(pulled.image) })
+}
+
+fn of_platform(asked: Option<&Platform>) -> String {
+    asked.map_or_else(String::new, |platform| format!("for {platform} "))
 }
 
 fn did_you_mean(similar: Option<&str>) -> String {
@@ -111,9 +129,8 @@ fn spec(request: &Request, image: &LocalImage, layers: &Layers<'_>) -> Result<Sp
     request.spec(&image.config.execution, root, Surroundings::of(request)?)
 }
 
-/// Starts the process and stays until it ends.
-fn follow(sandboxes: &Sandboxes, spec: &Spec, request: &Request, relay: &Relay) -> Result<u8, Failure> {
-    let (process, output) = sandboxes.start(spec).map_err(|error| of_sandbox(&error))?;
+/// Stays with the process until it ends.
+fn follow((process, output): (Process, Output), request: &Request, relay: &Relay) -> Result<u8, Failure> {
     relay.pass_on_to(process.signaller(), streams::terminal_size);
     tracing::debug!("the process runs");
     let exit = streams::carry(process, output, request.input)?;
@@ -121,7 +138,8 @@ fn follow(sandboxes: &Sandboxes, spec: &Spec, request: &Request, relay: &Relay) 
     Ok(exit.code())
 }
 
-fn of_sandbox(error: &SandboxError) -> Failure {
+/// Why the process of an image for `platform` does not start.
+fn of_sandbox(error: &SandboxError, platform: &Platform) -> Failure {
     let exit = match error.exit_code() {
         127 => Exit::NotFound,
         126 => Exit::NotRunnable,
@@ -129,6 +147,12 @@ fn of_sandbox(error: &SandboxError) -> Failure {
     };
     let mut diagnostic = Diagnostic::from_error("sandbox", error);
     diagnostic.help = match error {
+        SandboxError::NotRunnable { .. } | SandboxError::MissingInterpreter { .. }
+            if is_foreign(platform) =>
+        {
+            diagnostic.notes.push(foreign(platform));
+            Some(EMULATOR_HELP.to_owned())
+        }
         SandboxError::NeedsRoot => Some("run rbuild as root".to_owned()),
         SandboxError::MissingInterpreter { .. } => {
             Some("the image lacks the shell or C library that the program was made for".to_owned())

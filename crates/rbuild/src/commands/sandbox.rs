@@ -1,13 +1,15 @@
 //! Sandboxes in the name of this process' lease.
 
+use std::path::PathBuf;
+
 use oci::Digest;
 use sandbox::{HelperProgram, Machine, Owner, SandboxError, Sandboxes};
 
 use crate::session::Session;
 
-/// Probes the machine, removes what dead processes of this store left on it, and gets ready.
-pub(crate) fn open(session: &Session) -> Result<Sandboxes, SandboxError> {
-    let machine = Machine::probe(&[])?;
+/// Probes the machine, removes what dead processes of this store left on it, and gets ready. Control groups are made below `cgroup_parent`.
+pub(crate) fn open(session: &Session, cgroup_parent: Option<PathBuf>) -> Result<Sandboxes, SandboxError> {
+    let machine = Machine { cgroup_parent, ..Machine::probe(&[])? };
     for sentence in machine.lowered() {
         tracing::debug!("{sentence}");
     }

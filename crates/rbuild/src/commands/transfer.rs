@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use image::Layers;
 use image::export::{self, Destination, Format, Named};
 use image::import::ImportOptions;
 use image::load::Source;
+use image::{Layers, LocalImage};
 use oci::{Platform, Reference};
 
 use crate::cli::{ArchiveFormat, Compression, Global, ImportArgs, LoadArgs, SaveArgs};
@@ -124,13 +124,16 @@ pub(crate) fn save(args: &SaveArgs, global: &Global, environment: &Environment) 
 fn named(layers: &Layers<'_>, texts: &[String]) -> Result<Vec<Named>, Failure> {
     let mut images: Vec<Named> = Vec::new();
     for text in texts {
-        let image = image::find(layers, text).map_err(|error| failures::of_find(&error))?;
-        let is_its_name =
-            |name: &Reference| matches!(layers.lease().store().tag(name), Ok(Some(id)) if id == image.id);
+        let found = image::find_all(layers, text).map_err(|error| failures::of_find(&error))?;
+        let ids = |images: &[LocalImage]| images.iter().map(|image| image.id.clone()).collect::<Vec<_>>();
+        let is_its_name = |name: &Reference| {
+            let tag = layers.lease().store().tag(name).ok().flatten();
+            tag.is_some_and(|tag| tag.images().eq(&ids(&found)))
+        };
         let name = Reference::parse(text).ok().filter(is_its_name);
-        match images.iter_mut().find(|known| known.image.id == image.id) {
+        match images.iter_mut().find(|known| ids(&known.images) == ids(&found)) {
             Some(known) => known.names.extend(name.filter(|name| !known.names.contains(name))),
-            None => images.push(Named { image, names: name.into_iter().collect() }),
+            None => images.push(Named { images: found, names: name.into_iter().collect() }),
         }
     }
     Ok(images)

@@ -163,7 +163,7 @@ pub(crate) fn examine(
     judge: &Judge,
     images: &mut dyn Images,
 ) -> Result<Findings, Failure> {
-    let Input { dockerfile, context: main } = input;
+    let Input { dockerfile, context: main, .. } = input;
     let parsed = &dockerfile.parsed;
     let mut list = judge.syntax(&parsed.findings);
     if judge.is_linting() {

@@ -66,7 +66,7 @@ pub(crate) fn is_work(step: &Step) -> bool {
 /// How a line names its step: `[app 4/6]`, or what it is for a step of no stage.
 pub(crate) fn step_label(step: &Step) -> String {
     match (&step.place, &step.op) {
-        (Some(place), _) => format!("[{} {}/{}]", place.stage, place.number, place.of),
+        (Some(place), _) => format!("[{place}]"),
         (None, Op::Image(image)) => format!("[{}]", image.reference.familiar()),
         (None, Op::Remote(_)) => "[fetch]".to_owned(),
         (None, _) => "[-]".to_owned(),
@@ -113,6 +113,7 @@ pub(crate) mod tests {
             labels: Vec::new(),
             network: NetworkMode::Default,
             extra_hosts: Vec::new(),
+            allowed: std::collections::BTreeSet::new(),
         };
         plan::lower(&parsed.file, &request, &mut NoImages).unwrap()
     }

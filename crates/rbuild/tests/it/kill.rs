@@ -99,7 +99,7 @@ fn kill_after(phase: &Phase, delay: Duration, command: &mut Command) -> bool {
 fn contents(root: &Path, name: &str) -> Vec<ContentDigest> {
     let store = Store::open(root).unwrap();
     let id = store.tag(&name.parse().unwrap()).unwrap().expect("the image has its name");
-    let image = store.image(&id).unwrap().expect("the image is there");
+    let image = store.image(&id.image).unwrap().expect("the image is there");
     let layers = image.layers.iter().map(|id| store.layer(id).unwrap().expect("its layers are there"));
     layers.map(|layer| layer.facts().content.clone()).collect()
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod allow;
 mod building;
 mod scene;
 mod world;
@@ -19,12 +20,14 @@ mod contexts;
 mod cutoff;
 mod diagnostics;
 mod differential;
+mod epoch;
 mod exit_codes;
 mod explain;
 mod hostile;
 mod kill;
 mod limits;
 mod lint;
+mod platforms;
 mod probe;
 mod sources;
 mod ssh;

@@ -1,16 +1,16 @@
-//! Control groups: `rbuild/OWNER/N` in each hierarchy that is used, made before a process starts and removed after it is gone.
+//! Control groups: `rbuild/OWNER/N` in each hierarchy of cgroup 1 that is used, and `rbuild/OWNER/confined/N` in cgroup 2, made before a process starts and removed after it is gone.
 //!
 //! Moving a process into a group by writing `cgroup.procs` waits for an RCU grace period: 9 to 23 ms where this was measured, three
 //! times what a whole sandbox costs. So:
 //!
 //! * on cgroup 2 the process is *born* in its group (`CLONE_INTO_CGROUP`), which costs nothing;
-//! * on cgroup 1, which has no such call, a process joins a group only when a limit was asked for. Without limits its peak memory
-//!   is that of its largest process, as counted by the kernel anyway.
+//! * on cgroup 1, which has no such call, a process joins a group only when a limit was asked for, or a parent for the groups. Without, its
+//!   peak memory is that of its largest process, as counted by the kernel anyway.
 //!
 //! | machine | group of its own | joined by | devices decided by |
 //! | --- | --- | --- | --- |
-//! | cgroup 2 with the memory controller | always | birth | program on `rbuild/OWNER` |
-//! | cgroup 2 without controllers (hybrid) | none, `rbuild/OWNER` | birth | program on `rbuild/OWNER` |
+//! | cgroup 2 with the memory controller | always | birth | program on `rbuild/OWNER/confined` |
+//! | cgroup 2 without controllers (hybrid) | none, `rbuild/OWNER/confined` | birth | program on `rbuild/OWNER/confined` |
 //! | cgroup 1 | for limits, one per controller | the process itself | – |
 //! | neither writable | none | – | nothing: `nodev` everywhere |
 
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::{Limits, Machine, SandboxError};
+use crate::{Limits, Machine, Posture, SandboxError};
 
 pub(crate) use devices::RULES as DEVICE_RULES;
 
@@ -68,9 +68,13 @@ pub(crate) struct Groups {
     owner: Owner,
     next: AtomicU64,
     unified: Option<v2::Parent>,
-    /// Per controller of cgroup 1, the mount of its hierarchy.
+    /// Per controller of cgroup 1, the mount of its hierarchy, or what was asked for below it.
     legacy: Vec<(String, PathBuf)>,
+    /// Whether a process joins every one of them.
+    joins_all: bool,
     hierarchies: Vec<PathBuf>,
+    /// Groups on the way to ours that were not there, the innermost first.
+    missing: Vec<PathBuf>,
 }
 
 /// The group or groups of one sandbox; dropping it removes them, for which its processes must be gone.
@@ -100,24 +104,31 @@ pub(crate) struct MemoryUse {
 
 impl Groups {
     pub(crate) fn open(machine: &Machine, owner: Owner) -> Result<Self, SandboxError> {
+        let legacy = machine.cgroup1.iter().map(|(name, at)| (name.clone(), machine.groups_at(at)));
+        let legacy: Vec<(String, PathBuf)> = legacy.collect();
+        let hierarchies = hierarchies(machine);
+        let missing = |at: &PathBuf| {
+            at.ancestors().map(Path::to_owned).take_while(|path| !path.exists()).collect::<Vec<_>>()
+        };
+        let missing = hierarchies.iter().flat_map(missing).collect();
         let unified = match &machine.cgroup2 {
             Some(at) => Some(v2::Parent::open(at, &owner, machine)?),
             None => None,
         };
-        let legacy: Vec<_> = machine.cgroup1.iter().map(|(name, at)| (name.clone(), at.clone())).collect();
-        let hierarchies = hierarchies(machine);
-        Ok(Self { owner, next: AtomicU64::new(0), unified, legacy, hierarchies })
+        let joins_all = machine.cgroup_parent.is_some();
+        Ok(Self { owner, next: AtomicU64::new(0), unified, legacy, joins_all, hierarchies, missing })
     }
 
     /// Makes what a sandbox with these limits needs.
-    pub(crate) fn make(&self, limits: &Limits) -> Result<Group, SandboxError> {
+    pub(crate) fn make(&self, limits: &Limits, posture: Posture) -> Result<Group, SandboxError> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let mut group = Group { birthplace: None, joined: Vec::new(), directories: Vec::new(), memory: None };
         let mut left = limits.clone();
         if let Some(unified) = &self.unified {
-            unified.make(&name, &mut left, &mut group)?;
+            unified.make(&name, posture, &mut left, &mut group)?;
         }
-        v1::make(&self.legacy, &self.owner, &name, &mut left, &mut group)?;
+        let legacy = v1::Hierarchies { all: &self.legacy, owner: &self.owner, joins_all: self.joins_all };
+        legacy.make(&name, &mut left, &mut group)?;
         match first_limit(&left) {
             Some(resource) => Err(SandboxError::CannotLimit { resource }),
             None => Ok(group),
@@ -129,10 +140,13 @@ impl Drop for Groups {
     fn drop(&mut self) {
         for hierarchy in &self.hierarchies {
             let parent = hierarchy.join(PARENT);
-            remove(&parent.join(&self.owner.0));
+            let own = parent.join(&self.owner.0);
+            v2::PLACES.iter().for_each(|place| remove(&own.join(place)));
+            remove(&own);
             // The parent stays while another owner has groups in it.
             remove(&parent);
         }
+        self.missing.iter().for_each(|path| remove(path));
     }
 }
 
@@ -159,7 +173,8 @@ impl Drop for Group {
 }
 
 fn hierarchies(machine: &Machine) -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> = machine.cgroup1.values().chain(&machine.cgroup2).cloned().collect();
+    let mounts = machine.cgroup1.values().chain(&machine.cgroup2);
+    let mut all: Vec<PathBuf> = mounts.map(|at| machine.groups_at(at)).collect();
     all.sort();
     all.dedup();
     all
@@ -235,13 +250,14 @@ fn subdirectories(directory: &Path) -> Result<Vec<PathBuf>, SandboxError> {
 
 fn first_limit(limits: &Limits) -> Option<&'static str> {
     [
-        ("memory", limits.memory_bytes),
-        ("swap", limits.memory_and_swap_bytes),
-        ("cpu", limits.cpu_millis),
-        ("pids", limits.pids),
+        ("memory", limits.memory_bytes.is_some()),
+        ("swap", limits.memory_and_swap_bytes.is_some()),
+        ("cpu", limits.cpu_millis.is_some() || limits.cpu_shares.is_some()),
+        ("cpuset", limits.cpus.is_some() || limits.memory_nodes.is_some()),
+        ("pids", limits.pids.is_some()),
     ]
     .into_iter()
-    .find_map(|(name, limit)| limit.map(|_| name))
+    .find_map(|(name, is_left)| is_left.then_some(name))
 }
 
 /// Makes `rbuild/OWNER` (or more) below a hierarchy. Another owner may remove the emptied parent at the same time.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 
 use sys::mount::{self, Attributes, Depth, Filesystem};
-use sys::root::Dir;
+use sys::root::{Dir, Node};
 use sys::terminal::{Pair, WindowSize};
 use sys::{Root, RootfsPath};
 
@@ -17,7 +17,7 @@ use super::message::{At, Failure, errno};
 use super::targets::{Targets, is_directory};
 use super::{CgroupView, Instructions, MountInstruction, Order, Received, Shown, StdioInstruction};
 use crate::launcher::{inert, mask_sys, resolve_if_there};
-use crate::{Network, Stage};
+use crate::{Network, Posture, Stage};
 
 /// The device nodes of every sandbox.
 pub(crate) const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
@@ -58,11 +58,11 @@ const SMALL_TMPFS: u64 = 64 << 20;
 
 /// Mounts what is the same in every sandbox, in the pantry. This needs no instructions, so it is done while they are awaited.
 pub(super) fn prepare(order: Order) -> Result<(), Failure> {
-    set_up_proc().at(Stage::Proc)?;
-    if order.network == Network::None {
-        set_up_own_sys().at(Stage::Sys)?;
+    set_up_proc(order.posture).at(Stage::Proc)?;
+    if order.network == Network::None || order.posture == Posture::Insecure {
+        set_up_own_sys(order.posture).at(Stage::Sys)?;
     }
-    set_up_dev(order.shm_bytes.unwrap_or(SMALL_TMPFS)).at(Stage::Dev)
+    set_up_dev(order).at(Stage::Dev)
 }
 
 /// Mounts everything else and moves into the root. Gives the terminal, if one was asked for.
@@ -111,9 +111,12 @@ fn pantry(name: &CStr) -> io::Result<OwnedFd> {
     mount::open_path(Path::new(OsStr::from_bytes(name.to_bytes())))
 }
 
-fn set_up_proc() -> io::Result<()> {
+fn set_up_proc(posture: Posture) -> io::Result<()> {
     let proc = Filesystem::new(c"proc")?.mount(inert())?;
     mount::attach(proc.as_fd(), pantry(PROC)?.as_fd())?;
+    if posture == Posture::Insecure {
+        return Ok(());
+    }
     let proc = Root::from_dir(Dir::from(proc));
     for path in READ_ONLY_IN_PROC {
         let Some(original) = resolve_if_there(&proc, path)? else { continue };
@@ -131,7 +134,10 @@ fn set_up_proc() -> io::Result<()> {
 }
 
 /// A sysfs shows the network interfaces of the namespace that it was mounted in.
-fn set_up_own_sys() -> io::Result<()> {
+fn set_up_own_sys(posture: Posture) -> io::Result<()> {
+    if posture == Posture::Insecure {
+        return mount::attach(Filesystem::new(c"sysfs")?.mount(inert())?.as_fd(), pantry(SYS)?.as_fd());
+    }
     let sys = Filesystem::new(c"sysfs")?.mount(inert() | Attributes::MOUNT_ATTR_RDONLY)?;
     mount::attach(sys.as_fd(), pantry(SYS)?.as_fd())?;
     mask_sys(sys, pantry(c"empty")?.as_fd())
@@ -139,7 +145,10 @@ fn set_up_own_sys() -> io::Result<()> {
 
 fn set_up_cgroup_view(sys: &Root, instructions: &Instructions, received: &Received) -> io::Result<()> {
     let Some(place) = resolve_if_there(sys, "fs/cgroup")? else { return Ok(()) };
-    let read_only = inert() | Attributes::MOUNT_ATTR_RDONLY;
+    let read_only = match instructions.posture {
+        Posture::Confined => inert() | Attributes::MOUNT_ATTR_RDONLY,
+        Posture::Insecure => inert(),
+    };
     match &instructions.cgroup_view {
         CgroupView::Nothing => Ok(()),
         CgroupView::Unified => {
@@ -161,7 +170,7 @@ fn set_up_cgroup_view(sys: &Root, instructions: &Instructions, received: &Receiv
     }
 }
 
-fn set_up_dev(shm_bytes: u64) -> io::Result<()> {
+fn set_up_dev(order: Order) -> io::Result<()> {
     let dev = tmpfs("755", SMALL_TMPFS, Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_STRICTATIME)?;
     mount::attach(dev.as_fd(), pantry(DEV)?.as_fd())?;
     let dev = Dir::from(dev);
@@ -180,7 +189,20 @@ fn set_up_dev(shm_bytes: u64) -> io::Result<()> {
     let no_programs = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
     mount_below(&dev, "pts", pts.mount(no_programs)?)?;
     mount_below(&dev, "mqueue", Filesystem::new(c"mqueue")?.mount(inert())?)?;
-    mount_below(&dev, "shm", tmpfs("1777", shm_bytes, inert())?)
+    if order.posture == Posture::Insecure {
+        make_loop_devices(&dev)?;
+    }
+    mount_below(&dev, "shm", tmpfs("1777", order.shm_bytes.unwrap_or(SMALL_TMPFS), inert())?)
+}
+
+/// The devices by which files are mounted as disks, as the reference builder has them for insecure commands (kernel documentation, "Linux
+/// allocated devices").
+fn make_loop_devices(dev: &Dir) -> io::Result<()> {
+    dev.create_node(OsStr::new("loop-control"), Node::CharDevice { major: 10, minor: 237 })?;
+    for minor in 0..8 {
+        dev.create_node(OsStr::new(&format!("loop{minor}")), Node::BlockDevice { major: 7, minor })?;
+    }
+    Ok(())
 }
 
 fn take_dev(at: &Dir, instructions: &Instructions) -> io::Result<Dir> {

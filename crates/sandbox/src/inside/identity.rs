@@ -10,8 +10,8 @@ use sys::{Root, RootfsPath, this_process};
 
 use super::message::{At, Failure, errno};
 use super::{Instructions, StdioInstruction};
-use crate::Stage;
 use crate::user::{Credentials, User};
+use crate::{Posture, Stage};
 
 /// How much of `/etc/passwd` and `/etc/group` is read. An image may bring any file there.
 const MAX_ACCOUNTS_BYTES: u64 = 16 * 1024 * 1024;
@@ -107,7 +107,10 @@ fn create_directories(root: &Root, path: &RootfsPath) -> io::Result<()> {
 
 /// Gives up everything that the command must not have. The order matters at every step.
 pub(super) fn assume(instructions: &Instructions, credentials: &Credentials) -> Result<(), Failure> {
-    let capabilities = capabilities();
+    let capabilities = match instructions.posture {
+        Posture::Confined => capabilities(),
+        Posture::Insecure => capability::effective().at(Stage::Credentials)?,
+    };
     // Kernels without keyrings have nothing to leak.
     this_process::new_session_keyring().or_else(ignore_missing).at(Stage::Credentials)?;
     capability::bound(capabilities).at(Stage::Credentials)?;

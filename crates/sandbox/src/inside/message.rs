@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sys::RootfsPath;
 
 use crate::user::{User, UserError};
-use crate::{Network, SandboxError, Stage, Ulimit};
+use crate::{Network, Posture, SandboxError, Stage, Ulimit};
 
 /// Number of a descriptor among those that were sent.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -34,6 +34,7 @@ pub(crate) struct Instructions {
     pub(crate) stdio: StdioInstruction,
     pub(crate) init: bool,
     pub(crate) no_new_privileges: bool,
+    pub(crate) posture: Posture,
     /// Whether device nodes made in `/dev` may be opened, as far as the device filter goes.
     pub(crate) device_nodes: bool,
     /// `cgroup.procs` files to write to.
@@ -101,6 +102,8 @@ pub(crate) struct Order {
     pub(crate) network: Network,
     /// What `/dev/shm` can hold.
     pub(crate) shm_bytes: Option<u64>,
+    /// What is masked.
+    pub(crate) posture: Posture,
 }
 
 /// What came of an [`Order`].

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsRawFd as _;
 
 use expect_test::{Expect, expect};
-use sandbox::{Feature, HelperProgram, Machine, Network, NewPrivileges, PidOne, Sandboxes};
+use sandbox::{Feature, HelperProgram, Machine, Network, NewPrivileges, PidOne, Posture, Sandboxes};
 
 use testkit::requirements::{Need, can_run};
 
@@ -79,6 +79,40 @@ fn the_other_sets_are_empty_and_a_filter_is_installed() {
     let mut spec = world.spec("grep NoNewPrivs /proc/self/status");
     spec.new_privileges = NewPrivileges::Denied;
     assert_eq!(world.output_of(&spec), "NoNewPrivs:\t1\n");
+}
+
+#[test]
+fn an_insecure_process_may_do_what_root_may() {
+    let Some(world) = World::new() else { return };
+    let script = r"
+        grep -E 'Seccomp:|NoNewPrivs' /proc/self/status
+        mkdir /m && mount -t tmpfs none /m && echo mounted
+        mknod /disk b 7 0 && echo made
+        (echo inside > /proc/sys/kernel/hostname) 2>/dev/null && echo writable
+        grep -q ' /sys sysfs rw' /proc/mounts && echo sys
+        test -c /dev/loop-control && test -b /dev/loop0 && echo loop
+        # A null device that an image could have brought.
+        mknod /null c 1 3 && echo x > /null && echo opened
+        ";
+    let mut spec = world.spec(script);
+    let confined = world.output_of(&spec);
+    assert!(!["mounted", "writable", "sys", "loop"].iter().any(|word| confined.contains(word)), "{confined}");
+    spec = world.spec(script);
+    spec.posture = Posture::Insecure;
+    expect![[r#"
+        NoNewPrivs:	0
+        Seccomp:	0
+        mounted
+        made
+        writable
+        sys
+        loop
+        opened
+    "#]]
+    .assert_eq(&world.output_of(&spec));
+    // Nothing of it stays with the next one.
+    spec = world.spec("grep Seccomp: /proc/self/status; mount -t tmpfs none /m 2>&1 | grep -c denied");
+    assert_eq!(world.output_of(&spec), "Seccomp:\t2\n1\n");
 }
 
 #[test]

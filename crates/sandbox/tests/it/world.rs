@@ -102,6 +102,7 @@ impl World {
             stdio: Stdio::Captured,
             pid_one: PidOne::Command,
             new_privileges: NewPrivileges::Allowed,
+            posture: sandbox::Posture::Confined,
         }
     }
 

@@ -89,6 +89,15 @@ impl Errand<'_> {
         self.directory(commit, into)
     }
 
+    /// When a commit was made, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Whatever the program says.
+    pub fn time(&self, commit: &Commit) -> Result<i64, GitError> {
+        let bare = self.fetch(commit)?;
+        self.commit_time(commit, &bare).map(|time| time.seconds)
+    }
+
     fn look_up(&self) -> Result<Commit, GitError> {
         let name = self.repository.reference.as_deref().unwrap_or("HEAD");
         // An annotated tag stands for the commit that it was put on.

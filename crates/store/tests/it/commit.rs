@@ -1,10 +1,10 @@
 use std::fs;
 
 use oci::{Compression, Digest, ImageId};
-use store::{Error, Image, KnownManifest, Store};
+use store::{Error, Image, KnownManifest, PrunePolicy, Store, Tag};
 
 use crate::support::{
-    Fixture, Form, assert_clean, commit, layer_id, publish, reference, snapshot, uncommitted_image,
+    Fixture, Form, assert_clean, commit, layer_id, meaning, publish, reference, snapshot, uncommitted_image,
 };
 
 #[test]
@@ -14,7 +14,7 @@ fn a_committed_image_survives_a_power_cut_whole() {
     let image = commit(&lease, "app", &["a", "b"]);
     lease.close().unwrap();
     let rebooted = fixture.rebooted();
-    assert_eq!(rebooted.tag(&reference("app")).unwrap(), Some(image.id.clone()));
+    assert_eq!(meaning(&rebooted, "app"), Some(image.id.clone()));
     assert_eq!(rebooted.image(&image.id).unwrap(), Some(image.clone()));
     assert_eq!(rebooted.read_blob(image.config()).unwrap().unwrap(), b"app");
     assert!(rebooted.lease().unwrap().layers(&image.layers).unwrap().is_some());
@@ -41,7 +41,7 @@ fn a_commit_that_changes_nothing_writes_nothing() {
     let before = snapshot(&fixture.root());
     let store = Store::open(&fixture.root()).unwrap();
     let lease = store.lease().unwrap();
-    let image = store.image(&store.tag(&reference("app")).unwrap().unwrap()).unwrap().unwrap();
+    let image = store.image(&meaning(&store, "app").unwrap()).unwrap().unwrap();
     lease.layers(&image.layers).unwrap().unwrap();
     lease.put_blob(b"app").unwrap();
     lease.commit_image(&image, &[reference("app")]).unwrap();
@@ -86,15 +86,39 @@ fn a_tag_moves_and_says_from_where() {
     let one = commit(&lease, "one", &["a"]);
     let two = commit(&lease, "two", &["a"]);
     let name = reference("registry.example:5000/team/app:1.0");
-    assert_eq!(lease.set_tag(&name, &one.id).unwrap(), None);
-    assert_eq!(lease.set_tag(&name, &two.id).unwrap(), Some(one.id.clone()));
-    assert_eq!(fixture.rebooted().tag(&name).unwrap(), Some(two.id.clone()));
+    let [first, second] = [&one, &two].map(|image| Tag::new(name.clone(), image.id.clone()));
+    assert_eq!(lease.set_tag(&first).unwrap(), None);
+    assert_eq!(lease.set_tag(&second).unwrap(), Some(first));
+    assert_eq!(fixture.rebooted().tag(&name).unwrap(), Some(second.clone()));
     let tags: Vec<_> = fixture.store.tags().unwrap().iter().map(|tag| tag.reference.familiar()).collect();
     assert_eq!(tags, ["one:latest", "two:latest", "registry.example:5000/team/app:1.0"]);
-    assert_eq!(fixture.store.remove_tag(&name).unwrap(), Some(two.id));
+    assert_eq!(fixture.store.remove_tag(&name).unwrap(), Some(second));
     assert_eq!(fixture.store.remove_tag(&name).unwrap(), None);
+    let nobody = Tag::new(name, ImageId::new(Digest::of("nobody")));
+    assert!(matches!(lease.set_tag(&nobody), Err(Error::MissingImage(_))));
+}
+
+#[test]
+fn all_images_of_a_tag_stay_and_are_needed() {
+    let fixture = Fixture::new();
+    let lease = fixture.store.lease().unwrap();
+    let [one, two] = ["one", "two"].map(|name| commit(&lease, name, &[name]).id);
+    let others = vec![two.clone()];
+    let tag = Tag { reference: reference("both"), image: one.clone(), others };
+    assert_eq!(lease.set_tag(&tag).unwrap(), None);
     let nobody = ImageId::new(Digest::of("nobody"));
-    assert!(matches!(lease.set_tag(&name, &nobody), Err(Error::MissingImage(_))));
+    let with_nobody = Tag { others: vec![nobody], ..tag.clone() };
+    assert!(matches!(lease.set_tag(&with_nobody), Err(Error::MissingImage(_))));
+    for name in ["one", "two"] {
+        fixture.store.remove_tag(&reference(name)).unwrap();
+    }
+    lease.close().unwrap();
+    fixture.store.prune(&PrunePolicy::everything()).unwrap();
+    let rebooted = fixture.rebooted();
+    assert_eq!(rebooted.tag(&tag.reference).unwrap(), Some(tag));
+    assert!(!rebooted.remove_image(&two).unwrap(), "a tag names it");
+    assert_eq!(rebooted.image_ids().unwrap().len(), 2);
+    assert_clean(&rebooted);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use sys::durable::BootId;
 
 use crate::scenario::{self, BUILD, PRUNE, RETAG};
 use crate::support::{
-    Fixture, assert_clean, check_layer, commit, findings, fsck, is_root, layer_id, reference,
+    Fixture, assert_clean, check_layer, commit, findings, fsck, is_root, layer_id, meaning, reference,
 };
 use crate::tracer::{Next, count_calls, trace};
 
@@ -55,7 +55,7 @@ fn assert_nothing_left(root: &Path) {
 }
 
 fn assert_image_is_whole(store: &Store, name: &str) {
-    let Some(id) = store.tag(&reference(name)).unwrap() else { return };
+    let Some(id) = meaning(store, name) else { return };
     let image = store.image(&id).unwrap().unwrap();
     assert!(store.read_blob(image.config()).unwrap().is_some());
     let layers = store.lease().unwrap().layers(&image.layers).unwrap().unwrap();
@@ -94,7 +94,7 @@ fn a_tag_killed_at_any_call_means_what_it_meant_or_what_it_means() {
     loop {
         let fixture = Fixture::in_memory();
         prepare(&fixture.store);
-        let two = fixture.store.tag(&reference("two")).unwrap();
+        let two = meaning(&fixture.store, "two");
         let said =
             trace(
                 &fixture.root(),
@@ -105,7 +105,7 @@ fn a_tag_killed_at_any_call_means_what_it_meant_or_what_it_means() {
             );
         let store = Store::open(&fixture.root()).unwrap();
         assert_image_is_whole(&store, "one");
-        let named = [reference("one"), reference("two")].map(|name| store.tag(&name).unwrap());
+        let named = ["one", "two"].map(|name| meaning(&store, name));
         assert!(named.contains(&two), "killed at {kill_at}, the image has no name: {named:?}");
         if said.is_some() {
             break;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use store::{Error, PrunePolicy, Remedy, Store};
 
-use crate::support::{Form, assert_clean, check_layer, commit, is_root, publish, reference};
+use crate::support::{Form, assert_clean, check_layer, commit, is_root, meaning, publish};
 
 /// A file system with hardly any room.
 struct SmallDisk(PathBuf);
@@ -42,7 +42,7 @@ fn check(test: &str, options: &str) {
     assert!(pruned.bytes() > 0);
     assert_clean(&store);
     let lease = store.lease().unwrap();
-    let image = store.image(&store.tag(&reference("kept")).unwrap().unwrap()).unwrap().unwrap();
+    let image = store.image(&meaning(&store, "kept").unwrap()).unwrap().unwrap();
     check_layer(&lease.layers(&image.layers).unwrap().unwrap()[0]).unwrap();
     publish(&lease, "b", &[Form::Tar]);
     commit(&lease, "new", &["b"]);

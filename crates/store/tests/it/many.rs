@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use store::PrunePolicy;
 
 use crate::scenario::{CROWD, Child};
-use crate::support::{Fixture, assert_clean, check_layer, commit, reference};
+use crate::support::{Fixture, assert_clean, check_layer, commit, meaning};
 
 #[test]
 fn many_processes_build_and_prune_and_die_and_the_store_stays_whole() {
@@ -18,7 +18,7 @@ fn many_processes_build_and_prune_and_die_and_the_store_stays_whole() {
     children.drain(4..).for_each(Child::finish);
     fixture.store.prune(&PrunePolicy::unneeded()).unwrap();
     assert_clean(&fixture.store);
-    if let Some(id) = fixture.store.tag(&reference("app")).unwrap() {
+    if let Some(id) = meaning(&fixture.store, "app") {
         let image = fixture.store.image(&id).unwrap().unwrap();
         let lease = fixture.store.lease().unwrap();
         lease.layers(&image.layers).unwrap().unwrap().iter().for_each(|layer| check_layer(layer).unwrap());

@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use store::{Lease, Object, PrunePolicy, Record, Store};
+use store::{Lease, Object, PrunePolicy, Record, Store, Tag};
 
 use crate::support::{Form, Outcome, key, layer_id, reference, try_commit, try_publish};
 
@@ -144,8 +144,8 @@ pub(crate) fn run(scenario: &str, root: &Path) -> Outcome<()> {
         PRUNE => drop(store.prune(&PrunePolicy::everything())?),
         RETAG => {
             let lease = store.lease()?;
-            let image = store.tag(&reference("two"))?.unwrap();
-            lease.set_tag(&reference("one"), &image)?;
+            let tag = store.tag(&reference("two"))?.unwrap();
+            lease.set_tag(&Tag { reference: reference("one"), ..tag })?;
             store.remove_tag(&reference("two"))?;
             say("retagged");
             lease.close()?;

@@ -163,3 +163,10 @@ pub(crate) fn is_root(test: &str) -> bool {
     }
     is_root
 }
+
+/// The only image that a name means.
+pub(crate) fn meaning(store: &Store, name: &str) -> Option<ImageId> {
+    let tag = store.tag(&reference(name)).unwrap()?;
+    assert!(tag.others.is_empty(), "{tag:?}");
+    Some(tag.image)
+}

@@ -1,5 +1,6 @@
 //! What a RUN fails with: its process, its sandbox, its user, its secrets.
 
+use oci::Platform;
 use sandbox::{Ending, SandboxError, UserError};
 use signal_hook::low_level::signal_name;
 use solver::RunFailure;
@@ -101,6 +102,11 @@ impl Place<'_> {
         let build = |diagnostic| self.fails(Exit::Build, diagnostic);
         let machine = |diagnostic| self.fails(Exit::Machine, diagnostic);
         match error {
+            SandboxError::NotRunnable { .. } | SandboxError::MissingInterpreter { .. }
+                if is_foreign(&self.step.platform) =>
+            {
+                build(of("foreign-platform").note(foreign(&self.step.platform)).help(EMULATOR_HELP))
+            }
             SandboxError::CommandNotFound { command, .. } => {
                 build(of("command-not-found").help(missing_command_help(command)))
             }
@@ -134,6 +140,18 @@ impl Place<'_> {
             }
         }
     }
+}
+
+/// How to run what another processor is made for (kernel documentation, "Kernel Support for miscellaneous Binary Formats").
+pub(crate) const EMULATOR_HELP: &str = "register an emulator for it with binfmt_misc, with the flag F so that it is found from every root: Debian's qemu-user-static does";
+
+/// Whether a platform's programs are not this machine's own.
+pub(crate) fn is_foreign(platform: &Platform) -> bool {
+    platform.fit(&Platform::host()).is_none()
+}
+
+pub(crate) fn foreign(platform: &Platform) -> String {
+    format!("it is for {platform}, and this machine is {}", Platform::host())
 }
 
 fn missing_command_help(command: &str) -> &'static str {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use oci::Digest;
@@ -12,6 +13,7 @@ use source::http::{self, Ask, Client, HttpError, Limits, Options, Place};
 use web::{Url, UrlError};
 
 use super::{Fetcher, Reading, cancelled, machine, refused, told};
+use crate::build::input::archive;
 use crate::network;
 
 impl Fetcher<'_> {
@@ -47,6 +49,21 @@ impl Fetcher<'_> {
             linked.map_err(|source| HttpError::Place { path: target.clone(), source })
         })?;
         Ok(into.to_owned())
+    }
+
+    pub(super) fn time_of_file(
+        &self,
+        url: &str,
+        checksum: Option<&Digest>,
+    ) -> Result<Option<i64>, RemoteError> {
+        let content = self.resolve_file(url, checksum)?;
+        let into = self.scratch()?;
+        let is_cancelled = || self.session.cancel.is_cancelled();
+        self.write_file(url, &content, &into, &is_cancelled)?;
+        let path = into.join(content.file_name.unwrap_or_default());
+        let modified = fs::metadata(&path).map_err(|error| machine(&error))?.mtime();
+        // Without a word of the server a body is as old as time.
+        Ok(if modified == 0 { archive::youngest(&path) } else { Some(modified) })
     }
 
     /// Does something with a URL's place, which is held meanwhile.

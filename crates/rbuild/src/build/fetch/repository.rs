@@ -28,6 +28,17 @@ impl Fetcher<'_> {
         Ok(RemoteContent { digest, file_name: None })
     }
 
+    pub(super) fn time_of_repository(
+        &self,
+        url: &str,
+        checksum: Option<&str>,
+        git_dir: GitDir,
+    ) -> Result<i64, RemoteError> {
+        let repository = parse(url, checksum, git_dir)?;
+        let is_cancelled = || self.session.cancel.is_cancelled();
+        self.running(&repository, &is_cancelled, |errand| errand.time(&errand.resolve()?))
+    }
+
     pub(super) fn write_repository(
         &self,
         url: &str,

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use layer::compress::{self, Packing};
+use layer::entries::Kind;
 use layer::foreign::{self, Whiteouts};
 use layer::tar_read::Members;
 use layer::{Limits, Merged};
@@ -25,6 +26,14 @@ pub(super) fn is_one(path: &Path) -> io::Result<bool> {
     }
     let first = Members::new(File::open(path)?, &Limits::STANDARD).next_member();
     Ok(first.is_ok_and(|member| member.is_some()))
+}
+
+/// When the youngest file in an archive was modified, in seconds since 1970; `None` for what is no archive, or has no file in it.
+pub(crate) fn youngest(path: &Path) -> Option<i64> {
+    let tar = compress::unpacked(File::open(path).ok()?, &Limits::STANDARD).ok()?;
+    let entries = foreign::read(tar, &Merged::default(), Whiteouts::Refused, &Limits::STANDARD).ok()?.entries;
+    let files = entries.as_slice().iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
+    files.map(|entry| entry.mtime.seconds).max()
 }
 
 /// Unpacks an archive into an empty directory, by the rules that hold for layers and ADD: no member leaves the directory.

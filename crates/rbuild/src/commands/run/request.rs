@@ -38,6 +38,8 @@ pub(crate) struct Request {
     root_access: Access,
     pid_one: PidOne,
     limits: Limits,
+    /// In which control group the process' own is made.
+    pub(super) cgroup_parent: Option<PathBuf>,
 }
 
 /// What the process reads.
@@ -85,6 +87,7 @@ impl Request {
             root_access: if args.read_only { Access::ReadOnly } else { Access::ReadWrite },
             pid_one: if args.init { PidOne::Init } else { PidOne::Command },
             limits: args.limits.read()?,
+            cgroup_parent: args.limits.cgroup_parent()?,
             // Last, since it makes directories that are missing.
             volumes: args.volumes.iter().map(|text| Volume::parse(text)).collect::<Result<_, _>>()?,
         };
@@ -135,6 +138,7 @@ impl Request {
             stdio: self.stdio(),
             pid_one: self.pid_one,
             new_privileges: NewPrivileges::Allowed,
+            posture: sandbox::Posture::Confined,
             mounts: surroundings.mounts.into_iter().chain(self.mounts()).collect(),
         })
     }
