@@ -34,7 +34,7 @@ use walkdir::WalkDir;
 
 use crate::agent::Agent;
 use crate::manifest::Manifest;
-use crate::observed::KnownFiles;
+use crate::observed::{KnownFiles, Observed, Times};
 use crate::site::Site;
 
 /// The static shell of the base images: as it is on this machine, so listed by name and not by content.
@@ -90,6 +90,10 @@ pub struct Arguments {
     pub context: Option<String>,
     /// Which file of the case (`context/…` for one of the context) is standard input.
     pub stdin: Option<PathBuf>,
+    /// Times are compared, too.
+    pub times: bool,
+    /// `--output …,rewrite-timestamp=true`.
+    pub rewrite_timestamp: bool,
     /// The reference builder refuses this case.
     pub fails: bool,
 }
@@ -353,6 +357,22 @@ impl Prepared {
         }
         line.push(arguments.context.clone().unwrap_or_else(|| path(&self.context)));
         line
+    }
+
+    /// `--output` of an OCI archive, without compression, which no two builders do alike.
+    #[must_use]
+    pub fn output(&self, archive: &str) -> String {
+        let rewritten = if self.arguments.rewrite_timestamp { ",rewrite-timestamp=true" } else { "" };
+        format!("--output=type=oci,dest={archive},compression=uncompressed{rewritten}")
+    }
+
+    /// What is compared of the archive at `path`.
+    ///
+    /// # Errors
+    /// It is not one image.
+    pub fn observe(&self, path: &Path, known: &KnownFiles) -> Result<Observed> {
+        let times = if self.arguments.times { Times::Shown } else { Times::LeftOut };
+        Ok(Observed::read(path, known, times)?.map(|text| self.without_places(text)))
     }
 
     /// What the builder reads.

@@ -84,8 +84,8 @@ fn run(case: &Case, root: &Path, known: &KnownFiles) -> Result<(), String> {
     let stderr = prepared.without_places(&String::from_utf8_lossy(&output.stderr));
     match (output.status.success(), should_be_refused(case)) {
         (true, false) => {
-            let observed = Observed::read(&archive, known).map_err(|e| format!("{e:#}"))?;
-            compare(case, &observed.map(|text| prepared.without_places(text)))
+            let observed = prepared.observe(&archive, known).map_err(|e| format!("{e:#}"))?;
+            compare(case, &observed)
         }
         (true, true) => Err("was built, and should be refused".to_owned()),
         (false, false) => Err(format!("was refused, and should be built:\n{stderr}")),
@@ -125,10 +125,7 @@ fn build(prepared: &Prepared, root: &Path, archive: &Path) -> Output {
         Some(earlier) => drop(succeed(command(earlier).arg("--no-cache"))),
         None => drop(build.arg("--no-cache")),
     }
-    build
-        .arg(format!("--output=type=oci,dest={},compression=uncompressed", archive.display()))
-        .output()
-        .unwrap()
+    build.arg(prepared.output(&path(archive))).output().unwrap()
 }
 
 fn compare(case: &Case, observed: &Observed) -> Result<(), String> {

@@ -38,7 +38,7 @@ pub(super) fn build(engine: &Engine, prepared: &Prepared) -> Result<Outcome> {
     }
     let cache = if prepared.earlier.is_some() { Cache::Used } else { Cache::Unused };
     let mut build = docker_build(engine, prepared, cache);
-    build.args(["--output", "type=oci,dest=image.tar,compression=uncompressed,force-compression=true"]);
+    build.arg(format!("{},force-compression=true", prepared.output("image.tar")));
     build.args(prepared.command_line(&|path| inside(engine, path))).stdin(prepared.stdin()?);
     let output = command::capture(&mut build)?;
     let archive = engine.exchange().join("image.tar");

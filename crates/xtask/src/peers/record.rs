@@ -64,13 +64,14 @@ fn record_case(engine: &Engine, case: &Case, known: &KnownFiles) -> Result<()> {
     let work = tempfile::tempdir_in(engine.exchange())?;
     let prepared = case.prepare(work.path(), || engine.listen())?;
     let outcome = buildkit::build(engine, &prepared)?;
-    let mut files = match (&outcome, case.arguments.fails) {
-        (Outcome::Built(archive), false) => observed_files(Observed::read(archive, known)?),
-        (Outcome::Refused(message), true) => BTreeMap::from([("error.txt", message.clone())]),
+    let files = match (&outcome, case.arguments.fails) {
+        (Outcome::Built(archive), false) => observed_files(prepared.observe(archive, known)?),
+        (Outcome::Refused(message), true) => {
+            BTreeMap::from([("error.txt", prepared.without_places(message))])
+        }
         (Outcome::Built(_), true) => bail!("it should fail and was built"),
         (Outcome::Refused(message), false) => bail!("{message}"),
     };
-    files.values_mut().for_each(|text| *text = prepared.without_places(text));
     write_expected(&case.directory.join("expected"), &files)
 }
 
