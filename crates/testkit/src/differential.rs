@@ -481,6 +481,8 @@ fn make_directory(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn corpus() -> PathBuf {
@@ -490,11 +492,16 @@ mod tests {
     #[test]
     fn every_case_names_its_section_and_has_its_recording() {
         let cases = Case::all(&corpus()).unwrap();
-        assert!(cases.len() >= 60, "{} cases", cases.len());
+        assert!(cases.len() >= 300, "{} cases", cases.len());
+        let mut sections = BTreeSet::new();
         for case in cases {
             let readme = fs::read_to_string(case.directory.join("README")).unwrap();
-            let section = readme.strip_prefix('A').and_then(|text| text.chars().next());
-            assert!(section.is_some_and(|digit| digit.is_ascii_digit()), "{}: {readme}", case.name);
+            let (place, _) = readme.split_once(':').unwrap_or((&readme, ""));
+            let named =
+                place.split([' ', ',', '.']).filter_map(|word| word.strip_prefix('A')?.parse::<u32>().ok());
+            let named: Vec<u32> = named.collect();
+            assert!(!named.is_empty(), "{}: {readme}", case.name);
+            sections.extend(named);
             let expected = names(&case.directory.join("expected")).unwrap();
             let wanted: &[&str] = if case.arguments.fails {
                 &["error.txt"]
@@ -503,6 +510,7 @@ mod tests {
             };
             assert_eq!(expected, wanted, "{}", case.name);
         }
+        assert_eq!(sections.into_iter().collect::<Vec<_>>(), (1..=13).collect::<Vec<_>>());
     }
 
     #[test]
