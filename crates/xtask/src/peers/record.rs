@@ -34,7 +34,8 @@ pub(super) fn run(root: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn select(names: &[&str]) -> Result<Vec<Case>> {
+/// The named cases, or all.
+pub(super) fn select(names: &[&str]) -> Result<Vec<Case>> {
     let mut cases = Case::all(&fixtures::corpus())?;
     for name in names {
         ensure!(cases.iter().any(|case| case.name == *name), "there is no case `{name}`");
