@@ -11,8 +11,8 @@
 //! The same image gives the same bytes every time. Layers that came from outside leave as they came; ours are compressed here, once, and the
 //! result stays with the layer. A file appears under its name when it is complete.
 
+mod annotations;
 mod documents;
-mod flat;
 mod output;
 mod package;
 mod tree;
@@ -28,11 +28,13 @@ use oci::{Compression, Digest, ImageId, LayerId, Reference, VerifyingReader};
 use sys::RootfsPath;
 use sys::root::Time;
 
+use crate::flat::Flat;
 use crate::oci_layout::{INDEX_FILE, blob_path};
 use crate::stream::{self, CopyError};
 use crate::{Error, Layers, LocalImage};
 use package::{File, Group};
 
+pub use annotations::{Annotation, AnnotationOf};
 pub use output::Destination;
 pub use tree::rootfs_tree;
 
@@ -52,6 +54,8 @@ pub struct Named {
     pub images: Vec<LocalImage>,
     /// Those without a tag are passed over.
     pub names: Vec<Reference>,
+    /// What stands in the manifests and the index. An image with any gets a manifest of its own, even if it came with one.
+    pub annotations: Vec<Annotation>,
 }
 
 /// What was exported of an image.
@@ -232,7 +236,7 @@ pub fn rootfs_tar(
     modified: Option<Time>,
     destination: Destination<'_>,
 ) -> Result<(), ExportError> {
-    let flat = flat::Flat::of_parts(layers, parts, modified)?;
+    let flat = Flat::of_parts(layers, parts, modified)?;
     output::write(destination, |to| {
         let failed = |error| match error {
             PackError::Cancelled => Error::Cancelled.into(),

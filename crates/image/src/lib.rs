@@ -30,6 +30,7 @@ mod tar;
 
 mod assemble;
 mod find;
+mod flat;
 
 mod oci_layout;
 mod parallel;
@@ -45,6 +46,7 @@ mod inspect;
 mod list;
 mod names;
 mod retime;
+mod squash;
 
 pub use assemble::{AssembleOptions, Assembled, Contents, MAX_LAYERS, assemble};
 pub use error::Error;
@@ -60,3 +62,4 @@ pub use pull::pull;
 pub use receive::{DescriptorError, ReceiveError};
 pub use retime::no_younger_than;
 pub use rootfs::{Disposable, MountPoint, Rootfs, RootfsError};
+pub use squash::squash;

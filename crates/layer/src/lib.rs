@@ -3,6 +3,7 @@
 //! * [`Entries`] is the sorted list of what a layer adds, changes and removes. It is what cache keys, COPY, `explain` and
 //!   `fsck` read; no file of the layer has to be opened for it.
 //! * [`Merged`] answers questions about a list of layers as if they were mounted: look-ups, links, listings.
+//! * [`compare`](mod@compare) tells two such lists apart.
 //! * A *tree* is the change set as overlayfs wants it (whiteouts are 0/0 character devices, opaque directories an xattr). [`seal`](mod@seal)
 //!   reads one, [`unpack`](mod@unpack) makes one.
 //! * A *tar* is the change set as the OCI image spec wants it ("Layer Changesets"). [`pack`](mod@pack) writes canonical ones,
@@ -13,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod compress;
 pub mod entries;
 pub mod foreign;

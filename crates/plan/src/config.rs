@@ -25,6 +25,12 @@ pub(crate) fn with_shell(config: &Config, text: &str) -> Vec<String> {
     words
 }
 
+/// The program of the stage's shell, for a person at the keyboard. The words behind it are for scripts: with `-e` the first mistake would
+/// end it.
+pub(crate) fn shell_program(config: &Config) -> String {
+    config.execution.shell.first().map_or(DEFAULT_SHELL[0], String::as_str).to_owned()
+}
+
 pub(crate) fn set_cmd(config: &mut Config, command: &CommandLine) -> String {
     let words = command_words(config, command);
     let line = format!("CMD {}", quoted_list(&words));

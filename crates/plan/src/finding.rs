@@ -83,6 +83,19 @@ pub enum ErrorKind {
     /// `--target` names nothing.
     #[error("there is no stage `{0}` to build")]
     UnknownTarget(String),
+    /// A step beyond the last one of a stage.
+    #[error("there is no step {number} in stage `{stage}`, which has {}", count_of_steps(.count))]
+    NoSuchStep {
+        /// The stage.
+        stage: String,
+        /// What was asked for.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// What was before a stage's FROM.
+    #[error("nothing is before step 1 of stage `{0}`, its FROM")]
+    NothingBefore(String),
     /// `--from=N` beyond the last stage.
     #[error("there is no stage {index}: the file has {count}, counted from 0")]
     StageIndex {
@@ -357,6 +370,14 @@ impl fmt::Display for Feature {
     }
 }
 
+fn count_of_steps(count: &usize) -> String {
+    match count {
+        0 => "none".to_owned(),
+        1 => "one".to_owned(),
+        count => count.to_string(),
+    }
+}
+
 fn cycle(chain: &[String]) -> String {
     match chain {
         [stage, _] => format!("stage `{stage}` needs itself"),
@@ -391,6 +412,7 @@ impl ErrorKind {
         match self {
             Self::NoStage => "no-stage",
             Self::UnknownTarget(_) => "unknown-target",
+            Self::NoSuchStep { .. } | Self::NothingBefore(_) => "no-such-step",
             Self::StageIndex { .. } => "unknown-stage",
             Self::ForwardReference { .. } => "forward-reference",
             Self::Cycle(_) => "stage-cycle",

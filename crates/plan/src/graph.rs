@@ -99,9 +99,41 @@ impl Graph {
         self.steps
     }
 
+    /// How many numbered steps a stage has so far.
+    pub(crate) fn count(&self, stage: usize) -> usize {
+        self.counts.get(&stage).copied().unwrap_or_default()
+    }
+
+    /// A stage's step of that number. There is none where the stage shares the step of its image with an earlier one.
+    pub(crate) fn numbered(&self, stage: usize, number: usize) -> Option<&Step> {
+        let is_meant = |place: &Place| place.stage.index == stage && place.number == number;
+        self.steps.iter().find(|step| step.place.as_ref().is_some_and(is_meant))
+    }
+
     fn next_number(&mut self, stage: &StageLabel) -> usize {
         let count = self.counts.entry(stage.index).or_default();
         *count += 1;
         *count
     }
+}
+
+/// The steps that one of them needs, itself included, and what its id is among them.
+pub(crate) fn needed_by(steps: Vec<Step>, wanted: StepId) -> (Vec<Step>, StepId) {
+    let mut is_needed = vec![false; steps.len()];
+    is_needed[wanted.index()] = true;
+    // Inputs stand before the steps that need them.
+    for step in steps.iter().rev() {
+        if is_needed[step.id.index()] {
+            step.op.parent().into_iter().chain(step.op.reads()).for_each(|id| is_needed[id.index()] = true);
+        }
+    }
+    let mut new_ids = vec![wanted; steps.len()];
+    let mut kept = Vec::new();
+    for mut step in steps.into_iter().filter(|step| is_needed[step.id.index()]) {
+        new_ids[step.id.index()] = StepId(kept.len());
+        step.id = StepId(kept.len());
+        step.op.inputs_mut().into_iter().for_each(|id| *id = new_ids[id.index()]);
+        kept.push(step);
+    }
+    (kept, new_ids[wanted.index()])
 }

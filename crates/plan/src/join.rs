@@ -1,21 +1,21 @@
-//! One plan for several platforms: what is the same for two of them is one step.
+//! One plan for several platforms or targets: what is the same for two of them is one step.
 
 use std::collections::HashMap;
 
-use crate::{Mount, Op, Plan, Source, Step, StepId};
+use crate::{Op, Plan, Step, StepId};
 
 impl Plan {
-    /// Joins the plans that one file gives for different platforms. Outputs stay in order; a step that two plans have, such as a stage
-    /// `FROM --platform=$BUILDPLATFORM`, is there once. With several plans each step's place names its platform.
+    /// Joins the plans that one file gives for different platforms or targets. Outputs stay in order; a step that two plans have, such as a
+    /// stage `FROM --platform=$BUILDPLATFORM`, is there once. With several platforms each step's place names its own.
     ///
     /// # Panics
     /// Without any plan.
     #[must_use]
     pub fn join(plans: Vec<Self>) -> Self {
-        let names_platforms = plans.len() > 1;
         let joined = plans.into_iter().reduce(Self::and);
-        let mut joined = joined.expect("a build is for one platform at least");
-        if names_platforms {
+        let mut joined = joined.expect("a build is for one platform and target at least");
+        let platform = joined.output().config.platform();
+        if joined.outputs.iter().any(|output| output.config.platform() != platform) {
             for step in &mut joined.steps {
                 let platform = step.platform.clone();
                 step.place.iter_mut().for_each(|place| place.platform = Some(platform.clone()));
@@ -32,7 +32,8 @@ impl Plan {
             known.entry(step.span).or_default().push(step.id);
         }
         for step in other.steps {
-            let op = step.op.renumbered(&ids);
+            let mut op = step.op.clone();
+            op.inputs_mut().into_iter().for_each(|input| *input = ids[input.0]);
             let same = known.get(&step.span).into_iter().flatten().copied();
             let same = same.into_iter().find(|id| is_same(&self.steps[id.0], &op, &step));
             ids.push(same.unwrap_or(StepId(self.steps.len())));
@@ -57,39 +58,4 @@ impl Plan {
 fn is_same(own: &Step, op: &Op, other: &Step) -> bool {
     let is_of_platform = matches!(op, Op::Run(_) | Op::Image(_));
     own.op == *op && own.title == other.title && (own.platform == other.platform || !is_of_platform)
-}
-
-impl Op {
-    /// The same with each input replaced.
-    fn renumbered(&self, ids: &[StepId]) -> Self {
-        let mut op = self.clone();
-        match &mut op {
-            Self::Scratch | Self::Image(_) | Self::Remote(_) => {}
-            Self::Workdir(workdir) => workdir.parent = ids[workdir.parent.0],
-            Self::Copy(copy) => {
-                copy.parent = ids[copy.parent.0];
-                renumber(&mut copy.from, ids);
-                for fetched in copy.paths.iter_mut().filter_map(|path| path.fetched.as_mut()) {
-                    fetched.step = ids[fetched.step.0];
-                }
-            }
-            Self::Run(run) => {
-                run.parent = ids[run.parent.0];
-                for mount in &mut run.mounts {
-                    match mount {
-                        Mount::Bind(bind) => renumber(&mut bind.from, ids),
-                        Mount::Cache(cache) => cache.from.iter_mut().for_each(|from| renumber(from, ids)),
-                        Mount::Tmpfs(_) | Mount::Secret(_) | Mount::Ssh(_) => {}
-                    }
-                }
-            }
-        }
-        op
-    }
-}
-
-fn renumber(source: &mut Source, ids: &[StepId]) {
-    if let Source::Step(step) = source {
-        *step = ids[step.0];
-    }
 }

@@ -11,6 +11,7 @@
 //! * **The config**: ENV, LABEL, CMD and the like are a fold over the stage's config and make no step. Changing a LABEL
 //!   changes no step.
 //!
+//! [`shell`](fn@shell) adds a step that stands nowhere in the file, so that a person can look around in the midst of a build.
 //! [`check`](fn@check) walks the same way to say everything there is to say about a file, without needing any image; [`outline`](fn@outline)
 //! and [`targets`] tell what a file offers to whoever builds it.
 //!
@@ -68,6 +69,7 @@ mod lower;
 mod mount_flag;
 mod request;
 mod run;
+mod shell;
 mod source;
 mod stages;
 mod trigger;
@@ -89,7 +91,7 @@ mod suggest;
 pub use copy::RemoteKind;
 pub use expand::ExpandError;
 pub use finding::{ErrorKind, Feature, Finding, MountError, NameKind, PlanError, Warning, WarningKind};
-pub use lower::{Checked, check, lower, outline};
+pub use lower::{Checked, check, lower, outline, shell};
 pub use mode::{EntryKind, Mode, ModeError, SymbolicMode};
 pub use mount::{
     Access, BindMount, CacheId, CacheMount, Mount, Presence, SecretMount, Sharing, SshMount, TmpfsMount,
@@ -105,6 +107,7 @@ pub use request::{
     BaseImage, BuildArg, ContextKind, Entitlement, GitDir, ImageError, ImageErrorCause, Images, NamedContext,
     RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest, Request, TimeSource,
 };
+pub use shell::{Moment, Spot};
 pub use step::{
     Archives, ContextName, Copy, Destination, DestinationForm, ExtraHost, Fetched, Image, InlineFile,
     Linkage, NetworkMode, Op, Parents, Place, Remote, Run, SecurityMode, Source, SourcePath, StageLabel,

@@ -17,9 +17,10 @@ use crate::contexts::NamedContexts;
 use crate::env::Environment;
 use crate::epoch;
 use crate::finding::{ErrorKind, Fallible, Feature, Finding, PlanError, Warning, WarningKind};
-use crate::graph::{Graph, Origin};
+use crate::graph::{self, Graph, Origin};
 use crate::instruction::{Item, StageLowering};
 use crate::outline::Recorder;
+use crate::shell::Watched;
 use crate::source::ImageTable;
 use crate::stages::{Base, Body, FromScope, Named, Stages};
 use crate::state::{BaseKnowledge, StageState};
@@ -28,7 +29,7 @@ use crate::trigger::Trigger;
 use crate::{
     Archives, BaseImage, ContextName, Copy, Destination, DestinationForm, HistoryEntry, Image, ImageError,
     ImageErrorCause, ImagePath, Images, Linkage, Op, Outline, Output, Parents, Plan, Request, Source,
-    SourcePath, Step, VariableOrigin, expand, lint,
+    SourcePath, Spot, Step, VariableOrigin, expand, lint,
 };
 
 /// Turns a Dockerfile into the plan of what `request` asks for.
@@ -73,6 +74,25 @@ pub fn outline(file: &File, request: &Request) -> Result<Outline, Box<PlanError>
     Lowering::new(file, request, &mut NoImages, Purpose::Check).outline()
 }
 
+/// The plan of a shell: its last step, which is its output, is a RUN of `command` that stands nowhere in the file. It has what a RUN of the
+/// stage would have at that moment, and the mounts, network and script of the RUN that the moment belongs to. Without a command it is
+/// the stage's shell.
+///
+/// # Errors
+/// As [`lower`](fn@lower), and if the stage has no such moment.
+///
+/// # Panics
+/// If the file has no such stage.
+pub fn shell(
+    file: &File,
+    request: &Request,
+    images: &mut dyn Images,
+    spot: &Spot,
+    command: &[String],
+) -> Result<Plan, Vec<PlanError>> {
+    Lowering::new(file, request, images, Purpose::Build).shell(spot, command)
+}
+
 /// What the walk over the file is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
@@ -110,6 +130,8 @@ pub(crate) struct Lowering<'a> {
     /// `SOURCE_DATE_EPOCH`.
     pub(crate) epoch: Option<i64>,
     unknown_images: Vec<Reference>,
+    /// What somebody wants to look at in one stage.
+    pub(crate) watched: Option<Watched>,
     /// By stage; `None` where the target needs none, or not yet.
     states: Vec<Option<StageState>>,
     /// By stage: what its base hands down.
@@ -160,6 +182,7 @@ impl<'a> Lowering<'a> {
             outline: Recorder::default(),
             epoch,
             unknown_images: Vec::new(),
+            watched: None,
             graph: Graph::default(),
             file,
             request,
@@ -174,26 +197,49 @@ impl<'a> Lowering<'a> {
     }
 
     fn run(mut self) -> Result<Plan, Vec<PlanError>> {
-        self.check_frontend();
-        self.check_system();
-        let target = match self.stages.target(self.request.target.as_deref()) {
-            Ok(target) => target,
-            Err(error) => {
-                self.errors.push(*error);
-                return Err(self.errors);
-            }
-        };
-        for index in self.needed_stages(target) {
-            self.lower_stage(index);
-        }
-        if !self.errors.is_empty() {
-            self.errors.sort_by_key(|error| error.span);
-            return Err(self.errors);
-        }
+        let target = self.lower_target(None)?;
         self.warn_of_unused_args();
         let outputs = vec![self.output(target)];
         self.warnings.sort_by_key(|warning| warning.span);
         Ok(Plan { steps: self.graph.finish(), outputs, warnings: self.warnings })
+    }
+
+    fn shell(mut self, spot: &Spot, command: &[String]) -> Result<Plan, Vec<PlanError>> {
+        self.watched = Some(Watched::default());
+        let stage = self.lower_target(spot.stage)?;
+        let (run, origin, place) =
+            self.shell_at(stage, spot.moment, command).map_err(|error| vec![*error])?;
+        let output = self.output(stage);
+        let id = self.graph.push(Op::Run(Box::new(run)), origin);
+        let mut steps = self.graph.finish();
+        steps[id.index()].place = place;
+        let (steps, step) = graph::needed_by(steps, id);
+        let outputs = vec![Output { step, history: Vec::new(), ..output }];
+        Ok(Plan { steps, outputs, warnings: self.warnings })
+    }
+
+    /// Lowers the stages that the target needs: the stage that is `given`, else the request's.
+    fn lower_target(&mut self, given: Option<usize>) -> Result<usize, Vec<PlanError>> {
+        self.check_frontend();
+        self.check_system();
+        let target = match given.map_or_else(|| self.stages.target(self.request.target.as_deref()), Ok) {
+            Ok(target) => target,
+            Err(error) => {
+                self.errors.push(*error);
+                return Err(std::mem::take(&mut self.errors));
+            }
+        };
+        if let Some(watched) = &mut self.watched {
+            watched.stage = target;
+        }
+        for index in self.needed_stages(target) {
+            self.lower_stage(index);
+        }
+        if self.errors.is_empty() {
+            return Ok(target);
+        }
+        self.errors.sort_by_key(|error| error.span);
+        Err(std::mem::take(&mut self.errors))
     }
 
     fn check(mut self) -> Result<Checked, Box<PlanError>> {
@@ -354,8 +400,12 @@ impl<'a> Lowering<'a> {
                 .iter()
                 .map(|statement| Item::of_statement(statement, lowering.shared.file.escape()));
             let items: Vec<_> = handed_down.chain(own).collect();
-            errors.extend(items.iter().filter_map(|item| lowering.lower(item).err()));
+            for item in &items {
+                lowering.watch();
+                errors.extend(lowering.lower(item).err());
+            }
         }
+        lowering.watch();
         let state = lowering.state;
         self.states[index] = Some(state);
         self.errors.extend(errors.into_iter().map(|error| *error));

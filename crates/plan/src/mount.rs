@@ -152,6 +152,14 @@ impl Mount {
         }
     }
 
+    pub(crate) fn source_mut(&mut self) -> Option<&mut Source> {
+        match self {
+            Self::Bind(bind) => Some(&mut bind.from),
+            Self::Cache(cache) => cache.from.as_mut(),
+            Self::Tmpfs(_) | Self::Secret(_) | Self::Ssh(_) => None,
+        }
+    }
+
     /// Where it appears, if it is a file or directory.
     #[must_use]
     pub fn target(&self) -> Option<&ImagePath> {

@@ -4,7 +4,8 @@ use dockerfile::{CommandLine, Heredoc, Span};
 
 use crate::finding::{ErrorKind, Fallible, Feature, Finding};
 use crate::instruction::{Item, StageLowering};
-use crate::lower::Purpose;
+use crate::lower::{Lowering, Purpose};
+use crate::state::StageState;
 use crate::{Entitlement, InlineFile, Mount, NetworkMode, Op, Run, SecurityMode, config};
 
 /// What a RUN executes.
@@ -32,20 +33,14 @@ impl StageLowering<'_, '_> {
         let sources = mounts.iter().filter_map(|mount| mount.source()?.step());
         let time = self.shared.graph.time(std::iter::once(self.state.step).chain(sources));
         let op = Run {
-            parent: self.state.step,
             args: command.args,
-            env: self.state.env.to_vec(),
-            proxy_env: self.shared.args.proxy_env(&self.state.env),
-            cwd: self.state.cwd(),
-            user: self.state.user(),
             mounts,
             network: self.network(run)?,
             security: self.security(run)?,
-            hostname: self.shared.args.hostname().to_owned(),
-            extra_hosts: self.shared.request.extra_hosts.clone(),
             script: command.script,
             command: command.shown,
             time,
+            ..self.shared.plain_run(&self.state)
         };
         let origin = self.origin(item, title);
         let step = self.shared.graph.push(Op::Run(Box::new(op)), origin);
@@ -130,6 +125,28 @@ impl StageLowering<'_, '_> {
         let count = (!declared.is_empty()).then(|| format!("|{}", declared.len()));
         let pairs = declared.iter().map(|(name, value)| format!("{name}={value}"));
         count.into_iter().chain(pairs).chain(args.iter().cloned()).collect()
+    }
+}
+
+impl Lowering<'_> {
+    /// A RUN of nothing, with all that a stage in this state gives to any.
+    pub(crate) fn plain_run(&self, state: &StageState) -> Run {
+        Run {
+            parent: state.step,
+            args: Vec::new(),
+            env: state.env.to_vec(),
+            proxy_env: self.args.proxy_env(&state.env),
+            cwd: state.cwd(),
+            user: state.user(),
+            mounts: Vec::new(),
+            network: self.request.network,
+            security: SecurityMode::Sandbox,
+            hostname: self.args.hostname().to_owned(),
+            extra_hosts: self.request.extra_hosts.clone(),
+            script: None,
+            command: String::new(),
+            time: self.graph.time([state.step]),
+        }
     }
 }
 

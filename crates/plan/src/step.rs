@@ -395,6 +395,23 @@ impl Op {
         }
     }
 
+    /// Every place that names another step.
+    pub(crate) fn inputs_mut(&mut self) -> Vec<&mut StepId> {
+        match self {
+            Self::Scratch | Self::Image(_) | Self::Remote(_) => Vec::new(),
+            Self::Run(run) => {
+                let mounted = run.mounts.iter_mut().filter_map(|mount| mount.source_mut()?.step_mut());
+                std::iter::once(&mut run.parent).chain(mounted).collect()
+            }
+            Self::Copy(copy) => {
+                let fetched = copy.paths.iter_mut().filter_map(|path| path.fetched.as_mut());
+                let fetched = fetched.map(|fetched| &mut fetched.step);
+                std::iter::once(&mut copy.parent).chain(copy.from.step_mut()).chain(fetched).collect()
+            }
+            Self::Workdir(workdir) => vec![&mut workdir.parent],
+        }
+    }
+
     /// The directories of the person who builds that this step reads.
     #[must_use]
     pub fn contexts(&self) -> Vec<&ContextName> {
@@ -426,6 +443,13 @@ impl Source {
     pub fn step(&self) -> Option<StepId> {
         match self {
             Self::Step(step) => Some(*step),
+            Self::Context(_) => None,
+        }
+    }
+
+    fn step_mut(&mut self) -> Option<&mut StepId> {
+        match self {
+            Self::Step(step) => Some(step),
             Self::Context(_) => None,
         }
     }

@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dockerfile::{Level, Rule, UnknownLevel, UnknownRule};
 use plan::Entitlement;
 
+use crate::build::Names;
 use crate::diagnostic::nearest;
 use crate::failure::Exit;
 use crate::limits::{LimitArgs, ResourceArgs};
@@ -22,6 +23,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Where everything lies unless `--root` says otherwise.
+pub(crate) const DEFAULT_ROOT: &str = "/var/lib/rbuild";
+
 /// Below which heading the options of every command stand.
 const GLOBAL: &str = "Options of every command";
 
@@ -29,10 +33,10 @@ const GLOBAL: &str = "Options of every command";
 #[derive(Args, Debug)]
 pub(crate) struct Global {
     /// Where images, layers and the build cache are kept
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/rbuild", help_heading = GLOBAL)]
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT, help_heading = GLOBAL)]
     pub(crate) root: PathBuf,
     /// Tell on standard error what is decided and why
-    #[arg(long, global = true, help_heading = GLOBAL)]
+    #[arg(short = 'D', long, global = true, help_heading = GLOBAL)]
     pub(crate) debug: bool,
 }
 
@@ -44,6 +48,10 @@ pub(crate) enum Command {
     Lint(LintArgs),
     /// Say why each step of the last build ran or was reused
     Explain(ExplainArgs),
+    /// Open a shell before or after any step of a build, with its mounts and environment
+    Shell(Box<ShellArgs>),
+    /// Say what differs between two images, or between what two steps made
+    Diff(DiffArgs),
     /// Run a command in a container made from an image, and remove the container
     Run(Box<RunArgs>),
     /// Make an image of a root filesystem's tar
@@ -107,6 +115,18 @@ pub(crate) enum Progress {
     Plain,
     /// Nothing but errors and the image's id.
     Quiet,
+    /// Nothing but errors.
+    None,
+    /// A record for each thing that happens, as BuildKit writes them: JSON for programs.
+    #[value(name = "rawjson")]
+    RawJson,
+}
+
+impl Progress {
+    /// Whether a person is to read what is written.
+    pub(crate) fn is_for_people(self) -> bool {
+        matches!(self, Self::Auto | Self::Tty | Self::Plain)
+    }
 }
 
 /// Which network a process sees.
@@ -120,11 +140,9 @@ pub(crate) enum BuildNetwork {
     Host,
 }
 
+/// What decides how the steps of a Dockerfile come out, and how they are worked on.
 #[derive(Args, Debug)]
-pub(crate) struct BuildArgs {
-    /// Name the image; may be given several times
-    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
-    pub(crate) tags: Vec<String>,
+pub(crate) struct StepArgs {
     /// The Dockerfile; `-` is standard input [default: Dockerfile, dockerfile or Containerfile of the context]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
@@ -142,9 +160,6 @@ pub(crate) struct BuildArgs {
     /// image (`docker-image://NAME`, `oci-layout://DIRECTORY[:TAG][@DIGEST]`)
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     pub(crate) build_contexts: Vec<String>,
-    /// Set a label of the image
-    #[arg(long = "label", value_name = "NAME=VALUE")]
-    pub(crate) labels: Vec<String>,
     /// Give a secret to steps that mount it: id=ID[,src=FILE|,env=VARIABLE], with ,cache=hash behind it if another value is to run them again
     #[arg(long = "secret", value_name = "id=ID,…")]
     pub(crate) secrets: Vec<String>,
@@ -170,33 +185,12 @@ pub(crate) struct BuildArgs {
     /// Ask the registry for base images even if they are here
     #[arg(long)]
     pub(crate) pull: bool,
-    /// How to show what happens
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) progress: Progress,
-    /// Write nothing but the image's id
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Write the image's id to a file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) iidfile: Option<PathBuf>,
-    /// Write what was built to a file, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) metadata_file: Option<PathBuf>,
-    /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH][,compression=CODEC][,rewrite-timestamp=true]; may be given several times
-    #[arg(short, long = "output", value_name = "type=TYPE,…")]
-    pub(crate) outputs: Vec<String>,
+    /// How to show what happens [default: what BUILDKIT_PROGRESS says, else auto]
+    #[arg(long, value_enum)]
+    pub(crate) progress: Option<Progress>,
     /// How many steps work at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// Build, or only say something about the Dockerfile: check, outline or targets; `,format=json` for a program
-    #[arg(long, value_name = "METHOD[,format=json]", default_value = "build")]
-    pub(crate) call: Call,
-    /// Only check the Dockerfile: the same as --call=check
-    #[arg(long, conflicts_with = "call")]
-    pub(crate) check: bool,
-    /// The directory that COPY and ADD take files from, or a git repository (https://HOST/PATH.git#REF:DIRECTORY); `-` reads a
-    /// Dockerfile or a context's tar, packed or not, from standard input, and an http or https URL is read like that
-    pub(crate) context: PathBuf,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
@@ -208,6 +202,175 @@ fn entitlement(text: &str) -> Result<Entitlement, String> {
     let names = || Entitlement::ALL.map(Entitlement::as_str).join(" and ");
     known.ok_or_else(|| format!("there are {}", names()))
 }
+
+/// Which layers become one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Squash {
+    /// Those above the base image.
+    New,
+    /// Those of the base image, too.
+    All,
+    /// Those above a stage that the target stands on.
+    From(String),
+}
+
+/// Why a text is no [`Squash`].
+#[derive(Debug, thiserror::Error)]
+#[error("write `new`, `all` or `from:STAGE`")]
+pub(crate) struct SquashError;
+
+impl FromStr for Squash {
+    type Err = SquashError;
+
+    fn from_str(text: &str) -> Result<Self, SquashError> {
+        match (text, text.strip_prefix("from:")) {
+            // As docker and podman write it.
+            ("new" | "true", _) => Ok(Self::New),
+            ("all", _) => Ok(Self::All),
+            (_, Some(stage)) if !stage.is_empty() => Ok(Self::From(stage.to_lowercase())),
+            _ => Err(SquashError),
+        }
+    }
+}
+
+/// What builders before had a need for, as command lines still have it.
+#[derive(Args, Debug)]
+pub(crate) struct LegacyArgs {
+    /// Remove what a step leaves besides its layer
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rm: Option<bool>,
+    /// The same, of steps that fail, too
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) force_rm: Option<bool>,
+    /// Compress the context on its way to a daemon
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) compress: Option<bool>,
+    /// Believe images without a signature of Docker's old kind
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) disable_content_trust: Option<bool>,
+    /// How containers are kept apart on Windows
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub(crate) isolation: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BuildArgs {
+    /// Name the image, or with STAGE= that of another stage, which is built for it; may be given several times
+    #[arg(short, long = "tag", value_name = "[STAGE=]NAME[:TAG]")]
+    pub(crate) tags: Vec<String>,
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
+    /// Set a label of the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Write nothing but the image's id
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH]; other fields are name=NAME, compression=CODEC,
+    /// rewrite-timestamp=true, annotation.KEY=VALUE and platform-split=true; may be given several times
+    #[arg(short, long = "output", value_name = "type=TYPE,…")]
+    pub(crate) outputs: Vec<String>,
+    /// Say something about the image in its manifest, or as TYPE:KEY=VALUE in another place: manifest, index, manifest-descriptor or
+    /// index-descriptor, the first and the third with [OS/ARCH] if only for one platform. It stands in what --output writes
+    #[arg(long = "annotation", value_name = "[TYPE:]KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
+    /// Make one layer of what the build adds, of all (all), or of what is above a stage (from:STAGE). The cache keeps the layers of the steps
+    #[arg(long, value_name = "new|all|from:STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "new")]
+    pub(crate) squash: Option<Squash>,
+    /// Keep the image in the store besides what --output makes of it; without --output it is kept anyway
+    #[arg(long)]
+    pub(crate) load: bool,
+    #[command(flatten)]
+    pub(crate) legacy: LegacyArgs,
+    /// Build, or only say something about the Dockerfile: check, outline or targets; `,format=json` for a program
+    #[arg(long, value_name = "METHOD[,format=json]", default_value = "build")]
+    pub(crate) call: Call,
+    /// Only check the Dockerfile: the same as --call=check
+    #[arg(long, conflicts_with = "call")]
+    pub(crate) check: bool,
+    /// The directory that COPY and ADD take files from, or a git repository (https://HOST/PATH.git#REF:DIRECTORY); `-` reads a
+    /// Dockerfile or a context's tar, packed or not, from standard input, and an http or https URL is read like that
+    pub(crate) context: PathBuf,
+}
+
+/// A step of a build, or the end of a stage.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct StepName {
+    /// A stage's name, its number counted from 0, or `stage-N`.
+    pub(crate) stage: String,
+    /// Counted from 1, as progress shows it; `None` is the end of the stage.
+    pub(crate) number: Option<usize>,
+}
+
+impl StepName {
+    /// Which of these stages is meant: the last one of that name, or that of the number, which progress shows as `stage-N` where there
+    /// is no name. The names stand beside the stages' numbers, counted from 0.
+    pub(crate) fn stage_among(&self, stages: &[(usize, Option<&str>)]) -> Option<usize> {
+        let lower = self.stage.to_lowercase();
+        let number = lower.strip_prefix("stage-").unwrap_or(&lower).parse().ok();
+        let by_name = stages.iter().rfind(|(_, name)| *name == Some(lower.as_str()));
+        by_name.or_else(|| stages.iter().find(|(index, _)| Some(*index) == number)).map(|(index, _)| *index)
+    }
+}
+
+/// Why a text is no [`StepName`].
+#[derive(Debug, thiserror::Error)]
+#[error("write it as STAGE or STAGE@STEP, such as `app@4` for step 4 of stage `app`")]
+pub(crate) struct StepNameError;
+
+impl FromStr for StepName {
+    type Err = StepNameError;
+
+    fn from_str(text: &str) -> Result<Self, StepNameError> {
+        let (stage, number) = match text.rsplit_once('@') {
+            Some((stage, number)) => (stage, Some(number.parse().map_err(|_| StepNameError)?)),
+            None => (text, None),
+        };
+        if stage.is_empty() {
+            return Err(StepNameError);
+        }
+        Ok(Self { stage: stage.to_owned(), number })
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_long_help = ABOUT_SHELLS)]
+pub(crate) struct ShellArgs {
+    /// The step, counted as the progress of a build shows it: `app@4` is just before step 4 of stage `app`, `app` at the end of that stage
+    /// [default: the step that the last build failed at, else the end of the last stage]
+    #[arg(value_name = "STAGE[@STEP]")]
+    pub(crate) step: Option<StepName>,
+    /// A program with its arguments instead of the stage's shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// Look at what the step made instead of what it starts from; of a RUN that fails, at what it left
+    #[arg(long)]
+    pub(crate) after: bool,
+    /// The directory that COPY and ADD take files from, or a URL, as for `build`
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) context: PathBuf,
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
+}
+
+/// What the options alone do not tell.
+const ABOUT_SHELLS: &str = "\
+Everything that the step stands on is built first, as `rbuild build` does it with the same options, or comes from the cache. \
+What is written in the shell goes away with it, but for what is written to cache mounts; builds that lock one of those wait \
+for its end.
+
+Examples:
+  rbuild shell                            where the last build failed
+  rbuild shell app@4 -- ls -l /src        one command just before step 4 of stage app
+  rbuild shell --after app@4 < script.sh  a script upon what step 4 made or left
+
+The exit code is that of the shell; 125 if it could not be opened, 126 if it cannot be executed, 127 if there is none.";
 
 #[derive(Args, Debug)]
 pub(crate) struct CompletionsArgs {
@@ -329,9 +492,9 @@ impl BuildArgs {
         if self.check { Call { method: Method::Check, format: Format::Table } } else { self.call }
     }
 
-    /// Whether nothing but the image's id and errors is to be written.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.quiet || self.progress == Progress::Quiet
+    pub(crate) fn names(&self) -> Names<'_> {
+        let (file, build_args) = (self.steps.file.as_deref(), &self.steps.build_args);
+        Names { file, context: &self.context, build_args }
     }
 }
 
@@ -342,6 +505,32 @@ pub(crate) struct ExplainArgs {
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
+}
+
+/// What a listing of differences leaves open.
+const ABOUT_DIFFERENCES: &str = "\
+The marks are those of `docker diff`: A is only in B, D is only in A, C is in both and differs. Images are compared with all that \
+their configs say but times and history; what steps made, by files alone.
+
+The exit code is 0 if nothing differs, 1 if something does, and more if it could not be found out.";
+
+#[derive(Args, Debug)]
+#[command(after_long_help = ABOUT_DIFFERENCES)]
+pub(crate) struct DiffArgs {
+    /// The Dockerfile whose last build STAGE@STEP means [default: the last build of all]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Tell of files of which only the time of modification differs, too
+    #[arg(long)]
+    pub(crate) mtime: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    /// An image's name or id; or STAGE@STEP for what that step of the last build made, counted as the progress of a build shows it
+    #[arg(value_name = "A")]
+    pub(crate) old: String,
+    /// What to compare it with
+    #[arg(value_name = "B")]
+    pub(crate) new: String,
 }
 
 /// Which network a container sees.
@@ -523,16 +712,16 @@ pub(crate) struct FsckArgs {
 
 /// Prints clap's own words; help and version are no errors.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
-    // `run` gives its process' own codes, of which 2 is one.
-    let wrong = if asks_for_run() { Exit::RunFailed } else { Exit::Usage };
+    // These two give their process' own codes, of which 2 is one.
+    let wrong = if asks_for_process() { Exit::RunFailed } else { Exit::Usage };
     match error.print() {
         Ok(()) if !error.use_stderr() => ExitCode::SUCCESS,
         _ => ExitCode::from(wrong as u8),
     }
 }
 
-/// Whether the command is `run`, however wrong the rest is.
-fn asks_for_run() -> bool {
+/// Whether the command is `run` or `shell`, however wrong the rest is.
+fn asks_for_process() -> bool {
     let matches = Cli::command().ignore_errors(true).try_get_matches();
-    matches.is_ok_and(|matches| matches.subcommand_name() == Some("run"))
+    matches.is_ok_and(|matches| matches!(matches.subcommand_name(), Some("run" | "shell")))
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 
-/// Exit codes of every command but `run`, which gives its process' own.
+/// Exit codes of every command but `run` and `shell`, which give their process' own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -20,11 +20,11 @@ pub(crate) enum Exit {
     Machine = 4,
     /// rbuild itself is wrong.
     Bug = 70,
-    /// `run`: rbuild itself failed.
+    /// `run` and `shell`: rbuild itself failed.
     RunFailed = 125,
-    /// `run`: the command cannot be executed.
+    /// `run` and `shell`: the command cannot be executed.
     NotRunnable = 126,
-    /// `run`: there is no such command.
+    /// `run` and `shell`: there is no such command.
     NotFound = 127,
     /// Ctrl-C.
     Cancelled = 130,

@@ -24,51 +24,49 @@ enum MemoryAndSwap {
     Unlimited,
 }
 
-/// Options of `build` and `run`.
+/// Options of every command that starts processes. Each names its heading, since others may follow.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = HEADING)]
 pub(crate) struct LimitArgs {
     /// The most memory, such as 512m or 2g
-    #[arg(short, long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(short, long, help_heading = HEADING, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
     /// The most memory and swap together; -1 leaves swap unlimited
-    #[arg(long, value_name = "BYTES", value_parser = memory_and_swap, allow_negative_numbers = true)]
+    #[arg(long, help_heading = HEADING, value_name = "BYTES", value_parser = memory_and_swap, allow_negative_numbers = true)]
     memory_swap: Option<MemoryAndSwap>,
     /// How many processors' worth of time, such as 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = processors, conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    #[arg(long, help_heading = HEADING, value_name = "NUMBER", value_parser = processors, conflicts_with_all = ["cpu_quota", "cpu_period"])]
     cpus: Option<u64>,
     /// CPU time in each period, in microseconds
-    #[arg(long, value_name = "MICROSECONDS")]
+    #[arg(long, help_heading = HEADING, value_name = "MICROSECONDS")]
     cpu_quota: Option<u64>,
     /// The period of --cpu-quota, in microseconds [default: 100000]
-    #[arg(long, value_name = "MICROSECONDS", requires = "cpu_quota", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
+    #[arg(long, help_heading = HEADING, value_name = "MICROSECONDS", requires = "cpu_quota", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
     cpu_period: Option<u64>,
     /// Share of CPU time where it is scarce; 1024 is usual
-    #[arg(short = 'c', long, value_name = "SHARES", value_parser = clap::value_parser!(u64).range(2..=262_144))]
+    #[arg(short = 'c', long, help_heading = HEADING, value_name = "SHARES", value_parser = clap::value_parser!(u64).range(2..=262_144))]
     cpu_shares: Option<u64>,
     /// Processors that may be used, such as 0-3 or 0,2
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, help_heading = HEADING, value_name = "LIST")]
     cpuset_cpus: Option<CpuList>,
     /// Memory nodes that may be used
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, help_heading = HEADING, value_name = "LIST")]
     cpuset_mems: Option<CpuList>,
     /// The control group in which those of the processes are made
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, help_heading = HEADING, value_name = "PATH")]
     cgroup_parent: Option<PathBuf>,
     /// The size of /dev/shm [default: 64m]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, help_heading = HEADING, value_name = "BYTES", value_parser = bytes)]
     shm_size: Option<u64>,
     /// A limit of each process, such as nofile=1024:4096
-    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = ulimit)]
+    #[arg(long = "ulimit", help_heading = HEADING, value_name = "NAME=SOFT[:HARD]", value_parser = ulimit)]
     ulimits: Vec<Ulimit>,
 }
 
 /// Options of `build` that say the same in buildx' newer way.
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = HEADING)]
 pub(crate) struct ResourceArgs {
     /// One of the limits as buildx writes it: memory, memory-swap, cpu-shares, cpu-quota, cpu-period, cpuset-cpus or cpuset-mems
-    #[arg(long = "resource", value_name = "NAME=VALUE")]
+    #[arg(long = "resource", help_heading = HEADING, value_name = "NAME=VALUE")]
     resources: Vec<String>,
 }
 

@@ -1,5 +1,7 @@
 //! Listings: columns for a person, JSON for a program.
 
+use std::io::{self, Write as _};
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -16,10 +18,7 @@ pub(crate) fn print(
     document: &impl Serialize,
 ) -> Result<(), Failure> {
     match format {
-        Format::Table => {
-            print!("{}", table(headings, rows));
-            Ok(())
-        }
+        Format::Table => write_out(&table(headings, rows)),
         Format::Json => print_json(document),
     }
 }
@@ -32,8 +31,8 @@ pub(crate) fn print_facts(
 ) -> Result<(), Failure> {
     match format {
         Format::Table => {
-            facts.iter().for_each(|(name, fact)| println!("{name}: {fact}"));
-            Ok(())
+            let lines = facts.iter().map(|(name, fact)| format!("{name}: {fact}\n"));
+            write_out(&lines.collect::<String>())
         }
         Format::Json => print_json(document),
     }
@@ -43,8 +42,19 @@ pub(crate) fn print_facts(
 pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|error| Failure::new(Exit::Machine, Diagnostic::from_error("json", &error)))?;
-    println!("{text}");
-    Ok(())
+    write_out(&format!("{text}\n"))
+}
+
+/// Writes to standard output. Whoever reads no further, as `head` does, has seen enough.
+pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let diagnostic = Diagnostic::error("output", "cannot write to standard output");
+            Err(Failure::new(Exit::Machine, diagnostic.note(error.to_string())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Left-aligned columns, two spaces apart, headings in capitals.

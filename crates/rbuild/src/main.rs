@@ -11,6 +11,7 @@ mod cli;
 mod diagnostic;
 mod environment;
 mod failure;
+mod fields;
 mod limits;
 mod lint;
 mod listing;
@@ -62,6 +63,8 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
         Command::Lint(args) => commands::lint::lint(args, global, environment),
         Command::Explain(args) => commands::explain::explain(args, global).map(|()| 0),
         Command::Run(args) => commands::run::run(args, global, environment),
+        Command::Shell(args) => build::shell(args, global, environment),
+        Command::Diff(args) => commands::diff::diff(args, global),
         Command::Import(args) => commands::transfer::import(args, global, environment).map(|()| 0),
         Command::Load(args) => commands::transfer::load(args, global, environment).map(|()| 0),
         Command::Save(args) => commands::transfer::save(args, global, environment).map(|()| 0),

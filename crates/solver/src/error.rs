@@ -187,6 +187,8 @@ pub struct RunFailure {
     pub last_lines: Vec<String>,
     /// The file with all it wrote.
     pub log: PathBuf,
+    /// The files it left, in overlayfs form over the layers below its step; there until the lease ends.
+    pub left: PathBuf,
 }
 
 impl std::fmt::Display for RunFailure {

@@ -8,6 +8,8 @@
 //! A step's result is a *layer list* ([`Filesystem`]), never a directory. Reusing a result takes the whole recorded list, the layers below
 //! it included: they are the ones it was made on; [`adoption`] keeps the results of one build in step with each other.
 //!
+//! [`enter`](fn@enter) does the same for all that a plan's last step needs, and hands over the sandbox in which it would run.
+//!
 //! What a step does is in [`run`], [`copy`], [`remote`] and [`workdir`]; what it says while it does so is an [`Event`]. Nothing here prints, reads the
 //! environment or asks for the time: [`Services`] carries all of it.
 
@@ -25,6 +27,7 @@ mod schedule;
 mod agent;
 mod causes;
 mod copy;
+mod enter;
 mod inputs;
 mod owner;
 mod remote;
@@ -33,6 +36,7 @@ mod select;
 mod step_log;
 mod workdir;
 
+pub use enter::{BrokenBelow, Entry, enter};
 pub use error::{RunFailure, SolveError, StepError};
 pub use event::{Event, Origin, Outcome, Reuse, Stream, Until, Verdict};
 pub use filesystem::Filesystem;

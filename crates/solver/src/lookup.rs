@@ -44,8 +44,12 @@ pub(crate) struct Lookup {
     pub(crate) found: Vec<Found>,
 }
 
-/// Derives all keys and asks for records.
-pub(crate) fn look_up(plan: &Plan, services: &Services<'_>) -> Result<Lookup, SolveError> {
+/// Derives all keys and asks for records. No record is asked for the step that is `held`: what it needs is wanted in any case.
+pub(crate) fn look_up(
+    plan: &Plan,
+    services: &Services<'_>,
+    held: Option<StepId>,
+) -> Result<Lookup, SolveError> {
     let mut prepared: Vec<Prepared> = Vec::with_capacity(plan.steps.len());
     let mut foundations: Vec<RecordKey> = Vec::with_capacity(plan.steps.len());
     for step in &plan.steps {
@@ -62,7 +66,8 @@ pub(crate) fn look_up(plan: &Plan, services: &Services<'_>) -> Result<Lookup, So
             if std::mem::replace(&mut seen[id.index()], true) {
                 continue;
             }
-            let key = by_definition[id.index()].then_some(&prepared[id.index()].definition);
+            let is_trusted = by_definition[id.index()] && held != Some(id);
+            let key = is_trusted.then_some(&prepared[id.index()].definition);
             let outcome = find(id, plan, services, key).map_err(|error| at(id, error))?;
             if matches!(outcome, Found::Open) {
                 wanted.extend(inputs(plan, id));

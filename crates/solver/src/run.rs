@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,17 +38,41 @@ type Mounted<'m> = dyn Fn(&plan::Source, &Mount) -> Result<(Filesystem, RootfsPa
 /// What a RUN needs besides the plan.
 pub(crate) struct RunContext<'r> {
     pub(crate) step: StepId,
-    pub(crate) services: &'r Services<'r>,
     pub(crate) sandboxes: &'r Sandboxes,
     /// Whether this is not the last process that may have to be started.
     pub(crate) is_another_run_left: &'r (dyn Fn() -> bool + Sync),
     pub(crate) cancel: &'r Arc<Cancel>,
     /// Where its log goes.
     pub(crate) log: (LogId, File),
+    pub(crate) sources: Sources<'r>,
+}
+
+/// Where the mounts of a RUN come from.
+pub(crate) struct Sources<'r> {
+    pub(crate) services: &'r Services<'r>,
     /// The layer list that each source of a mount shows: of steps, or of context files that were copied into a layer.
     pub(crate) mounted: &'r Mounted<'r>,
     /// The caches that its mounts show.
     pub(crate) caches: Caches,
+}
+
+/// Where a RUN writes.
+pub(crate) enum Writes {
+    /// Into an empty directory.
+    Fresh(PathBuf),
+    /// Into what another RUN upon the same layers has left.
+    Onto(PathBuf),
+}
+
+/// A RUN that only has to be started.
+pub(crate) struct Ready {
+    pub(crate) spec: Spec,
+    /// Reached from inside for as long as they are here.
+    pub(crate) agents: Vec<AgentSocket>,
+    /// What it writes.
+    upper: Dir,
+    /// What it writes upon.
+    merged: Merged,
 }
 
 /// Cache directories by id, each in use by one RUN.
@@ -129,27 +153,54 @@ pub(crate) struct Ran {
 
 /// Runs the process, and seals and publishes its layer.
 pub(crate) fn execute(run: &Run, below: &Filesystem, mut context: RunContext<'_>) -> Result<Ran, StepError> {
-    let services = context.services;
+    let draft = context.sources.services.lease.layer_draft()?;
+    let writes = Writes::Fresh(draft.make_fs()?);
+    let Ready { spec, agents, upper, merged } =
+        make_ready(run, below, writes, Stdio::Captured, &context.sources)?;
+    let exit = match run_process(run, &spec, &context) {
+        Ok(exit) => exit,
+        Err(error) => {
+            if matches!(error, StepError::Run(_)) {
+                draft.abandon();
+            }
+            return Err(error);
+        }
+    };
+    // Cache directories are free for the next step, and agents out of reach, as soon as the process is gone.
+    drop((spec, agents));
+    context.sources.caches = Caches::default();
+
+    let layer = seal_layer(&upper, &merged, draft, &context)?;
+    Ok(Ran { layer, peak_memory_bytes: exit.peak_memory_bytes })
+}
+
+/// Makes the sandbox of a RUN, up to its start.
+pub(crate) fn make_ready(
+    run: &Run,
+    below: &Filesystem,
+    writes: Writes,
+    stdio: Stdio,
+    sources: &Sources<'_>,
+) -> Result<Ready, StepError> {
+    let services = sources.services;
     let mut prepared = Prepared::default();
     prepared.add_standard(run, services);
     for mount in &run.mounts {
-        prepared.add(mount, &context)?;
+        prepared.add(mount, sources)?;
     }
     let rootfs = Rootfs::new(services.layers, &below.ids(), &prepared.targets)?;
-    let draft = services.lease.layer_draft()?;
-    let directory = draft.make_fs()?;
-    let upper_dir = rootfs.prepare_top(&directory)?;
+    let (top, directory) = match writes {
+        Writes::Fresh(directory) => (rootfs.prepare_top(&directory)?, directory),
+        Writes::Onto(directory) => {
+            let opened = Dir::open(&directory);
+            let failed = |source| StepError::Prepare { path: directory.clone(), source };
+            (opened.map_err(failed)?, directory)
+        }
+    };
     let upper = Upper { directory, work: services.lease.scratch_dir()?, durability: Durability::Volatile };
     let root = Layers { lower: rootfs.lower.clone(), upper: Some(upper) };
-    let env = std::mem::take(&mut prepared.env);
-    let spec = spec(run, root, std::mem::take(&mut prepared.mounts), env, services.limits)?;
-    let exit = run_process(run, &spec, &context)?;
-    // Cache directories are free for the next step, and agents out of reach, as soon as the process is gone.
-    drop(prepared);
-    context.caches = Caches::default();
-
-    let layer = seal_layer(&upper_dir, &rootfs.merged, draft, &context)?;
-    Ok(Ran { layer, peak_memory_bytes: exit.peak_memory_bytes })
+    let spec = spec(run, root, prepared.mounts, prepared.env, services.limits)?;
+    Ok(Ready { spec: Spec { stdio, ..spec }, agents: prepared.agents, upper: top, merged: rootfs.merged })
 }
 
 fn seal_layer(
@@ -159,8 +210,8 @@ fn seal_layer(
     context: &RunContext<'_>,
 ) -> Result<Layer, StepError> {
     let cancelled = || context.cancel.is_cancelled();
-    let packed = seal(upper, merged, context.services.jobs.min(4), &cancelled)?;
-    Ok(context.services.layers.publish(draft, &packed)?)
+    let packed = seal(upper, merged, context.sources.services.jobs.min(4), &cancelled)?;
+    Ok(context.sources.services.layers.publish(draft, &packed)?)
 }
 
 fn spec(
@@ -232,16 +283,16 @@ impl Prepared {
         }
     }
 
-    fn add(&mut self, mount: &Mount, context: &RunContext<'_>) -> Result<(), StepError> {
+    fn add(&mut self, mount: &Mount, sources: &Sources<'_>) -> Result<(), StepError> {
         match mount {
             Mount::Tmpfs(tmpfs) => {
                 let kind = MountKind::Tmpfs { size_bytes: tmpfs.size_bytes, mode: 0o755 };
                 self.push(tmpfs.target.as_str(), MountPoint::Directory, kind)
             }
-            Mount::Secret(secret) => self.add_secret(secret, context.services),
-            Mount::Cache(cache) => self.add_cache(cache, &context.caches),
-            Mount::Bind(bind) => self.add_bind(bind, mount, context),
-            Mount::Ssh(ssh) => self.add_ssh(ssh, context.services),
+            Mount::Secret(secret) => self.add_secret(secret, sources.services),
+            Mount::Cache(cache) => self.add_cache(cache, &sources.caches),
+            Mount::Bind(bind) => self.add_bind(bind, mount, sources),
+            Mount::Ssh(ssh) => self.add_ssh(ssh, sources.services),
         }
     }
 
@@ -303,14 +354,9 @@ impl Prepared {
         self.push(cache.target.as_str(), MountPoint::Directory, kind)
     }
 
-    fn add_bind(
-        &mut self,
-        bind: &BindMount,
-        mount: &Mount,
-        context: &RunContext<'_>,
-    ) -> Result<(), StepError> {
-        let services = context.services;
-        let (filesystem, path) = (context.mounted)(&bind.from, mount)?;
+    fn add_bind(&mut self, bind: &BindMount, mount: &Mount, sources: &Sources<'_>) -> Result<(), StepError> {
+        let services = sources.services;
+        let (filesystem, path) = (sources.mounted)(&bind.from, mount)?;
         let rootfs = Rootfs::plain(services.layers, &filesystem.ids())?;
         let path = shown_path(&bind.from, &bind.path, path)?;
         let (path, shape) = mounted_path(&path, &rootfs.merged)?;
@@ -373,7 +419,7 @@ fn run_process(run: &Run, spec: &Spec, context: &RunContext<'_>) -> Result<sandb
     }
     let Output::Captured { stdout, stderr } = output else { unreachable!("that is what was asked for") };
     let (log_id, log_file) = &context.log;
-    let events = context.services.events;
+    let events = context.sources.services.events;
     let told = |stream, bytes| events(Event::Log { step: context.step, stream, bytes });
     let log = StepLog::new(stdout, stderr, log_file, &told);
     let written = follow(&process, log, context.cancel).map_err(StepError::Log)?;
@@ -390,7 +436,8 @@ fn run_process(run: &Run, spec: &Spec, context: &RunContext<'_>) -> Result<sandb
         ending: exit.ending,
         out_of_memory: exit.oom_killed,
         last_lines: written.last_lines,
-        log: context.services.lease.store().log_path(log_id),
+        log: context.sources.services.lease.store().log_path(log_id),
+        left: spec.root.upper.as_ref().map(|upper| upper.directory.clone()).unwrap_or_default(),
     }
     .into())
 }

@@ -25,7 +25,7 @@ use crate::filesystem::Filesystem;
 use crate::inputs::context_mounts;
 use crate::lookup::{Found, Lookup, at, look_up};
 use crate::remote;
-use crate::run::{self, Caches, RunContext};
+use crate::run::{self, Caches, RunContext, Sources};
 use crate::services::Cancel;
 use crate::{Services, StepError, workdir};
 
@@ -50,6 +50,8 @@ pub struct StepReport {
     pub parts: Vec<PartVerdict>,
     /// Its log.
     pub log: Option<LogId>,
+    /// What its record lies under, if it has one.
+    pub key: RecordKey,
 }
 
 /// Executes a plan.
@@ -57,32 +59,8 @@ pub struct StepReport {
 /// # Errors
 /// [`SolveError`]: the first step that failed. What had succeeded is recorded all the same.
 pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError> {
-    if services.cancel.is_cancelled() {
-        return Err(SolveError::Cancelled);
-    }
-    let lookup = look_up(plan, services).map_err(|error| {
-        // What fails once the person has ended the build fails for that.
-        if services.cancel.is_cancelled() { SolveError::Cancelled } else { error }
-    })?;
-    let internal = Arc::new(Cancel::default());
-    let from_outside = Arc::clone(&internal);
-    let hook = services.cancel.hook(move || from_outside.cancel());
-    let solver = Solver {
-        plan,
-        services,
-        steps: lookup.found.iter().map(|_| OnceLock::new()).collect(),
-        wanted: wanted_forms(plan),
-        consumers: adoption::consumers(plan, &lookup.found),
-        tokens: Tokens::new(services.jobs),
-        runs_left: AtomicUsize::new(open_runs(plan, &lookup.found)),
-        cancel: internal,
-        sandboxes: OnceLock::new(),
-        opening: Mutex::new(()),
-        lookup,
-    };
-    let result = solver.run_all();
-    drop(hook);
-    result?;
+    let solver = Solver::new(plan, services, None)?;
+    solver.cancelled_with_services(|| solver.run_all())?;
     Ok(solver.solved())
 }
 
@@ -170,10 +148,13 @@ fn millis_of(report: &StepReport) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
-struct Solver<'s> {
-    plan: &'s Plan,
-    services: &'s Services<'s>,
+/// A solve that is going on.
+pub(crate) struct Solver<'s> {
+    pub(crate) plan: &'s Plan,
+    pub(crate) services: &'s Services<'s>,
     lookup: Lookup,
+    /// The step that is not executed, although everything it needs is.
+    held: Option<StepId>,
     /// Written once each.
     steps: Vec<OnceLock<Done>>,
     wanted: Vec<Wanted>,
@@ -182,17 +163,56 @@ struct Solver<'s> {
     tokens: Tokens,
     /// How many RUNs may still have to be run, beside those that are worked on.
     runs_left: AtomicUsize,
-    cancel: Arc<Cancel>,
+    pub(crate) cancel: Arc<Cancel>,
     sandboxes: OnceLock<Sandboxes>,
     /// Held while they are opened: there is one owner of sandboxes, and a second one would remove its cgroups when it is dropped.
     opening: Mutex<()>,
 }
 
+impl<'s> Solver<'s> {
+    /// Looks up what is recorded; `held` is prepared for and left alone.
+    pub(crate) fn new(
+        plan: &'s Plan,
+        services: &'s Services<'s>,
+        held: Option<StepId>,
+    ) -> Result<Self, SolveError> {
+        if services.cancel.is_cancelled() {
+            return Err(SolveError::Cancelled);
+        }
+        let lookup = look_up(plan, services, held).map_err(|error| {
+            // What fails once the person has ended the build fails for that.
+            if services.cancel.is_cancelled() { SolveError::Cancelled } else { error }
+        })?;
+        Ok(Self {
+            plan,
+            services,
+            held,
+            steps: lookup.found.iter().map(|_| OnceLock::new()).collect(),
+            wanted: wanted_forms(plan),
+            consumers: adoption::consumers(plan, &lookup.found),
+            tokens: Tokens::new(services.jobs),
+            runs_left: AtomicUsize::new(open_runs(plan, &lookup.found)),
+            cancel: Arc::default(),
+            sandboxes: OnceLock::new(),
+            opening: Mutex::new(()),
+            lookup,
+        })
+    }
+
+    /// Works for as long as nobody outside cancels.
+    pub(crate) fn cancelled_with_services<T>(&self, work: impl FnOnce() -> T) -> T {
+        let cancel = Arc::clone(&self.cancel);
+        let _hook = self.services.cancel.hook(move || cancel.cancel());
+        work()
+    }
+}
+
 impl Solver<'_> {
-    fn run_all(&self) -> Result<(), SolveError> {
+    pub(crate) fn run_all(&self) -> Result<(), SolveError> {
         let mut open: VecDeque<StepId> = VecDeque::new();
         for (step, found) in self.plan.steps.iter().zip(&self.lookup.found) {
             match found {
+                _ if self.held == Some(step.id) => {}
                 Found::Open => open.push_back(step.id),
                 found => self.finish_found(step, found),
             }
@@ -262,7 +282,7 @@ impl Solver<'_> {
         };
         let verdict = Verdict::Reused { by, saved: Duration::from_millis(millis) };
         let outcome = Outcome { verdict, took: Duration::ZERO, peak_memory_bytes: None };
-        let report = StepReport { outcome, parts: self.same_parts(step), log: None };
+        let report = StepReport { outcome, parts: self.same_parts(step), log: None, key: self.key(step) };
         self.finish(step.id, Done { filesystem, report, upstream });
     }
 
@@ -271,12 +291,16 @@ impl Solver<'_> {
         parts.iter().map(|(name, _)| PartVerdict { name: name.to_string(), how: None }).collect()
     }
 
+    fn key(&self, step: &Step) -> RecordKey {
+        self.lookup.prepared[step.id.index()].definition.clone()
+    }
+
     fn finish(&self, id: StepId, done: Done) {
         (self.services.events)(Event::Finished { step: id, outcome: done.report.outcome.clone() });
         self.steps[id.index()].set(done).expect("each step finishes once");
     }
 
-    fn filesystem(&self, id: StepId) -> Filesystem {
+    pub(crate) fn filesystem(&self, id: StepId) -> Filesystem {
         self.steps[id.index()].get().map(|done| done.filesystem.clone()).unwrap_or_default()
     }
 
@@ -349,7 +373,7 @@ impl Solver<'_> {
             took: began.elapsed(),
             peak_memory_bytes: made.peak_memory_bytes,
         };
-        let report = StepReport { outcome, parts, log: made.log };
+        let report = StepReport { outcome, parts, log: made.log, key: keys.definition.clone() };
         let filesystem = self.filesystem_with(step, &made.layer)?;
         let upstream = self.upstream(step);
         let recorded = if is_linked(step) { filesystem.layers.len() - 1 } else { 0 };
@@ -386,7 +410,7 @@ impl Solver<'_> {
         let saved = Duration::from_millis(record.millis);
         let verdict = Verdict::Reused { by, saved };
         let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
-        let report = StepReport { outcome, parts: self.same_parts(step), log: None };
+        let report = StepReport { outcome, parts: self.same_parts(step), log: None, key: self.key(step) };
         let upstream = self.upstream(step);
         if is_linked(step) {
             // The layers below a linked copy are not those of its record.
@@ -484,7 +508,7 @@ impl Solver<'_> {
         }
     }
 
-    fn claim_caches(&self, step: &Step) -> Result<Caches, StepError> {
+    pub(crate) fn claim_caches(&self, step: &Step) -> Result<Caches, StepError> {
         let Op::Run(op) = &step.op else { return Ok(Caches::default()) };
         let mounted = |source: &Source, mount: &Mount| self.mounted(step, op, source, mount);
         let event = Event::Waiting { step: step.id, until: Until::CacheIsFree };
@@ -528,19 +552,17 @@ impl Solver<'_> {
         let mounted = |source: &Source, mount: &Mount| self.mounted(step, op, source, mount);
         let context = RunContext {
             step: step.id,
-            services: self.services,
             sandboxes: self.sandboxes()?,
             is_another_run_left: &|| self.runs_left.load(Ordering::Relaxed) > 0,
             cancel: &self.cancel,
             log,
-            mounted: &mounted,
-            caches,
+            sources: Sources { services: self.services, mounted: &mounted, caches },
         };
         let ran = run::execute(op, below, context)?;
         Ok(Made { layer: ran.layer, peak_memory_bytes: Some(ran.peak_memory_bytes), log: Some(id) })
     }
 
-    fn sandboxes(&self) -> Result<&Sandboxes, StepError> {
+    pub(crate) fn sandboxes(&self) -> Result<&Sandboxes, StepError> {
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sandboxes) = self.sandboxes.get() {
             return Ok(sandboxes);
@@ -550,7 +572,7 @@ impl Solver<'_> {
     }
 
     /// The layers that a mount shows: a step's, or one made of context files and kept for the next build with the same files.
-    fn mounted(
+    pub(crate) fn mounted(
         &self,
         step: &Step,
         run: &plan::Run,

@@ -205,6 +205,7 @@ impl Layer {
 /// A layer in the making, in the private area of a lease. Dropping it unpublished removes it.
 #[derive(Debug)]
 pub struct LayerDraft {
+    /// Empty once it is abandoned.
     dir: PathBuf,
 }
 
@@ -242,6 +243,11 @@ impl LayerDraft {
         files::touch(&self.dir.join(blob.file_name()))
     }
 
+    /// Gives up on publishing it, but leaves its files where they are until the lease ends, for somebody to look at.
+    pub fn abandon(mut self) {
+        self.dir = PathBuf::new();
+    }
+
     /// Marks every part that is there as written in this boot.
     fn mark(&self, boot: &BootId) -> Result<(), Error> {
         for part in Part::ALL {
@@ -255,6 +261,9 @@ impl LayerDraft {
 
 impl Drop for LayerDraft {
     fn drop(&mut self) {
+        if self.dir.as_os_str().is_empty() {
+            return;
+        }
         // Published, it is no longer there.
         if let Err(error) = files::remove_tree(&self.dir) {
             tracing::debug!(%error, "an unpublished layer stays until its lease ends");

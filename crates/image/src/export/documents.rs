@@ -8,8 +8,9 @@ use oci::{Digest, ImageId, Platform, Reference};
 use serde_json::{Value, json};
 use sys::RootfsPath;
 
+use super::annotations::{self, AnnotationOf};
 use super::package::{File, Group, Manifest, Package, PackedLayer};
-use super::{ExportError, Format};
+use super::{Annotation, ExportError, Format};
 use crate::oci_layout::{IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME, blob_path};
 
 /// The OCI image manifest's media type.
@@ -18,24 +19,31 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// The manifest of an image.
-pub(super) fn manifest(image: &ImageId, config_bytes: usize, layers: &[PackedLayer]) -> Vec<u8> {
+pub(super) fn manifest(
+    image: &ImageId,
+    config_bytes: usize,
+    layers: &[PackedLayer],
+    annotations: &BTreeMap<&str, &str>,
+) -> Vec<u8> {
     let layer = |layer: &PackedLayer| {
         let media_type = layer.compression.layer_media_type().to_string();
         json!({ "mediaType": media_type, "digest": layer.digest, "size": layer.file.size })
     };
-    let document = json!({
+    let mut document = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": { "mediaType": CONFIG, "digest": image.digest(), "size": config_bytes },
         "layers": layers.iter().map(layer).collect::<Vec<_>>(),
     });
+    annotations::add(&mut document, annotations);
     document.to_string().into_bytes()
 }
 
 /// The index of the images of several platforms.
-pub(super) fn index(packages: &[Package]) -> Manifest {
-    let manifests: Vec<Value> = packages.iter().map(of_platform).collect();
-    let document = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+pub(super) fn index(packages: &[Package], annotations: &[Annotation]) -> Manifest {
+    let manifests: Vec<Value> = packages.iter().map(|package| of_platform(package, annotations)).collect();
+    let mut document = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+    annotations::add(&mut document, &annotations::select(annotations, |of| *of == AnnotationOf::Index));
     let bytes = document.to_string().into_bytes();
     Manifest { digest: Digest::of(&bytes), media_type: INDEX.to_owned(), bytes }
 }
@@ -76,8 +84,13 @@ fn replaces(new: &Value, old: &Value) -> bool {
 /// An entry for each name, or one without a name.
 fn entries(group: &Group) -> Vec<Value> {
     let entry = match (&group.index, &group.packages[..]) {
-        (Some(index), _) => descriptor(index),
-        (None, [package, ..]) => of_platform(package),
+        (Some(index), _) => {
+            let mut entry = descriptor(index);
+            let own = annotations::select(&group.annotations, |of| *of == AnnotationOf::IndexDescriptor);
+            annotations::add(&mut entry, &own);
+            entry
+        }
+        (None, [package, ..]) => of_platform(package, &group.annotations),
         (None, []) => return Vec::new(),
     };
     if group.names.is_empty() {
@@ -87,7 +100,8 @@ fn entries(group: &Group) -> Vec<Value> {
 }
 
 fn named(mut entry: Value, name: &Reference) -> Value {
-    entry["annotations"] = json!({ IMAGE_NAME: name.to_string(), REF_NAME: name.tag().unwrap_or_default() });
+    entry["annotations"][IMAGE_NAME] = json!(name.to_string());
+    entry["annotations"][REF_NAME] = json!(name.tag().unwrap_or_default());
     entry
 }
 
@@ -96,13 +110,14 @@ fn descriptor(manifest: &Manifest) -> Value {
     json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
 }
 
-fn of_platform(package: &Package) -> Value {
+fn of_platform(package: &Package, annotations: &[Annotation]) -> Value {
     let platform = package.image.config.platform();
     let mut entry = descriptor(&package.manifest);
     entry["platform"] = json!({ "architecture": platform.architecture, "os": platform.os });
     if let Some(variant) = platform.variant {
         entry["platform"]["variant"] = Value::String(variant);
     }
+    annotations::add(&mut entry, &annotations::of_descriptor(annotations, &package.image.config.platform()));
     entry
 }
 

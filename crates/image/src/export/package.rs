@@ -15,7 +15,7 @@ use layer::compress;
 use oci::{Compression, DiffId, Digest, ImageManifest, LayerId, Reference, VerifyingReader};
 use store::{BlobOrigin, Image, KnownManifest, Layer, LayerBlob};
 
-use super::{ExportError, Exported, Named, documents};
+use super::{Annotation, ExportError, Exported, Named, annotations, documents};
 use crate::stream::{self, Cancellable, CopyError};
 use crate::{Error, Layers, LocalImage, tar};
 
@@ -60,6 +60,7 @@ pub(super) struct Group {
     /// Of several.
     pub(super) index: Option<Manifest>,
     pub(super) names: Vec<Reference>,
+    pub(super) annotations: Vec<Annotation>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,17 +80,19 @@ pub(super) fn all(
 }
 
 fn group(layers: &Layers<'_>, named: &Named, compression: Compression) -> Result<Group, ExportError> {
-    let packages = named.images.iter().map(|image| package(layers, image, compression));
+    let packages = named.images.iter().map(|image| package(layers, image, compression, &named.annotations));
     let packages = packages.collect::<Result<Vec<_>, ExportError>>()?;
-    let index = if packages.len() > 1 { Some(documents::index(&packages)) } else { None };
+    let index = if packages.len() > 1 { Some(documents::index(&packages, &named.annotations)) } else { None };
     let can_be_given = |name: &&Reference| name.tag().is_some() && name.digest().is_none();
-    Ok(Group { packages, index, names: named.names.iter().filter(can_be_given).cloned().collect() })
+    let names = named.names.iter().filter(can_be_given).cloned().collect();
+    Ok(Group { packages, index, names, annotations: named.annotations.clone() })
 }
 
 fn package(
     layers: &Layers<'_>,
     image: &LocalImage,
     compression: Compression,
+    annotations: &[Annotation],
 ) -> Result<Package, ExportError> {
     let image = image.clone();
     let diff_ids = &image.config.rootfs.diff_ids;
@@ -101,11 +104,20 @@ fn package(
     let found = found?;
     let missing = || store::Error::MissingBlob(image.id.digest().clone());
     let config_bytes = layers.lease().store().read_blob(image.id.digest())?.ok_or_else(missing)?;
-    let (manifest, packed) = match as_it_came(layers, &image, &found, compression)? {
+    let own = annotations::of_manifest(annotations, &image.config.platform());
+    let came = if own.is_empty() { as_it_came(layers, &image, &found, compression)? } else { None };
+    let (manifest, packed) = match came {
         Some(came) => came,
         None => {
             let packed = pack_layers(layers, &image, &found, compression)?;
-            (manifest(layers, &image, &packed, config_bytes.len())?, packed)
+            let bytes = documents::manifest(&image.id, config_bytes.len(), &packed, &own);
+            if own.is_empty() {
+                remember(layers, &image, &packed, &bytes)?;
+            }
+            (
+                Manifest { digest: Digest::of(&bytes), media_type: documents::MANIFEST.to_owned(), bytes },
+                packed,
+            )
         }
     };
     Ok(Package { image, manifest, config_bytes, layers: packed })
@@ -238,21 +250,20 @@ fn compressed(
     Ok(blob)
 }
 
-/// Writes a manifest, and lets the store remember it.
-fn manifest(
+/// Lets the store remember a manifest.
+fn remember(
     layers: &Layers<'_>,
     image: &LocalImage,
     packed: &[PackedLayer],
-    config_bytes: usize,
-) -> Result<Manifest, ExportError> {
-    let bytes = documents::manifest(&image.id, config_bytes, packed);
-    let digest = layers.lease().put_blob(&bytes)?.digest;
+    bytes: &[u8],
+) -> Result<(), ExportError> {
+    let digest = layers.lease().put_blob(bytes)?.digest;
     let compression = packed.first().map_or(Compression::Gzip, |layer| layer.compression);
     let digests = packed.iter().map(|layer| layer.digest.clone()).collect();
-    let known = KnownManifest { digest: digest.clone(), compression, layers: digests };
+    let known = KnownManifest { digest, compression, layers: digests };
     let image = Image { id: image.id.clone(), layers: image.layers.clone(), manifests: vec![known] };
     layers.lease().commit_image(&image, &[])?;
-    Ok(Manifest { digest, media_type: documents::MANIFEST.to_owned(), bytes })
+    Ok(())
 }
 
 impl Group {

@@ -16,10 +16,10 @@ use sys::RootfsPath;
 use sys::directory::{self, open_dir_below};
 use sys::root::{Dir, Time};
 
-use super::flat::Flat;
 use super::output::{TemporaryDir, create_parents, parent_of};
 use super::{ExportError, Layers};
 use crate::Error;
+use crate::flat::Flat;
 
 /// Writes the files of a list of layers into a directory, which need not exist. Owners and devices need root. With `modified`, all say
 /// that they were last modified then.

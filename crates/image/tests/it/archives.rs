@@ -19,7 +19,7 @@ pub(crate) fn save(layers: &Layers<'_>, names: &[&str], format: Format, compress
 }
 
 pub(crate) fn named(layers: &Layers<'_>, name: &str) -> Named {
-    Named { images: vec![find(layers, name)], names: vec![reference(name)] }
+    Named { images: vec![find(layers, name)], names: vec![reference(name)], annotations: Vec::new() }
 }
 
 pub(crate) fn try_load(layers: &Layers<'_>, mut archive: &[u8]) -> Result<Vec<Loaded>, LoadError> {

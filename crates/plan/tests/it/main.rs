@@ -7,6 +7,7 @@ mod differential;
 mod flags;
 mod images;
 mod properties;
+mod shell;
 
 use std::fmt::{Display, Write as _};
 

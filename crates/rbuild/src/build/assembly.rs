@@ -3,79 +3,148 @@
 use image::{AssembleOptions, Assembled, Contents, Layers};
 use jiff::Timestamp;
 use oci::{History, LayerId, Reference};
-use plan::Plan;
+use plan::{Op, Output, Plan};
 use solver::{Filesystem, Solved};
 use sys::root::Time;
 
 use crate::build::errors;
-use crate::build::output::Output;
 use crate::build::request::Asked;
-use crate::failure::Failure;
+use crate::cli::Squash;
+use crate::diagnostic::Diagnostic;
+use crate::failure::{Exit, Failure};
 
-/// Makes the images and names them, in the order of the plan's outputs.
-pub(super) fn assemble(
-    plan: &Plan,
-    solved: &Solved,
-    asked: &Asked,
-    layers: &Layers<'_>,
-) -> Result<Vec<Assembled>, Failure> {
-    let names: &[Reference] = if asked.outputs.contains(&Output::Image) { &asked.tags } else { &[] };
-    // A name leads to all images, or to those that it led to before.
-    let tags = if plan.outputs.len() == 1 { names } else { &[] };
-    let assembled = plan.outputs.iter().zip(&solved.filesystems).map(|(output, filesystem)| {
-        let (history, created) = history(output, solved);
-        let contents = contents(output, filesystem, history, asked, layers)?;
-        image::assemble(layers, &contents, &AssembleOptions { created, tags })
-    });
-    let assembled = assembled.collect::<Result<Vec<_>, image::Error>>();
-    let assembled = assembled.map_err(|error| errors::of_image(&error))?;
-    if plan.outputs.len() > 1 {
-        let ids: Vec<_> = assembled.iter().map(|image| image.id.clone()).collect();
-        image::name(layers, &ids, names).map_err(|error| errors::of_image(&error))?;
-    }
-    Ok(assembled)
+/// What the calls of this module work with.
+#[derive(Clone, Copy)]
+pub(super) struct Assembly<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) solved: &'a Solved,
+    pub(super) asked: &'a Asked,
+    pub(super) layers: &'a Layers<'a>,
 }
 
-fn contents(
-    output: &plan::Output,
-    filesystem: &Filesystem,
-    history: Vec<History>,
-    asked: &Asked,
-    layers: &Layers<'_>,
-) -> Result<Contents, image::Error> {
-    let mut config = output.config.clone();
-    // What the base image brings stays as it is.
-    let base = config.rootfs.diff_ids.len();
-    config.history.extend(history);
-    let ids = match output.epoch.filter(|_| asked.rewrites_times) {
-        Some(epoch) => rewritten(layers, filesystem.ids(), base, epoch)?,
-        None => filesystem.ids(),
-    };
-    Ok(Contents { layers: ids, config })
+impl Assembly<'_> {
+    /// Makes the images and names them; gives those of the target, one for each platform.
+    pub(super) fn assemble(self) -> Result<Vec<Assembled>, Failure> {
+        let platforms = self.asked.platforms.len().max(1);
+        let kept_names = self.asked.kept_names();
+        let names = std::iter::once(&kept_names[..]);
+        let names = names.chain(self.asked.stage_tags.values().map(Vec::as_slice));
+        let outputs = self.plan.outputs.chunks(platforms).zip(self.solved.filesystems.chunks(platforms));
+        let mut targets = Vec::new();
+        for (number, ((outputs, filesystems), names)) in outputs.zip(names).enumerate() {
+            let squash = self.asked.squash.as_ref().filter(|_| number == 0);
+            targets.push(self.images(outputs, filesystems, names, squash)?);
+        }
+        Ok(targets.swap_remove(0))
+    }
+
+    /// The images of one target.
+    fn images(
+        self,
+        outputs: &[Output],
+        filesystems: &[Filesystem],
+        names: &[Reference],
+        squash: Option<&Squash>,
+    ) -> Result<Vec<Assembled>, Failure> {
+        // A name leads to all images, or to those that it led to before.
+        let tags = if outputs.len() == 1 { names } else { &[] };
+        let mut assembled = Vec::with_capacity(outputs.len());
+        for (output, filesystem) in outputs.iter().zip(filesystems) {
+            let base = squash.map(|squash| self.squash_base(output, squash)).transpose()?;
+            let (history, created) = self.history(output);
+            let image = self.contents(output, filesystem, history, base).and_then(|contents| {
+                image::assemble(self.layers, &contents, &AssembleOptions { created, tags })
+            });
+            assembled.push(image.map_err(|error| errors::of_image(&error))?);
+        }
+        if outputs.len() > 1 {
+            let ids: Vec<_> = assembled.iter().map(|image| image.id.clone()).collect();
+            image::name(self.layers, &ids, names).map_err(|error| errors::of_image(&error))?;
+        }
+        Ok(assembled)
+    }
+
+    /// How many layers stay as they are when those above become one.
+    fn squash_base(self, output: &Output, squash: &Squash) -> Result<usize, Failure> {
+        let of_image = output.config.rootfs.diff_ids.len();
+        let stage = match squash {
+            Squash::New => return Ok(of_image),
+            Squash::All => return Ok(0),
+            Squash::From(stage) => stage,
+        };
+        let mut own = self.plan.chain(output.step);
+        own.retain(|id| !matches!(self.plan.step(*id).op, Op::Scratch | Op::Image(_)));
+        let is_of_stage = |id: &plan::StepId| {
+            let place = self.plan.step(*id).place.as_ref();
+            place.is_some_and(|place| place.stage.name.as_ref() == Some(stage))
+        };
+        let last = own.iter().rposition(is_of_stage).filter(|_| output.stage.name.as_ref() != Some(stage));
+        last.map(|last| of_image + last + 1).ok_or_else(|| {
+            let title = format!(
+                "`--squash=from:{stage}`: the target does not stand on a stage `{stage}` with layers"
+            );
+            let help = "name a stage that the target is made FROM, or write `--squash=new`";
+            Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+        })
+    }
+
+    /// Config and layers; those above the first `squashed` become one.
+    fn contents(
+        self,
+        output: &Output,
+        filesystem: &Filesystem,
+        history: Vec<History>,
+        squashed: Option<usize>,
+    ) -> Result<Contents, image::Error> {
+        let mut config = output.config.clone();
+        // What the base image brings stays as it is.
+        let base = config.rootfs.diff_ids.len();
+        config.history.extend(history);
+        let mut ids = filesystem.ids();
+        if let Some(kept) = squashed {
+            let before = ids.len();
+            ids = image::squash(self.layers, &ids, kept)?;
+            if ids.len() < before {
+                squash_history(&mut config.history, kept);
+            }
+        }
+        if let Some(epoch) = output.epoch.filter(|_| self.asked.rewrites_times) {
+            ids = rewritten(self.layers, ids, base.min(squashed.unwrap_or(base)), epoch)?;
+        }
+        Ok(Contents { layers: ids, config })
+    }
+
+    /// What this build adds to the history, and when the image was made.
+    ///
+    /// An instruction without a layer takes the time of the layer before it, so that the same build gives the same image. With
+    /// `SOURCE_DATE_EPOCH` all of it was made then.
+    fn history(self, output: &Output) -> (Vec<History>, Option<String>) {
+        let epoch = output.epoch.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let epoch = epoch.map(|time| time.to_string());
+        let base = output.config.history.iter().rev().find_map(|entry| entry.created.clone());
+        let mut latest = epoch.clone().or(base);
+        let mut history = Vec::with_capacity(output.history.len());
+        for entry in &output.history {
+            let made = entry.step.and_then(|step| self.solved.created[step.index()].clone());
+            latest = epoch.clone().or(made).or(latest);
+            history.push(History {
+                created: latest.clone(),
+                created_by: entry.created_by.clone(),
+                comment: entry.comment.clone(),
+                empty_layer: entry.is_empty_layer(),
+                ..History::default()
+            });
+        }
+        (history, latest)
+    }
 }
 
-/// What this build adds to the history, and when the image was made.
-///
-/// An instruction without a layer takes the time of the layer before it, so that the same build gives the same image. With
-/// `SOURCE_DATE_EPOCH` all of it was made then.
-fn history(output: &plan::Output, solved: &Solved) -> (Vec<History>, Option<String>) {
-    let epoch = output.epoch.and_then(|seconds| Timestamp::from_second(seconds).ok());
-    let epoch = epoch.map(|time| time.to_string());
-    let base = output.config.history.iter().rev().find_map(|entry| entry.created.clone());
-    let mut latest = epoch.clone().or(base);
-    let mut history = Vec::with_capacity(output.history.len());
-    for entry in &output.history {
-        let made = entry.step.and_then(|step| solved.created[step.index()].clone());
-        latest = epoch.clone().or(made).or(latest);
-        history.push(History {
-            created: latest.clone(),
-            created_by: entry.created_by.clone(),
-            comment: entry.comment.clone(),
-            empty_layer: entry.is_empty_layer(),
-            ..History::default()
-        });
-    }
-    (history, latest)
+/// All lines stay, and of those whose layers are one now the last has it.
+fn squash_history(history: &mut [History], kept: usize) {
+    let mut with_layer: Vec<&mut History> =
+        history.iter_mut().filter(|entry| !entry.empty_layer).skip(kept).collect();
+    with_layer.pop();
+    with_layer.into_iter().for_each(|entry| entry.empty_layer = true);
 }
 
 /// The layers, those above the first `base` with no file younger than `epoch`.

@@ -23,15 +23,15 @@ pub(crate) fn call(
     environment: &Environment,
 ) -> Result<u8, Failure> {
     let asked = Asked::read(args, environment)?;
-    let reads_stdin = args.file.as_deref() == Some(Path::new(STDIN));
+    let reads_stdin = args.steps.file.as_deref() == Some(Path::new(STDIN));
     if !reads_stdin && !Place::of(&args.context)?.is_elsewhere() {
         // Nothing is fetched, so no store is needed.
-        let input = Input::of_machine(args.file.as_deref(), &args.context)?;
+        let input = Input::of_machine(args.steps.file.as_deref(), &args.context)?;
         return answer(method, format, &input, &asked, global, environment);
     }
     let session = Session::open(global)?;
     let fetcher = Fetcher::new(&session, &asked.secrets, environment);
-    let input = Input::read(args, &session, &fetcher, environment)?;
+    let input = Input::read(args.names(), &session, &fetcher, environment)?;
     let code = answer(method, format, &input, &asked, global, environment)?;
     close(session)?;
     Ok(code)

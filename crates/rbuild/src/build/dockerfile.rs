@@ -9,7 +9,7 @@ use dockerfile::Source;
 use sys::{Root, RootfsPath};
 
 use crate::build::Place;
-use crate::cli::BuildArgs;
+use crate::build::input::Names;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 use crate::lint::{self, Judge};
@@ -47,9 +47,9 @@ impl Dockerfile {
     pub(crate) fn read_in(
         context: &Path,
         scope: PathBuf,
-        args: &BuildArgs,
+        names: Names<'_>,
     ) -> Result<(Self, PathBuf), Failure> {
-        let file = args.file.as_deref();
+        let file = names.file;
         let candidates = match file {
             Some(file) => vec![file.to_owned()],
             None => NAMES.map(PathBuf::from).to_vec(),
@@ -67,7 +67,7 @@ impl Dockerfile {
             }
         }
         let (name, error) = first.expect("there is at least one candidate");
-        Err(not_found(&name, file, &args.context, &error))
+        Err(not_found(&name, file, names.context, &error))
     }
 
     /// Parses a Dockerfile; `name` is what messages call it.

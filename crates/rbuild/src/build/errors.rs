@@ -15,7 +15,7 @@ use std::sync::Arc;
 use dockerfile::{Finding, Source, Span};
 use image::RootfsError;
 use plan::{ErrorKind, ImageErrorCause, Plan, PlanError, RemoteError, RemoteErrorCause, Step};
-use solver::{SolveError, StepError};
+use solver::{RunFailure, SolveError, StepError};
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::{Exit, Failure};
@@ -51,9 +51,14 @@ fn plan_exit(kind: &ErrorKind) -> Exit {
             ImageErrorCause::NotFound | ImageErrorCause::NoSuchPlatform => Exit::Build,
         },
         ErrorKind::Remote { error } => remote_exit(error),
-        ErrorKind::UnknownTarget(_) => Exit::Usage,
+        kind if is_of_command_line(kind) => Exit::Usage,
         _ => Exit::Build,
     }
+}
+
+/// Whether it stands on the command line.
+fn is_of_command_line(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::UnknownTarget(_) | ErrorKind::NoSuchStep { .. } | ErrorKind::NothingBefore(_))
 }
 
 /// A context that cannot be had. It stands on the command line.
@@ -95,8 +100,7 @@ pub(crate) fn of_plan_error(finding: &PlanError, source: &Arc<Source>) -> Diagno
         }
         diagnostic.help.clone_from(&error.help);
     }
-    // The target stands on the command line.
-    let has_place = !matches!(finding.kind, ErrorKind::UnknownTarget(_));
+    let has_place = !is_of_command_line(&finding.kind);
     with_finding(diagnostic, finding, source, has_place)
 }
 
@@ -146,12 +150,23 @@ pub(crate) fn of_context(error: &context::ContextError) -> Failure {
     Failure::new(Exit::Usage, Diagnostic::from_error("no-context", error))
 }
 
-/// Why a build stopped.
-pub(crate) fn of_solve(error: &SolveError, plan: &Plan, source: &Arc<Source>) -> Failure {
+/// Why a build stopped. `shell` says how to look at a step.
+pub(crate) fn of_solve(
+    error: &SolveError,
+    plan: &Plan,
+    source: &Arc<Source>,
+    shell: &dyn Fn(&Step) -> Option<String>,
+) -> Failure {
     match error {
         SolveError::Cancelled => Failure::cancelled(),
-        SolveError::Step { step, error } => Place { step: plan.step(*step), source }.of_step(error),
+        SolveError::Step { step, error } => Place { step: plan.step(*step), source, shell }.of_step(error),
     }
+}
+
+/// What a RUN failed with, for whoever wants to look at what it left.
+pub(crate) fn of_run(failure: &RunFailure, step: &Step, source: &Arc<Source>) -> Diagnostic {
+    let place = Place { step, source, shell: &|_| None };
+    place.of_failure(failure).at(source, step.span, place.in_stage())
 }
 
 /// Where a step stands, for errors that happened there.
@@ -159,6 +174,8 @@ pub(crate) fn of_solve(error: &SolveError, plan: &Plan, source: &Arc<Source>) ->
 struct Place<'p> {
     step: &'p Step,
     source: &'p Arc<Source>,
+    /// How to look at it.
+    shell: &'p dyn Fn(&Step) -> Option<String>,
 }
 
 impl Place<'_> {
@@ -167,7 +184,7 @@ impl Place<'_> {
             return self.fails(Exit::Machine, no_space(error));
         }
         match error {
-            StepError::Run(failure) => self.fails(Exit::Build, run::of_failure(failure)),
+            StepError::Run(failure) => self.fails(Exit::Build, self.of_failure(failure)),
             StepError::Sandbox(error) => self.of_sandbox(error),
             StepError::User(error) => self.fails(Exit::Build, run::of_user(error)),
             StepError::SecretMissing(id) => self.fails(Exit::Build, run::of_missing_secret(id)),

@@ -17,7 +17,6 @@ use crate::build::dockerfile::Dockerfile;
 use crate::build::errors;
 use crate::build::fetch::Fetcher;
 use crate::build::request;
-use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -38,6 +37,16 @@ pub(crate) struct Input {
     pub(crate) context: ContextDir,
     /// What the context was unpacked from, if it came on standard input.
     pub(crate) archive: Option<PathBuf>,
+}
+
+/// What the command line names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names<'n> {
+    /// The Dockerfile, unless it has one of the usual names.
+    pub(crate) file: Option<&'n Path>,
+    pub(crate) context: &'n Path,
+    /// `--build-arg`: one of them is of a context that is a repository.
+    pub(crate) build_args: &'n [String],
 }
 
 /// Where a context comes from.
@@ -81,13 +90,13 @@ impl Input {
 
     /// Reads what the command line names.
     pub(crate) fn read(
-        args: &BuildArgs,
+        names: Names<'_>,
         session: &Session,
         fetcher: &Fetcher<'_>,
         environment: &Environment,
     ) -> Result<Self, Failure> {
-        let place = Place::of(&args.context)?;
-        let reads_dockerfile = args.file.as_deref() == Some(Path::new(STDIN));
+        let place = Place::of(names.context)?;
+        let reads_dockerfile = names.file == Some(Path::new(STDIN));
         if reads_dockerfile && matches!(place, Place::Stdin) {
             return Err(usage(
                 "the Dockerfile and the context cannot both come from standard input",
@@ -103,23 +112,24 @@ impl Input {
                 let path = scratch(session)?.join("stdin");
                 let mut file = File::create_new(&path).map_err(|error| machine(&path, &error))?;
                 copy(&mut stdin(environment)?, &mut file, session)?;
-                let input = Self::of_file(&path, PathBuf::from(STDIN), None, args, session)?;
+                let input = Self::of_file(&path, PathBuf::from(STDIN), None, names, session)?;
                 Ok(Self { archive: Some(path), ..input })
             }
             Place::File(url) => {
                 let path = fetch_file(&url, session, fetcher)?;
-                Self::of_file(&path, PathBuf::from(url), given, args, session)
+                Self::of_file(&path, PathBuf::from(url), given, names, session)
             }
             Place::Repository(url) => {
-                let directory = fetch_repository(&url, git_dir(args, environment), session, fetcher)?;
-                Self::of_directory(directory, PathBuf::from(url), given, args)
+                let directory =
+                    fetch_repository(&url, git_dir(names.build_args, environment), session, fetcher)?;
+                Self::of_directory(directory, PathBuf::from(url), given, names)
             }
             Place::Directory(path) => match given {
                 Some(text) => {
                     let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text);
                     Ok(Self { dockerfile, context: ContextDir::lasting(&path, None), archive: None })
                 }
-                None => Self::of_machine(args.file.as_deref(), &path),
+                None => Self::of_machine(names.file, &path),
             },
         }
     }
@@ -130,16 +140,16 @@ impl Input {
         path: &Path,
         origin: PathBuf,
         given: Option<Vec<u8>>,
-        args: &BuildArgs,
+        names: Names<'_>,
         session: &Session,
     ) -> Result<Self, Failure> {
         let directory = scratch(session)?;
         let failed = |error: io::Error| machine(path, &error);
         if archive::is_one(path).map_err(failed)? {
             archive::unpack(path, &directory, &origin)?;
-            return Self::of_directory(directory, origin, given, args);
+            return Self::of_directory(directory, origin, given, names);
         }
-        if let Some(file) = &args.file {
+        if let Some(file) = names.file {
             return Err(usage(
                 &format!("both `--file {}` and `{}` are a Dockerfile", file.display(), origin.display()),
                 "leave out `--file`, or give an archive that has the file in it",
@@ -155,13 +165,13 @@ impl Input {
         directory: PathBuf,
         origin: PathBuf,
         given: Option<Vec<u8>>,
-        args: &BuildArgs,
+        names: Names<'_>,
     ) -> Result<Self, Failure> {
         if let Some(text) = given {
             let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text);
             return Ok(Self { dockerfile, context: ContextDir::passing(directory, None), archive: None });
         }
-        let (dockerfile, name) = Dockerfile::read_in(&directory, origin, args)?;
+        let (dockerfile, name) = Dockerfile::read_in(&directory, origin, names)?;
         let beside = directory.join(name);
         Ok(Self { dockerfile, context: ContextDir::passing(directory, Some(beside)), archive: None })
     }
@@ -224,8 +234,8 @@ fn on_github(text: &str) -> String {
 }
 
 /// Whether the main context keeps its `.git`; what is not understood means no, as it does to BuildKit.
-fn git_dir(args: &BuildArgs, environment: &Environment) -> GitDir {
-    let given = args.build_args.iter().rev().map(|text| request::build_arg(text, environment));
+fn git_dir(build_args: &[String], environment: &Environment) -> GitDir {
+    let given = build_args.iter().rev().map(|text| request::build_arg(text, environment));
     let given = given.filter(|arg| arg.name == KEEP_GIT_DIR).find_map(|arg| arg.value);
     match given.as_deref() {
         Some("1" | "t" | "T" | "true" | "True" | "TRUE") => GitDir::Kept,

@@ -8,9 +8,12 @@ pub(crate) mod errors;
 mod fetch;
 mod images;
 mod input;
+mod legacy;
 mod output;
 pub(crate) mod report;
 pub(crate) mod request;
+mod shell;
+mod shell_command;
 mod summary;
 mod warnings;
 
@@ -21,25 +24,27 @@ use std::time::Instant;
 use ::dockerfile::Audience;
 use context::Context;
 use image::Layers;
-use plan::{ContextName, Plan};
-use solver::{Services, Solved};
+use plan::{ContextName, Plan, PlanError};
+use solver::{Services, SolveError, Solved};
 use sys::root::Time;
 
 use crate::build::agents::Agents;
+use crate::build::assembly::Assembly;
 pub(crate) use crate::build::dockerfile::Dockerfile;
 use crate::build::fetch::Fetcher;
 use crate::build::images::{Places, Resolver};
 use crate::build::input::ContextDir;
-pub(crate) use crate::build::input::Input;
-pub(crate) use crate::build::input::Place;
+pub(crate) use crate::build::input::{Input, Names, Place};
 use crate::build::request::Asked;
+pub(crate) use crate::build::shell::{shell, unknown_stage};
+use crate::build::shell_command::ShellCommand;
 use crate::build::warnings::Told;
-use crate::cli::{BuildArgs, Call, Global, Method, Progress};
+use crate::cli::{BuildArgs, Call, Global, Method, Progress, StepArgs};
 use crate::commands::pull::{Puller, View};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::lint::{self, Judge};
-use crate::progress;
+use crate::progress::{self, Renderer};
 use crate::session::{Session, now, store_failure};
 
 /// Builds, or does what `--call` asks for instead; gives the exit code.
@@ -57,7 +62,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     let asked = Asked::read(args, environment)?;
     let session = Session::open(global)?;
     let fetcher = Fetcher::new(&session, &asked.secrets, environment);
-    let Input { dockerfile, context, archive } = Input::read(args, &session, &fetcher, environment)?;
+    let Input { dockerfile, context, archive } = Input::read(args.names(), &session, &fetcher, environment)?;
     let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
     dockerfile.must_be_whole(&judge)?;
     let cancel = Arc::clone(&session.cancel);
@@ -72,25 +77,34 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
         layers: &layers,
         fetcher: &fetcher,
         places: &places,
-        args,
+        steps: &args.steps,
+        progress: asked.progress,
         environment,
+        shell: &ShellCommand { root: &global.root, steps: &args.steps, context: &args.context },
     };
-    let plan = work.lower()?;
+    let file = &dockerfile.parsed.file;
+    let plan = work.plan(|images| {
+        let plans: Result<_, _> =
+            asked.requests().iter().map(|request| plan::lower(file, request, images)).collect();
+        plans.map(Plan::join)
+    })?;
     tracing::debug!(%plan, "plan");
     let contexts = work.open_contexts(&plan, &context)?;
     let found = lint::of_build(&dockerfile, &plan, contexts.get(&ContextName::Main), &judge);
-    warnings::tell(found, if args.is_quiet() { Told::No } else { Told::Yes }, environment)?;
-    if asked.rewrites_times && plan.output().epoch.is_none() && !args.is_quiet() {
+    warnings::tell(found, Told::by(asked.progress), &dockerfile.source, environment)?;
+    let is_told = asked.progress.is_for_people();
+    if asked.rewrites_times && plan.output().epoch.is_none() && is_told {
         warnings::tell_of_no_epoch(environment);
     }
+    legacy::notes(&args.legacy).iter().filter(|_| is_told).for_each(|note| eprintln!("note: {note}"));
     let solved = work.solve(&plan, &contexts)?;
-    let assembled = assembly::assemble(&plan, &solved, &asked, &layers)?;
+    let assembled = Assembly { plan: &plan, solved: &solved, asked: &asked, layers: &layers }.assemble()?;
     let exported = output::write(&asked, &assembled, &layers, plan.output().epoch.map(Time::whole))?;
-    // Losing what `explain` shows loses nothing that was built.
+    // Losing what `explain` and `diff` show loses nothing that was built.
     if let Err(error) = report::keep(&dockerfile, &plan, &solved, &session) {
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
     }
-    summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed(), args);
+    summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed());
     output::write_files(args, &assembled, &asked, exported.as_ref())?;
     close(session)
 }
@@ -109,22 +123,24 @@ struct Work<'w> {
     layers: &'w Layers<'w>,
     fetcher: &'w Fetcher<'w>,
     places: &'w Places<'w>,
-    args: &'w BuildArgs,
+    steps: &'w StepArgs,
+    progress: Progress,
     environment: &'w Environment,
+    /// What the person is told to type to look at a step.
+    shell: &'w ShellCommand<'w>,
 }
 
 impl Work<'_> {
-    fn lower(&self) -> Result<Plan, Failure> {
-        let Self { dockerfile, asked, session, layers, fetcher, places, args, environment } = *self;
-        let view = if args.is_quiet() { View::Quiet } else { View::of(environment) };
+    /// Makes a plan, with what is needed to look up what the Dockerfile names.
+    fn plan(
+        &self,
+        lower: impl FnOnce(&mut Resolver<'_>) -> Result<Plan, Vec<PlanError>>,
+    ) -> Result<Plan, Failure> {
+        let Self { dockerfile, asked, session, layers, fetcher, places, steps, environment, .. } = *self;
+        let view = if self.progress.is_for_people() { View::of(environment) } else { View::Quiet };
         let puller = Puller::new(layers, &session.cancel, environment, view);
-        let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, args.pull);
-        let mut plans = Vec::new();
-        for request in asked.requests() {
-            let plan = plan::lower(&dockerfile.parsed.file, &request, &mut resolver);
-            plans.push(plan.map_err(|found| errors::of_plan(&found, &dockerfile.source))?);
-        }
-        Ok(Plan::join(plans))
+        let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, steps.pull);
+        lower(&mut resolver).map_err(|found| errors::of_plan(&found, &dockerfile.source))
     }
 
     fn open_contexts(
@@ -146,18 +162,36 @@ impl Work<'_> {
     }
 
     fn solve(&self, plan: &Plan, contexts: &BTreeMap<ContextName, Context>) -> Result<Solved, Failure> {
-        let Self { dockerfile, asked, session, layers, fetcher, args, environment, .. } = *self;
+        let solved = self.with_services(plan, contexts, |services, _| solver::solve(plan, services))?;
+        // Losing where it failed only means that the person has to say it.
+        if let Err(error) = report::keep_failure(self.dockerfile, plan, solved.as_ref().err(), self.session) {
+            tracing::warn!(%error, "where the build failed was not kept");
+        }
+        solved.map_err(|error| self.of_solve(&error, plan))
+    }
+
+    fn of_solve(&self, error: &SolveError, plan: &Plan) -> Failure {
+        errors::of_solve(error, plan, &self.dockerfile.source, &|step| self.shell.help(step, self.dockerfile))
+    }
+
+    /// Calls the solver with all that it works with, and with the view of its events.
+    fn with_services<T>(
+        &self,
+        plan: &Plan,
+        contexts: &BTreeMap<ContextName, Context>,
+        call: impl FnOnce(&Services<'_>, &dyn Renderer) -> T,
+    ) -> Result<T, Failure> {
+        let Self { dockerfile, asked, session, layers, fetcher, steps, environment, .. } = *self;
         let _hooks: Vec<_> =
             contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
         let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
-        let agents = Agents::open(&args.ssh, environment, &scratch)?;
+        let agents = Agents::open(&steps.ssh, environment, &scratch)?;
         let salt = session.store().salt().map_err(|error| store_failure(&error))?;
         let scope = dockerfile.path.to_string_lossy().into_owned();
         let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope);
         let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
         let sandboxes = || crate::commands::sandbox::open(session, asked.cgroup_parent.clone());
-        let progress = if args.is_quiet() { Progress::Quiet } else { args.progress };
-        let renderer = progress::renderer(progress, plan, environment);
+        let renderer = progress::renderer(self.progress, plan, environment);
         let services = Services {
             lease: &session.lease,
             layers,
@@ -175,7 +209,7 @@ impl Work<'_> {
             clock: &now,
             events: &|event| renderer.event(event),
         };
-        let solved = solver::solve(plan, &services);
+        let done = call(&services, &*renderer);
         renderer.finish();
         for context in contexts.values() {
             // Losing it costs time, nothing else.
@@ -183,6 +217,6 @@ impl Work<'_> {
                 tracing::warn!(%error, "the stat cache of a context was not kept");
             }
         }
-        solved.map_err(|error| errors::of_solve(&error, plan, &dockerfile.source))
+        Ok(done)
     }
 }

@@ -1,22 +1,42 @@
 //! `--output`: what becomes of the result.
 
+mod annotations;
+mod fields;
+
 use std::path::{Path, PathBuf};
 
-use image::export::{self, Destination, ExportError, Exported, Format, Named, Part};
+use image::export::{
+    self, Annotation, AnnotationOf, Destination, ExportError, Exported, Format, Named, Part,
+};
 use image::{Assembled, Layers, LocalImage};
-use oci::{Compression, Platform};
+use oci::{Compression, Platform, Reference};
 use sys::RootfsPath;
 use sys::root::Time;
 
 use crate::build::request::Asked;
-use crate::cli::BuildArgs;
+use crate::cli::{BuildArgs, Progress};
 use crate::commands::failures;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
+pub(crate) use annotations::annotations;
+pub(crate) use fields::{rewrites_times, wrong};
+
 /// One `--output`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Output {
+pub(crate) struct Output {
+    pub(crate) kind: Kind,
+    /// Instead of those of `--tag`.
+    pub(crate) names: Option<Vec<Reference>>,
+    /// Besides those of `--annotation`.
+    annotations: Vec<Annotation>,
+    /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
+    splits_platforms: Option<bool>,
+}
+
+/// What is made of the result.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
     /// An image in the store, with the tags.
     Image,
     /// An archive that other tools load.
@@ -48,80 +68,18 @@ pub(crate) enum Target {
     Stdout,
 }
 
-const HELP: &str = "write it as type=image, type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
-
-/// The fields of one `--output` before they are understood.
-#[derive(Default)]
-struct Fields {
-    kind: Option<String>,
-    destination: Option<String>,
-    /// Of an OCI layout: whether it is to be an archive.
-    is_tar: Option<bool>,
-    compression: Option<Compression>,
-    /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
-    rewrites_times: Option<bool>,
-}
-
-/// Whether images are to have files no younger than `SOURCE_DATE_EPOCH`: `rewrite-timestamp` of the outputs, which is of one image and so must
-/// be the same for all that have any.
-pub(crate) fn rewrites_times(texts: &[String]) -> Result<bool, Failure> {
-    let mut asked = None;
-    for text in texts.iter().filter(|text| text.contains('=')) {
-        let fields = Fields::parse(text)?;
-        if matches!(fields.kind.as_deref(), Some("local" | "tar")) {
-            continue;
-        }
-        let here = fields.rewrites_times.unwrap_or(false);
-        if asked.is_some_and(|before| before != here) {
-            return Err(wrong(
-                text,
-                "has another `rewrite-timestamp` than an output before it, and it is one image",
-            ));
-        }
-        asked = Some(here);
-    }
-    Ok(asked.unwrap_or(false))
-}
-
 impl Output {
-    /// Reads `type=TYPE[,dest=PATH][,tar=false][,compression=CODEC]`; a path alone is a directory for the files, `-` alone a tar.
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
-        if text == "-" {
-            return Ok(Self::Tar(Target::Stdout));
-        }
-        if !text.contains('=') {
-            return Ok(Self::Directory(PathBuf::from(text)));
-        }
-        let fields = Fields::parse(text)?;
-        fields.check(text)?;
-        let destination =
-            || fields.destination.clone().ok_or_else(|| wrong(text, "says not where to: it has no `dest`"));
-        let compression = |default: Compression| fields.compression.unwrap_or(default);
-        match fields.kind.as_deref() {
-            Some("image") => Ok(Self::Image),
-            Some("oci") if fields.is_tar == Some(false) => Ok(Self::Layout {
-                compression: compression(Compression::Gzip),
-                directory: PathBuf::from(destination()?),
-            }),
-            Some("oci") => Ok(Self::Archive {
-                format: Format::Oci,
-                compression: compression(Compression::Gzip),
-                to: Target::of(destination()?),
-            }),
-            Some("docker") => Ok(Self::Archive {
-                format: Format::Docker,
-                compression: compression(Compression::None),
-                to: Target::of(destination()?),
-            }),
-            Some("local") => Ok(Self::Directory(PathBuf::from(destination()?))),
-            Some("tar") => Ok(Self::Tar(Target::of(destination()?))),
-            Some(_) => Err(wrong(text, "has an unknown type")),
-            None => Err(wrong(text, "has no type")),
-        }
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, names: None, annotations: Vec::new(), splits_platforms: None }
     }
 
     fn writes_to_stdout(&self) -> bool {
-        matches!(self, Self::Archive { to: Target::Stdout, .. } | Self::Tar(Target::Stdout))
+        matches!(self.kind, Kind::Archive { to: Target::Stdout, .. } | Kind::Tar(Target::Stdout))
+    }
+
+    /// Whether there are manifests in it.
+    fn has_manifests(&self) -> bool {
+        matches!(self.kind, Kind::Archive { .. } | Kind::Layout { .. })
     }
 }
 
@@ -131,63 +89,25 @@ impl Target {
     }
 }
 
-impl Fields {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        let mut fields = Self::default();
-        for field in text.split(',') {
-            match field.split_once('=') {
-                Some(("type", value)) => fields.kind = Some(value.to_owned()),
-                Some(("dest", value)) => fields.destination = Some(value.to_owned()),
-                Some(("tar", "true")) => fields.is_tar = Some(true),
-                Some(("tar", "false")) => fields.is_tar = Some(false),
-                Some(("compression", value)) => {
-                    fields.compression = Some(value.parse().map_err(|why: String| wrong(text, &why))?);
-                }
-                Some(("rewrite-timestamp", value)) => match value.parse() {
-                    Ok(value) => fields.rewrites_times = Some(value),
-                    Err(_) => {
-                        return Err(wrong(text, "has a `rewrite-timestamp` that is neither true nor false"));
-                    }
-                },
-                _ => return Err(wrong(text, &format!("has an unknown field `{field}`"))),
-            }
-        }
-        Ok(fields)
+/// Refuses what cannot be done together.
+pub(crate) fn check(asked: &Asked) -> Result<(), Failure> {
+    let outputs = &asked.outputs;
+    let is_one = asked.platforms.len() <= 1;
+    if !asked.annotations.is_empty() && !outputs.iter().any(Output::has_manifests) {
+        let title = "`--annotation` has nowhere to stand: the image is kept without a manifest";
+        let help = "write an archive or a layout, with `--output type=oci,dest=FILE`, or use `--label`";
+        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
     }
-
-    /// Refuses what would have no effect: whoever wrote it expects one.
-    fn check(&self, text: &str) -> Result<(), Failure> {
-        match self.kind.as_deref() {
-            Some("image") if self.destination.is_some() => {
-                Err(wrong(text, "has a `dest`, and the image stays in the store"))
-            }
-            Some("image" | "local" | "tar") if self.compression.is_some() => {
-                Err(wrong(text, "has a `compression`, and has nothing that is compressed"))
-            }
-            Some("image" | "local" | "tar") if self.is_tar.is_some() => {
-                Err(wrong(text, "has a `tar`, which is for OCI layouts"))
-            }
-            Some("local" | "tar") if self.rewrites_times.is_some() => {
-                Err(wrong(text, "has a `rewrite-timestamp`, and files by themselves are always rewritten"))
-            }
-            Some("docker") if self.is_tar == Some(false) => {
-                Err(wrong(text, "asks for a directory, which Docker does not load"))
-            }
-            Some("local") if self.destination.as_deref() == Some("-") => {
-                Err(wrong(text, "asks for files on standard output; `type=tar` goes there"))
-            }
-            _ => Ok(()),
-        }
+    let all = outputs.iter().flat_map(|output| &output.annotations).chain(&asked.annotations);
+    let is_of_index = |of: &AnnotationOf| matches!(of, AnnotationOf::Index | AnnotationOf::IndexDescriptor);
+    if let Some(annotation) = all.into_iter().find(|annotation| is_one && is_of_index(&annotation.of)) {
+        let title = format!("the annotation `{}` is of an index, and one platform has none", annotation.key);
+        let help = "name several platforms with `--platform`, or annotate the manifest";
+        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
     }
-}
-
-fn wrong(text: &str, why: &str) -> Failure {
-    let title = format!("`--output {text}` {why}");
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(HELP))
-}
-
-/// Refuses two outputs that would mix on standard output.
-pub(crate) fn check(outputs: &[Output]) -> Result<(), Failure> {
+    if outputs.iter().any(|output| output.splits_platforms == Some(false) && !is_one) {
+        return Err(wrong("platform-split=false", "would mix the files of several platforms"));
+    }
     if outputs.iter().filter(|output| output.writes_to_stdout()).count() > 1 {
         return Err(wrong("-", "stands twice, and there is one standard output"));
     }
@@ -203,7 +123,7 @@ pub(crate) fn write(
     modified: Option<Time>,
 ) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
-    for output in asked.outputs.iter().filter(|output| **output != Output::Image) {
+    for output in asked.outputs.iter().filter(|output| output.kind != Kind::Image) {
         let written = write_one(output, asked, assembled, layers, modified)
             .map_err(|error| failures::of_export(&error))?;
         exported = exported.or(written);
@@ -219,23 +139,26 @@ fn write_one(
     modified: Option<Time>,
 ) -> Result<Option<Exported>, ExportError> {
     let images = images(assembled, layers)?;
-    let parts: Vec<Part> = parts(&images)?;
-    let named = [Named { images, names: asked.tags.clone() }];
+    let parts: Vec<Part> = parts(&images, output.splits_platforms)?;
+    let names = output.names.as_ref().unwrap_or(&asked.tags).clone();
+    let annotations = asked.annotations.iter().chain(&output.annotations).cloned().collect();
+    let named = [Named { images, names, annotations }];
     let mut stdout = std::io::stdout().lock();
-    let exported = match output {
-        Output::Image => Vec::new(),
-        Output::Archive { format, compression, to: target } => {
+    let exported = match &output.kind {
+        Kind::Image => Vec::new(),
+        Kind::Archive { format, compression, to: target } => {
             export::archive(layers, &named, *format, *compression, destination(target, &mut stdout))?
         }
-        Output::Layout { compression, directory } => export::layout(layers, &named, *compression, directory)?,
-        Output::Directory(directory) => {
-            for part in &parts {
-                let directory = directory.join(part.below.as_relative());
-                export::rootfs_tree(layers, &part.layers, modified, &directory)?;
+        Kind::Layout { compression, directory } => export::layout(layers, &named, *compression, directory)?,
+        Kind::Directory(directory) => {
+            for Part { below, layers: ids } in &parts {
+                let below =
+                    if below.is_root() { directory.clone() } else { directory.join(below.as_relative()) };
+                export::rootfs_tree(layers, ids, modified, &below)?;
             }
             Vec::new()
         }
-        Output::Tar(target) => {
+        Kind::Tar(target) => {
             export::rootfs_tar(layers, &parts, modified, destination(target, &mut stdout))?;
             Vec::new()
         }
@@ -252,8 +175,10 @@ fn images(assembled: &[Assembled], layers: &Layers<'_>) -> Result<Vec<LocalImage
 }
 
 /// The files of the only image, or those of each platform in a directory `OS_ARCHITECTURE` of their own.
-fn parts(images: &[LocalImage]) -> Result<Vec<Part>, ExportError> {
-    if let [image] = images {
+fn parts(images: &[LocalImage], splits_platforms: Option<bool>) -> Result<Vec<Part>, ExportError> {
+    if let [image] = images
+        && splits_platforms != Some(true)
+    {
         return Ok(vec![Part { below: RootfsPath::root(), layers: image.layers.clone() }]);
     }
     let part = |image: &LocalImage| {
@@ -299,7 +224,7 @@ pub(crate) fn write_files(
         }
         write_file(path, format!("{metadata:#}\n").as_bytes())?;
     }
-    if args.quiet && !asked.outputs.iter().any(Output::writes_to_stdout) {
+    if asked.progress == Progress::Quiet && !asked.outputs.iter().any(Output::writes_to_stdout) {
         println!("{id}");
     }
     Ok(())
@@ -319,85 +244,4 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         let title = format!("cannot write `{}`", path.display());
         Failure::new(Exit::Machine, Diagnostic::error("output", title).note(error.to_string()))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use expect_test::{Expect, expect};
-
-    #[track_caller]
-    fn check(text: &str, expected: Expect) {
-        let shown = Output::parse(text).map_or_else(|f| f.diagnostics[0].title.clone(), |o| format!("{o:?}"));
-        expected.assert_eq(&shown);
-    }
-
-    #[test]
-    fn outputs_are_read_as_buildx_reads_them() {
-        check("type=image", expect!["Image"]);
-        check("out", expect![[r#"Directory("out")"#]]);
-        check("-", expect!["Tar(Stdout)"]);
-        check("type=local,dest=out", expect![[r#"Directory("out")"#]]);
-        check(
-            "type=oci,dest=a.tar",
-            expect![[r#"Archive { format: Oci, compression: Gzip, to: File("a.tar") }"#]],
-        );
-        check(
-            "type=oci,dest=a,tar=false,compression=zstd",
-            expect![[r#"Layout { compression: Zstd, directory: "a" }"#]],
-        );
-        check("type=docker,dest=-", expect!["Archive { format: Docker, compression: None, to: Stdout }"]);
-        check(
-            "type=docker,dest=a,tar=false",
-            expect![
-                "`--output type=docker,dest=a,tar=false` asks for a directory, which Docker does not load"
-            ],
-        );
-        check(
-            "type=image,dest=x",
-            expect!["`--output type=image,dest=x` has a `dest`, and the image stays in the store"],
-        );
-        check(
-            "type=local,dest=x,compression=gzip",
-            expect![
-                "`--output type=local,dest=x,compression=gzip` has a `compression`, and has nothing that is compressed"
-            ],
-        );
-        check(
-            "type=tar,dest=x,tar=true",
-            expect!["`--output type=tar,dest=x,tar=true` has a `tar`, which is for OCI layouts"],
-        );
-        check(
-            "type=local,dest=-",
-            expect!["`--output type=local,dest=-` asks for files on standard output; `type=tar` goes there"],
-        );
-        check(
-            "type=oci,dest=x,rewrite-timestamp=maybe",
-            expect![
-                "`--output type=oci,dest=x,rewrite-timestamp=maybe` has a `rewrite-timestamp` that is neither true nor false"
-            ],
-        );
-        check(
-            "type=tar,dest=x,rewrite-timestamp=true",
-            expect![
-                "`--output type=tar,dest=x,rewrite-timestamp=true` has a `rewrite-timestamp`, and files by themselves are always rewritten"
-            ],
-        );
-        check("type=oci", expect!["`--output type=oci` says not where to: it has no `dest`"]);
-        check("type=oci,dets=x", expect!["`--output type=oci,dets=x` has an unknown field `dets=x`"]);
-        check("dest=x", expect!["`--output dest=x` has no type"]);
-        check("type=registry,dest=x", expect!["`--output type=registry,dest=x` has an unknown type"]);
-    }
-
-    #[test]
-    fn outputs_of_one_image_agree_on_its_times() {
-        let check = |texts: &[&str], expected: Option<bool>| {
-            let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
-            assert_eq!(rewrites_times(&texts).ok(), expected, "{texts:?}");
-        };
-        check(&[], Some(false));
-        check(&["type=image,rewrite-timestamp=true", "type=local,dest=x", "out"], Some(true));
-        check(&["type=image,rewrite-timestamp=true", "type=oci,dest=x,rewrite-timestamp=true"], Some(true));
-        check(&["type=image,rewrite-timestamp=true", "type=oci,dest=x"], None);
-    }
 }

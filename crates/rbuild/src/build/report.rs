@@ -1,14 +1,18 @@
-//! What `explain` shows later: why each step of a build ran or was reused, kept in the store.
+//! What is kept of a build in the store: why each step ran or was reused, for `explain`; what each step made, for `diff`; and where it
+//! failed, for `shell`.
 
 use std::path::Path;
 
 use cache::{Cause, Change, PartVerdict};
-use plan::{Plan, Step};
+use oci::{Digest, ImageId};
+use plan::{Linkage, Op, Plan, Step, StepId};
 use serde::{Deserialize, Serialize};
-use solver::{Origin, Reuse, Solved, StepReport, Verdict};
+use solver::{Origin, Reuse, SolveError, Solved, StepReport, Verdict};
 use store::Store;
 
 use crate::build::Dockerfile;
+use crate::build::shell_command::step_name;
+use crate::cli::StepName;
 use crate::failure::Failure;
 use crate::progress::{place_of, step_label};
 use crate::session::{Session, now, store_failure};
@@ -18,6 +22,48 @@ const KEPT_CHANGES: usize = 100;
 
 /// Under which name the last build of all is kept.
 const LAST: &str = "last";
+
+/// What is kept of a build that succeeded.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    report: Report,
+    /// In the order of the plan.
+    steps: Vec<MadeStep>,
+}
+
+/// A step, and where to find what it made.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MadeStep {
+    /// `None` for what no stage owns.
+    pub(crate) place: Option<MadePlace>,
+    /// The step that it stands on, by its index.
+    pub(crate) parent: Option<usize>,
+    pub(crate) made: Made,
+}
+
+/// Which step of which stage.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MadePlace {
+    /// Counted from 0.
+    pub(crate) stage: usize,
+    pub(crate) name: Option<String>,
+    /// Counted from 1.
+    pub(crate) number: usize,
+}
+
+/// Where to find what a step made. Records are named by their keys, which are for this store's eyes only, as records are.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Made {
+    /// No layer at all.
+    Nothing,
+    /// All layers of an image.
+    Image(ImageId),
+    /// The layers of a record.
+    Record(Digest),
+    /// The layer of a record, upon those of the step that it stands on.
+    Layer(Digest),
+}
 
 /// The report of one build.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,7 +130,9 @@ pub(crate) fn keep(
     let lines = plan.steps.iter().zip(&solved.reports);
     let steps = lines.map(|(step, report)| line(step, report, dockerfile, plan, session.store())).collect();
     let report = Report { dockerfile: path.clone(), finished: now().text, steps };
-    let bytes = serde_json::to_vec(&report).expect("a report has string keys only, so it always serialises");
+    let lines = plan.steps.iter().zip(&solved.reports);
+    let kept = Kept { report, steps: lines.map(|(step, report)| made_step(step, report)).collect() };
+    let bytes = serde_json::to_vec(&kept).expect("a report has string keys only, so it always serialises");
     let logs: Vec<_> = solved.reports.iter().filter_map(|report| report.log.clone()).collect();
     for name in [path.as_str(), LAST] {
         session.lease.put_build_report(name, &logs, &bytes)?;
@@ -92,11 +140,64 @@ pub(crate) fn keep(
     Ok(())
 }
 
+/// Keeps where a build of the Dockerfile failed, for the shell that somebody wants to open there; or that it no longer fails.
+pub(crate) fn keep_failure(
+    dockerfile: &Dockerfile,
+    plan: &Plan,
+    error: Option<&SolveError>,
+    session: &Session,
+) -> Result<(), store::Error> {
+    let name = failure_name(dockerfile);
+    let place = match error {
+        Some(SolveError::Cancelled) => return Ok(()),
+        Some(SolveError::Step { step, .. }) => plan.step(*step).place.as_ref(),
+        None if session.store().build_report(&name)?.is_none_or(|step| step.is_empty()) => return Ok(()),
+        None => None,
+    };
+    let text = place.map(|place| step_name(place, dockerfile)).unwrap_or_default();
+    session.lease.put_build_report(&name, &[], text.as_bytes())
+}
+
+/// The step that the last build of the Dockerfile failed at, if it failed.
+pub(crate) fn last_failure(dockerfile: &Dockerfile, store: &Store) -> Result<Option<StepName>, Failure> {
+    let bytes = store.build_report(&failure_name(dockerfile)).map_err(|error| store_failure(&error))?;
+    Ok(bytes.and_then(|bytes| str::from_utf8(&bytes).ok()?.parse().ok()))
+}
+
+fn failure_name(dockerfile: &Dockerfile) -> String {
+    format!("failed {}", dockerfile.path.to_string_lossy())
+}
+
 /// The report of the last build of a Dockerfile, or of the last build of all. One that another version wrote is none.
 pub(crate) fn read(dockerfile: Option<&Path>, store: &Store) -> Result<Option<Report>, Failure> {
+    Ok(read_kept(dockerfile, store)?.map(|kept| kept.report))
+}
+
+/// What the steps of that build made, in the order of its plan.
+pub(crate) fn read_steps(dockerfile: Option<&Path>, store: &Store) -> Result<Option<Vec<MadeStep>>, Failure> {
+    Ok(read_kept(dockerfile, store)?.map(|kept| kept.steps))
+}
+
+fn read_kept(dockerfile: Option<&Path>, store: &Store) -> Result<Option<Kept>, Failure> {
     let name = dockerfile.map_or(LAST.into(), |path| path.to_string_lossy());
     let bytes = store.build_report(&name).map_err(|error| store_failure(&error))?;
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+fn made_step(step: &Step, report: &StepReport) -> MadeStep {
+    let key = || report.key.digest().clone();
+    let place = step.place.as_ref().map(|place| MadePlace {
+        stage: place.stage.index,
+        name: place.stage.name.clone(),
+        number: place.number,
+    });
+    let made = match &step.op {
+        Op::Scratch => Made::Nothing,
+        Op::Image(image) => Made::Image(image.image.clone()),
+        Op::Copy(copy) if copy.linkage == Linkage::Independent => Made::Layer(key()),
+        Op::Remote(_) | Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => Made::Record(key()),
+    };
+    MadeStep { place, parent: step.op.parent().map(StepId::index), made }
 }
 
 fn line(step: &Step, report: &StepReport, dockerfile: &Dockerfile, plan: &Plan, store: &Store) -> StepLine {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
+use image::export::Annotation;
 use image::load::Pick;
 use oci::{Platform, Reference};
 use plan::{BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
@@ -11,8 +13,9 @@ use sandbox::Limits;
 use solver::{CacheMode, Secret, SecretInKey};
 
 use crate::build::input::Place;
-use crate::build::output::{self, Output};
-use crate::cli::{BuildArgs, BuildNetwork};
+use crate::build::legacy;
+use crate::build::output::{self, Kind, Output};
+use crate::cli::{BuildArgs, BuildNetwork, Progress, Squash, StepArgs};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -29,7 +32,12 @@ pub(crate) struct Asked {
     /// Those that were asked for, each once.
     pub(crate) platforms: Vec<Platform>,
     pub(crate) tags: Vec<Reference>,
+    /// Names of the images of other stages, by stage.
+    pub(crate) stage_tags: BTreeMap<String, Vec<Reference>>,
+    pub(crate) squash: Option<Squash>,
     pub(crate) outputs: Vec<Output>,
+    /// Of all outputs that have manifests.
+    pub(crate) annotations: Vec<Annotation>,
     /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
     pub(crate) rewrites_times: bool,
     pub(crate) secrets: BTreeMap<String, Secret>,
@@ -39,6 +47,7 @@ pub(crate) struct Asked {
     pub(crate) layouts: BTreeMap<Reference, Layout>,
     pub(crate) cache_mode: CacheMode,
     pub(crate) jobs: usize,
+    pub(crate) progress: Progress,
     /// Of each RUN.
     pub(crate) limits: Limits,
     /// In which control group those of RUNs are made.
@@ -62,6 +71,38 @@ struct Named {
 
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
+        let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut asked = Self::of_steps(&args.steps, environment)?;
+        let labels = args.labels.iter().map(|text| split(text, '='));
+        asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
+        for text in &args.tags {
+            match text.split_once('=') {
+                Some((stage, name)) => {
+                    asked.stage_tags.entry(stage.to_lowercase()).or_default().push(names::new_name(name)?);
+                }
+                None => asked.tags.push(names::new_name(text)?),
+            }
+        }
+        asked.squash.clone_from(&args.squash);
+        if args.quiet {
+            asked.progress = Progress::Quiet;
+        }
+        legacy::check(&args.legacy)?;
+        asked.rewrites_times = output::rewrites_times(&args.outputs)?;
+        asked.outputs = outputs;
+        let is_kept = asked.outputs.is_empty() || args.load;
+        if is_kept && asked.outputs.iter().all(|output| output.kind != Kind::Image) {
+            asked.outputs.push(Output::new(Kind::Image));
+        }
+        for text in &args.annotations {
+            asked.annotations.extend(output::annotations(text)?);
+        }
+        output::check(&asked)?;
+        Ok(asked)
+    }
+
+    /// The steps alone, of which nothing is made.
+    pub(crate) fn of_steps(args: &StepArgs, environment: &Environment) -> Result<Self, Failure> {
         let Named { contexts: named_contexts, places: contexts, layouts } = named_contexts(args)?;
         let platforms = platforms(args, environment)?;
         let request = Request {
@@ -70,12 +111,7 @@ impl Asked {
             platform: platforms.first().cloned(),
             build_platform: Platform::host(),
             named_contexts,
-            labels: args
-                .labels
-                .iter()
-                .map(|text| split(text, '='))
-                .map(|(k, v)| (k, v.unwrap_or_default()))
-                .collect(),
+            labels: Vec::new(),
             network: match args.network {
                 BuildNetwork::Default => NetworkMode::Default,
                 BuildNetwork::None => NetworkMode::None,
@@ -84,40 +120,69 @@ impl Asked {
             allowed: args.allowed.iter().copied().collect(),
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
         };
-        let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        output::check(&outputs)?;
         let limits = args.resources.over(&args.limits)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             request,
             platforms,
-            tags: args.tags.iter().map(|text| names::new_name(text)).collect::<Result<_, _>>()?,
-            rewrites_times: output::rewrites_times(&args.outputs)?,
-            outputs: if outputs.is_empty() { vec![Output::Image] } else { outputs },
+            tags: Vec::new(),
+            stage_tags: BTreeMap::new(),
+            squash: None,
+            rewrites_times: false,
+            outputs: Vec::new(),
+            annotations: Vec::new(),
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             contexts,
             layouts,
             cache_mode: cache_mode(args),
             limits: limits.read()?,
             cgroup_parent: limits.cgroup_parent()?,
+            progress: progress(args, environment)?,
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })
     }
 }
 
 impl Asked {
-    /// A request for each platform.
+    /// What the image of the target is called in the store.
+    pub(crate) fn kept_names(&self) -> Vec<Reference> {
+        let kept = self.outputs.iter().filter(|output| output.kind == Kind::Image);
+        let names = kept.flat_map(|output| output.names.as_ref().unwrap_or(&self.tags));
+        names.cloned().collect()
+    }
+
+    /// A request for each platform, and behind those for the target the same for each stage whose image gets a name.
     pub(crate) fn requests(&self) -> Vec<Request> {
-        let of = |platform: &Platform| Request { platform: Some(platform.clone()), ..self.request.clone() };
+        let of_stage = |stage: &String| Request { target: Some(stage.clone()), ..self.request.clone() };
+        let targets = std::iter::once(self.request.clone()).chain(self.stage_tags.keys().map(of_stage));
+        targets.flat_map(|target| self.for_platforms(&target)).collect()
+    }
+
+    fn for_platforms(&self, request: &Request) -> Vec<Request> {
+        let of = |platform: &Platform| Request { platform: Some(platform.clone()), ..request.clone() };
         match &self.platforms[..] {
-            [] => vec![self.request.clone()],
+            [] => vec![request.clone()],
             platforms => platforms.iter().map(of).collect(),
         }
     }
 }
 
+/// `--progress`, or else what buildx' command line goes by, `BUILDKIT_PROGRESS`.
+fn progress(args: &StepArgs, environment: &Environment) -> Result<Progress, Failure> {
+    const VARIABLE: &str = "BUILDKIT_PROGRESS";
+    let named = environment.variable(VARIABLE).filter(|text| !text.is_empty());
+    match (args.progress, named) {
+        (Some(progress), _) => Ok(progress),
+        (None, None) => Ok(Progress::Auto),
+        (None, Some(text)) => Progress::from_str(text, true).map_err(|_| {
+            let title = format!("the variable `{VARIABLE}` is `{text}`, which is no kind of progress");
+            usage(title, "there are auto, tty, plain, quiet, none and rawjson")
+        }),
+    }
+}
+
 /// `--platform`, or else what Docker's command line goes by, `DOCKER_DEFAULT_PLATFORM`.
-fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform>, Failure> {
+fn platforms(args: &StepArgs, environment: &Environment) -> Result<Vec<Platform>, Failure> {
     let by_environment = environment.variable("DOCKER_DEFAULT_PLATFORM").filter(|text| !text.is_empty());
     let texts: Vec<&str> = match &args.platforms[..] {
         [] => by_environment.into_iter().collect(),
@@ -175,7 +240,7 @@ fn split(text: &str, separator: char) -> (String, Option<String>) {
 }
 
 /// What the command line gives, and the environment's `SOURCE_DATE_EPOCH` unless that is given, too.
-fn build_args(args: &BuildArgs, environment: &Environment) -> Vec<BuildArg> {
+fn build_args(args: &StepArgs, environment: &Environment) -> Vec<BuildArg> {
     const EPOCH: &str = "SOURCE_DATE_EPOCH";
     let mut given: Vec<BuildArg> = args.build_args.iter().map(|text| build_arg(text, environment)).collect();
     let epoch = environment.variable(EPOCH).filter(|value| !value.is_empty());
@@ -206,7 +271,7 @@ fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
     }
 }
 
-fn cache_mode(args: &BuildArgs) -> CacheMode {
+fn cache_mode(args: &StepArgs) -> CacheMode {
     if args.no_cache {
         return CacheMode::Off;
     }
@@ -214,7 +279,7 @@ fn cache_mode(args: &BuildArgs) -> CacheMode {
     if stages.is_empty() { CacheMode::On } else { CacheMode::OffFor(stages) }
 }
 
-fn named_contexts(args: &BuildArgs) -> Result<Named, Failure> {
+fn named_contexts(args: &StepArgs) -> Result<Named, Failure> {
     let mut named = Named::default();
     for text in &args.build_contexts {
         let (name, Some(value)) = split(text, '=') else {
@@ -252,8 +317,8 @@ fn tag_or_digest(text: &str) -> Result<Reference, Failure> {
 fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Failure> {
     const HELP: &str = "write it as id=ID,src=FILE or id=ID,env=VARIABLE, with `,cache=hash` if another value is to run steps again";
     let (mut id, mut file, mut variable, mut in_key) = (None, None, None, SecretInKey::Ignored);
-    for field in text.split(',') {
-        let (key, value) = split(field, '=');
+    for field in crate::fields::split(text) {
+        let (key, value) = split(&field, '=');
         match (key.as_str(), value) {
             ("id", Some(value)) => id = Some(value),
             ("src" | "source", Some(value)) => file = Some(value),

@@ -10,8 +10,7 @@ use solver::{Solved, StepReport, Verdict};
 use crate::build::Dockerfile;
 use crate::build::report::origin_of;
 use crate::build::request::Asked;
-use crate::cli::BuildArgs;
-use crate::listing::human_duration;
+use crate::listing::{human_bytes, human_duration};
 use crate::progress::{is_work, place_of};
 use crate::terminal::{cut, one_line};
 
@@ -32,9 +31,8 @@ pub(crate) fn print(
     asked: &Asked,
     dockerfile: &Dockerfile,
     took: Duration,
-    args: &BuildArgs,
 ) {
-    if args.is_quiet() {
+    if !asked.progress.is_for_people() {
         return;
     }
     let place = |step: &Step| place_of(step, &dockerfile.source);
@@ -101,7 +99,10 @@ fn why(step: &Step, report: &StepReport, plan: &Plan, place: &dyn Fn(&Step) -> S
         format!(" ({keyword} {})", place(origin))
     });
     let took = human_duration(report.outcome.took);
-    format!("ran: {}{}, {took}", one_line(&cause.to_string()), at.unwrap_or_default())
+    let memory =
+        report.outcome.peak_memory_bytes.map(|bytes| format!(" with {} of memory", human_bytes(bytes)));
+    let (cause, at) = (one_line(&cause.to_string()), at.unwrap_or_default());
+    format!("ran: {cause}{at}, {took}{}", memory.unwrap_or_default())
 }
 
 /// At most [`MOST_LINES`], the reasons below each other as far as the instructions are not too different.
@@ -143,12 +144,14 @@ mod tests {
     use crate::progress::tests::plan_of;
     use cache::{Change, FileHow};
     use expect_test::{Expect, expect};
+    use oci::Digest;
     use plan::StepId;
     use solver::{Origin, Outcome, Reuse};
+    use store::RecordKey;
 
     fn report(verdict: Verdict) -> StepReport {
         let outcome = Outcome { verdict, took: Duration::from_millis(3200), peak_memory_bytes: None };
-        StepReport { outcome, parts: Vec::new(), log: None }
+        StepReport { outcome, parts: Vec::new(), log: None, key: RecordKey::new(Digest::of("a step")) }
     }
 
     fn reused() -> StepReport {
@@ -189,6 +192,22 @@ mod tests {
             RUN npm ci             ran: package-lock.json changed (COPY Dockerfile:4), 3.2 s
             COPY . .               ran: package-lock.json changed (COPY Dockerfile:4), 3.2 s
             3 of 5 steps ran in 6.5 s, 40.0 s saved"]],
+        );
+    }
+
+    #[test]
+    fn a_step_says_how_much_memory_it_took_if_anybody_counted() {
+        let verdict = |step: &Step| {
+            let mut report = ran(changed("a"), step.id);
+            report.outcome.peak_memory_bytes = Some(3 << 20);
+            report
+        };
+        check(
+            "FROM scratch\nRUN make\n",
+            verdict,
+            expect![[r"
+            RUN make  ran: a changed, 3.2 s with 3.1 MB of memory
+            1 step ran in 6.5 s"]],
         );
     }
 

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use dockerfile::Source;
+
+use crate::cli::Progress;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::lint::Found;
+use crate::progress::rawjson;
 
 /// Warnings of one kind that are shown in full; a file that breaks one rule everywhere would push everything else off the screen.
 const SHOWN_OF_A_KIND: usize = 3;
@@ -14,15 +18,35 @@ const SHOWN_OF_A_KIND: usize = 3;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Told {
     Yes,
+    /// As records of progress.
+    Records,
     No,
+}
+
+impl Told {
+    pub(crate) fn by(progress: Progress) -> Self {
+        match progress {
+            Progress::RawJson => Self::Records,
+            progress if progress.is_for_people() => Self::Yes,
+            _ => Self::No,
+        }
+    }
 }
 
 /// Tells what was found in a Dockerfile that has a plan.
 ///
 /// # Errors
 /// If one of the findings is an error (`# check=error=true`).
-pub(crate) fn tell(found: Vec<Found>, told: Told, environment: &Environment) -> Result<(), Failure> {
+pub(crate) fn tell(
+    found: Vec<Found>,
+    told: Told,
+    source: &Source,
+    environment: &Environment,
+) -> Result<(), Failure> {
     let is_wrong = found.iter().any(Found::is_error);
+    if told == Told::Records && !is_wrong {
+        found.iter().for_each(|found| eprintln!("{}", rawjson::warning(found, source)));
+    }
     let diagnostics: Vec<_> = found.into_iter().map(|found| found.diagnostic).collect();
     if is_wrong {
         return Err(Failure { exit: Exit::Build, diagnostics });

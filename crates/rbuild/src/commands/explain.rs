@@ -11,7 +11,7 @@ use crate::build::report::{self, Report, StepLine, StepVerdict};
 use crate::cli::{ExplainArgs, Format, Global};
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
-use crate::listing::{human_duration, print_json};
+use crate::listing::{human_duration, print_json, write_out};
 use crate::session::store_failure;
 use crate::terminal::visible;
 
@@ -22,16 +22,13 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global) -> Result<(), Failure
     let report = report::read(path.as_deref(), &store)?.ok_or_else(|| no_report(args.file.as_deref()))?;
     match args.format.format {
         Format::Json => print_json(&report),
-        Format::Table => {
-            print!("{}", visible(&text(&report)));
-            Ok(())
-        }
+        Format::Table => write_out(&visible(&text(&report))),
     }
 }
 
 /// Reports lie under the path without links, as `build` finds it; those of standard input under `-`, those of a
 /// context from elsewhere under its URL.
-fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
+pub(crate) fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
     if !matches!(Place::of(path), Ok(Place::Directory(_))) {
         return Ok(path.to_owned());
     }
@@ -41,7 +38,7 @@ fn canonical(path: &Path) -> Result<std::path::PathBuf, Failure> {
     })
 }
 
-fn no_report(file: Option<&Path>) -> Failure {
+pub(crate) fn no_report(file: Option<&Path>) -> Failure {
     let title = match file {
         Some(file) => format!("no build of `{}` has succeeded in this store", file.display()),
         None => "no build has succeeded in this store".to_owned(),

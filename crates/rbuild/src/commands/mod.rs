@@ -2,6 +2,7 @@
 //!
 //! Each reads its arguments, opens a [`Session`](crate::session::Session), calls one library operation and prints what it gives.
 
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod failures;
 pub(crate) mod names;

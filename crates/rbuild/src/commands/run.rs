@@ -4,18 +4,19 @@
 //! pipes or a terminal of its own and never to our own descriptors: through those it could reach files that it was not given.
 
 mod request;
-mod streams;
+pub(crate) mod streams;
 mod surroundings;
 
 use image::{Disposable, FindError, Layers, LocalImage, RootfsError};
 use oci::{Platform, Reference};
-use sandbox::{Durability, Output, Process, SandboxError, Spec, Upper};
+use sandbox::{Durability, SandboxError, Sandboxes, Spec, Upper};
 
 use crate::build::errors::{EMULATOR_HELP, foreign, is_foreign};
 use crate::build::request::platform;
 use crate::cli::{Global, RunArgs};
 use crate::commands::failures;
 use crate::commands::pull::{Puller, View};
+pub(crate) use crate::commands::run::request::Input;
 use crate::commands::run::request::Request;
 use crate::commands::run::surroundings::Surroundings;
 use crate::diagnostic::Diagnostic;
@@ -26,11 +27,16 @@ use crate::signals::Relay;
 
 /// Runs a process and gives its exit code.
 pub(crate) fn run(args: &RunArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
-    run_to_end(args, global, environment).map_err(|failure| match failure.exit {
+    run_to_end(args, global, environment).map_err(told_apart)
+}
+
+/// A failure of ours as the caller can tell it from those of the process.
+pub(crate) fn told_apart(failure: Failure) -> Failure {
+    match failure.exit {
         Exit::Cancelled | Exit::NotRunnable | Exit::NotFound => failure,
         // All other codes could be the process' own.
         _ => Failure { exit: Exit::RunFailed, ..failure },
-    })
+    }
 }
 
 fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
@@ -52,8 +58,8 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
         .map_err(|panic| std::panic::resume_unwind(panic))
         .and_then(|opened| opened.map_err(|error| of_sandbox(&error, &Platform::host())))?;
     tracing::debug!("ready to start the process");
-    let started = sandboxes.start(&spec).map_err(|error| of_sandbox(&error, &platform))?;
-    let code = follow(started, &request, &relay)?;
+    let process = Start { sandboxes: &sandboxes, spec: &spec, platform: &platform, input: request.input };
+    let code = process.follow(&relay)?;
     // Nothing may be mounted from the store's area when it is removed.
     sandboxes.settle();
     drop(sandboxes);
@@ -129,13 +135,26 @@ fn spec(request: &Request, image: &LocalImage, layers: &Layers<'_>) -> Result<Sp
     request.spec(&image.config.execution, root, Surroundings::of(request)?)
 }
 
-/// Stays with the process until it ends.
-fn follow((process, output): (Process, Output), request: &Request, relay: &Relay) -> Result<u8, Failure> {
-    relay.pass_on_to(process.signaller(), streams::terminal_size);
-    tracing::debug!("the process runs");
-    let exit = streams::carry(process, output, request.input)?;
-    tracing::debug!(?exit, "the process has ended");
-    Ok(exit.code())
+/// A process to be started.
+pub(crate) struct Start<'s> {
+    pub(crate) sandboxes: &'s Sandboxes,
+    pub(crate) spec: &'s Spec,
+    /// What its programs are made for.
+    pub(crate) platform: &'s Platform,
+    pub(crate) input: Input,
+}
+
+impl Start<'_> {
+    /// Starts it and stays until it ends; gives its code.
+    pub(crate) fn follow(&self, relay: &Relay) -> Result<u8, Failure> {
+        let (process, output) =
+            self.sandboxes.start(self.spec).map_err(|error| of_sandbox(&error, self.platform))?;
+        relay.pass_on_to(process.signaller(), streams::terminal_size);
+        tracing::debug!("the process runs");
+        let exit = streams::carry(process, output, self.input)?;
+        tracing::debug!(?exit, "the process has ended");
+        Ok(exit.code())
+    }
 }
 
 /// Why the process of an image for `platform` does not start.

@@ -133,7 +133,10 @@ fn named(layers: &Layers<'_>, texts: &[String]) -> Result<Vec<Named>, Failure> {
         let name = Reference::parse(text).ok().filter(is_its_name);
         match images.iter_mut().find(|known| ids(&known.images) == ids(&found)) {
             Some(known) => known.names.extend(name.filter(|name| !known.names.contains(name))),
-            None => images.push(Named { images: found, names: name.into_iter().collect() }),
+            None => {
+                let names = name.into_iter().collect();
+                images.push(Named { images: found, names, annotations: Vec::new() });
+            }
         }
     }
     Ok(images)

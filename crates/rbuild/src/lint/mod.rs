@@ -123,6 +123,10 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    pub(crate) fn span(&self) -> Span {
+        self.at
+    }
+
     /// Whether it fails a build or check.
     pub(crate) fn is_error(&self) -> bool {
         self.diagnostic.severity == Severity::Error

@@ -1,10 +1,11 @@
-//! What a person sees of a build while it goes on: events folded into lines ([`plain`]) or into a live view ([`tty`]).
+//! What is shown of a build while it goes on: events folded into lines ([`plain`]), a live view ([`tty`]), or records for programs ([`rawjson`]).
 //!
 //! Both folds ([`plain::Lines`], [`board::Board`]) are state and data only: events and times go in, lines come out, so that tests need no
 //! terminal. Whatever a process or a Dockerfile wrote passes through [`crate::terminal`] on its way.
 
 mod board;
 mod plain;
+pub(crate) mod rawjson;
 mod tty;
 
 use plan::{Op, Plan, Step};
@@ -26,7 +27,8 @@ pub(crate) trait Renderer: Sync {
 pub(crate) fn renderer(progress: Progress, plan: &Plan, environment: &Environment) -> Box<dyn Renderer> {
     let is_live = environment.stderr_is_terminal && environment.variable("TERM") != Some("dumb");
     match progress {
-        Progress::Quiet => Box::new(Silent),
+        Progress::Quiet | Progress::None => Box::new(Silent),
+        Progress::RawJson => Box::new(rawjson::RawJson::new(plan)),
         Progress::Auto | Progress::Tty if is_live => Box::new(tty::Tty::new(plan)),
         Progress::Auto | Progress::Tty | Progress::Plain => Box::new(plain::Plain::new(plan)),
     }
@@ -134,6 +136,18 @@ pub(crate) mod tests {
     pub(super) fn ran(step: StepId, took: Duration) -> Event {
         let verdict = Verdict::Ran { cause: Cause::FirstRun, origin: Origin(step) };
         Event::Finished { step, outcome: Outcome { verdict, took, peak_memory_bytes: None } }
+    }
+
+    /// One event of each kind, of a plan with a COPY and a RUN; the RUN does not come to its end.
+    pub(super) fn all_events(plan: &Plan) -> Vec<Event> {
+        let (copy, run) = (id_of(plan, "COPY a /a"), id_of(plan, "RUN make"));
+        vec![
+            reused(copy),
+            started(run),
+            log(run, "x\n"),
+            Event::Progress { step: run, bytes: 1, total_bytes: 2 },
+            Event::Warning { step: run, message: "mind".to_owned() },
+        ]
     }
 
     pub(super) fn reused(step: StepId) -> Event {

@@ -301,7 +301,7 @@ fn a_run_that_is_killed_takes_its_process_along_and_prune_takes_the_rest() {
 }
 
 /// A terminal with `command` in it.
-fn in_terminal(command: &Command, size: WindowSize) -> (Child, Pair) {
+pub(crate) fn in_terminal(command: &Command, size: WindowSize) -> (Child, Pair) {
     let pair =
         open_pair(Dir::open("/dev/pts".as_ref()).expect("there are terminals")).expect("one more terminal");
     set_window_size(&pair.terminal, size).expect("a terminal has a size");
@@ -314,7 +314,7 @@ fn in_terminal(command: &Command, size: WindowSize) -> (Child, Pair) {
 }
 
 /// Reads until the text so far ends with `end`.
-fn read_until(from: &mut fs::File, end: &str) -> String {
+pub(crate) fn read_until(from: &mut fs::File, end: &str) -> String {
     let (mut text, mut byte) = (Vec::new(), [0]);
     while !text.ends_with(end.as_bytes()) {
         from.read_exact(&mut byte)

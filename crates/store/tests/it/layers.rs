@@ -100,6 +100,18 @@ fn a_draft_without_entries_or_unpublished_leaves_nothing() {
 }
 
 #[test]
+fn an_abandoned_draft_can_be_looked_at_until_its_lease_ends() {
+    let fixture = Fixture::new();
+    let lease = fixture.store.lease().unwrap();
+    let draft = lease.layer_draft().unwrap();
+    let left = draft.make_fs().unwrap();
+    draft.abandon();
+    assert!(left.is_dir());
+    lease.close().unwrap();
+    assert!(!left.exists());
+}
+
+#[test]
 fn an_uncommitted_layer_is_gone_after_a_power_cut_and_can_be_published_anew() {
     let fixture = Fixture::new();
     publish(&fixture.store.lease().unwrap(), "a", &[Form::Fs]);

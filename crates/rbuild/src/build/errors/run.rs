@@ -16,30 +16,6 @@ const COMMAND_COLUMNS: usize = 72;
 /// What a shell adds to the number of the signal that ended its command.
 const SHELL_SIGNAL_BASE: u8 = 128;
 
-/// The process ended badly.
-pub(super) fn of_failure(failure: &RunFailure) -> Diagnostic {
-    let command = cut(&one_line(&failure.command), COMMAND_COLUMNS);
-    let mut diagnostic = match failure.ending {
-        _ if failure.out_of_memory => {
-            Diagnostic::error("out-of-memory", format!("`{command}` ran out of memory"))
-        }
-        Ending::Exited(status) => {
-            Diagnostic::error("run-failed", format!("`{command}` exited with status {status}"))
-        }
-        Ending::Killed(signal) => {
-            Diagnostic::error("run-killed", format!("`{command}` was killed by {}", signal_text(signal)))
-        }
-    };
-    if !failure.last_lines.is_empty() {
-        let lines: Vec<String> = failure.last_lines.iter().map(|line| log_line(line.as_bytes())).collect();
-        diagnostic = diagnostic.note(format!("last lines:\n{}", lines.join("\n")));
-    }
-    diagnostic.notes.extend(meaning_of(failure.ending).filter(|_| !failure.out_of_memory));
-    diagnostic = diagnostic.note(format!("all it wrote is in {}", failure.log.display()));
-    diagnostic.help = way_out(failure).map(ToOwned::to_owned);
-    diagnostic
-}
-
 /// What a status means that a shell gives in the name of its command.
 fn meaning_of(ending: Ending) -> Option<String> {
     let Ending::Exited(status) = ending else { return None };
@@ -96,6 +72,31 @@ pub(super) fn of_missing_agent(id: &str) -> Diagnostic {
 }
 
 impl Place<'_> {
+    /// The process ended badly.
+    pub(super) fn of_failure(&self, failure: &RunFailure) -> Diagnostic {
+        let command = cut(&one_line(&failure.command), COMMAND_COLUMNS);
+        let mut diagnostic = match failure.ending {
+            _ if failure.out_of_memory => {
+                Diagnostic::error("out-of-memory", format!("`{command}` ran out of memory"))
+            }
+            Ending::Exited(status) => {
+                Diagnostic::error("run-failed", format!("`{command}` exited with status {status}"))
+            }
+            Ending::Killed(signal) => {
+                Diagnostic::error("run-killed", format!("`{command}` was killed by {}", signal_text(signal)))
+            }
+        };
+        if !failure.last_lines.is_empty() {
+            let lines: Vec<String> =
+                failure.last_lines.iter().map(|line| log_line(line.as_bytes())).collect();
+            diagnostic = diagnostic.note(format!("last lines:\n{}", lines.join("\n")));
+        }
+        diagnostic.notes.extend(meaning_of(failure.ending).filter(|_| !failure.out_of_memory));
+        diagnostic = diagnostic.note(format!("all it wrote is in {}", failure.log.display()));
+        diagnostic.help = way_out(failure).map(ToOwned::to_owned).or_else(|| (self.shell)(self.step));
+        diagnostic
+    }
+
     /// The process could not be started.
     pub(super) fn of_sandbox(&self, error: &SandboxError) -> Failure {
         let of = |code| Diagnostic::from_error(code, error);

@@ -1,18 +1,19 @@
 //! A list of layers as one list of entries, each file with the place where its content is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
 use std::path::PathBuf;
 
 use layer::Merged;
 use layer::entries::{Entry, Kind};
+use layer::merged::Found;
 use layer::pack::{Contents, FileDigests, Form, PackError, Packed, pack};
 use oci::LayerId;
 use sys::RootfsPath;
 use sys::directory::open_file_below;
 use sys::root::{Dir, Time};
 
-use super::{ExportError, Part};
+use crate::export::{ExportError, Part};
 use crate::{Error, Layers};
 
 /// Threads that read files ahead of the packer.
@@ -22,9 +23,9 @@ const READERS: usize = 4;
 type Place = (usize, RootfsPath);
 
 /// The files of a list of layers.
-pub(super) struct Flat {
+pub(crate) struct Flat {
     /// Sorted by path, the root first.
-    pub(super) list: Vec<Entry>,
+    pub(crate) list: Vec<Entry>,
     /// One for each entry; of anything but a file, `None`.
     places: Vec<Option<Place>>,
     /// The trees of the layers that have content to give.
@@ -33,25 +34,25 @@ pub(super) struct Flat {
 
 impl Flat {
     /// Flattens layers, and makes the trees that are needed. With `modified`, all files were last modified then.
-    pub(super) fn of(layers: &Layers<'_>, ids: &[LayerId], modified: Option<Time>) -> Result<Self, Error> {
+    pub(crate) fn of(layers: &Layers<'_>, ids: &[LayerId], modified: Option<Time>) -> Result<Self, Error> {
         let (mut list, places) = flatten(&layers.merged(ids)?);
         if let Some(modified) = modified {
             list.iter_mut().for_each(|entry| entry.mtime = modified);
         }
-        let with_content = list.iter().zip(&places).filter(|(entry, _)| entry.size() > 0);
-        let needed: BTreeSet<usize> =
-            with_content.filter_map(|(_, place)| place.as_ref().map(|(layer, _)| *layer)).collect();
-        let paths = layers.trees(&needed.iter().map(|&layer| ids[layer].clone()).collect::<Vec<_>>())?;
-        let open = |(layer, path): (usize, &PathBuf)| match Dir::open(path) {
-            Ok(dir) => Ok((layer, dir)),
-            Err(error) => Err(Error::at("open", path)(error)),
-        };
-        let trees: Result<_, Error> = needed.into_iter().zip(&paths).map(open).collect();
-        Ok(Self { list, places, trees: trees? })
+        let trees = trees(layers, ids, &list, &places)?;
+        Ok(Self { list, places, trees })
+    }
+
+    /// What the layers from the `base`-th on change of those below, as one layer would.
+    pub(crate) fn above(layers: &Layers<'_>, ids: &[LayerId], base: usize) -> Result<Self, Error> {
+        let (all, below) = (layers.merged(ids)?, layers.merged(&ids[..base])?);
+        let (list, places) = changes(&all, &below, base);
+        let trees = trees(layers, ids, &list, &places)?;
+        Ok(Self { list, places, trees })
     }
 
     /// Several of them, each below a directory of its own.
-    pub(super) fn of_parts(
+    pub(crate) fn of_parts(
         layers: &Layers<'_>,
         parts: &[Part],
         modified: Option<Time>,
@@ -85,7 +86,7 @@ impl Flat {
     }
 
     /// Packs it into a tar or a tree.
-    pub(super) fn pack(
+    pub(crate) fn pack(
         &self,
         form: Form<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
@@ -106,29 +107,81 @@ impl Contents for Flat {
     }
 }
 
+/// The trees of the layers that have content to give.
+fn trees(
+    layers: &Layers<'_>,
+    ids: &[LayerId],
+    list: &[Entry],
+    places: &[Option<Place>],
+) -> Result<HashMap<usize, Dir>, Error> {
+    let with_content = list.iter().zip(places).filter(|(entry, _)| entry.size() > 0);
+    let needed: BTreeSet<usize> =
+        with_content.filter_map(|(_, place)| place.as_ref().map(|(layer, _)| *layer)).collect();
+    let paths = layers.trees(&needed.iter().map(|&layer| ids[layer].clone()).collect::<Vec<_>>())?;
+    let open = |(layer, path): (usize, &PathBuf)| match Dir::open(path) {
+        Ok(dir) => Ok((layer, dir)),
+        Err(error) => Err(Error::at("open", path)(error)),
+    };
+    needed.into_iter().zip(&paths).map(open).collect()
+}
+
+/// What the layers from the `base`-th on show that those below do not, and whiteouts for what is gone.
+fn changes(all: &Merged, below: &Merged, base: usize) -> (Vec<Entry>, Vec<Option<Place>>) {
+    let (shown, hidden) = (all.below(&RootfsPath::root()), below.below(&RootfsPath::root()));
+    let mut names = FirstNames::default();
+    let mut changed: BTreeMap<RootfsPath, (Entry, Option<Place>)> = BTreeMap::new();
+    if all.root_entry() != below.root_entry() {
+        changed.insert(RootfsPath::root(), (all.root_entry(), None));
+    }
+    for (path, found) in shown.iter().filter(|(_, found)| found.layer >= base) {
+        let (entry, place) = names.file(all, path, *found);
+        changed.insert((*path).clone(), (Entry { implied: found.entry.implied, ..entry }, place));
+    }
+    let is_left =
+        |path: &RootfsPath| path.is_root() || shown.get(path).is_some_and(|found| found.entry.is_directory());
+    for path in hidden.keys().filter(|path| !shown.contains_key(*path)) {
+        // What was below something that is gone needs no word.
+        if is_left(&path.parent().unwrap_or_default()) {
+            changed.insert((*path).clone(), (Entry::whiteout((*path).clone()), None));
+        }
+    }
+    changed.into_values().unzip()
+}
+
 /// What a mount of the layers would show. Names of one file that survive become hard links to the first of them.
 fn flatten(merged: &Merged) -> (Vec<Entry>, Vec<Option<Place>>) {
     let mut list = vec![shown(&merged.root_entry())];
     let mut places = vec![None];
-    let mut first_names: HashMap<Place, RootfsPath> = HashMap::new();
+    let mut names = FirstNames::default();
     for (path, found) in merged.below(&RootfsPath::root()) {
-        let content = merged.content_of(found);
-        let mut entry = shown(found.entry);
-        let mut place = None;
-        if let Kind::File { .. } = content.entry.kind {
-            let at = (content.layer, content.entry.path.clone());
-            if let Some(first) = first_names.get(&at) {
-                entry.kind = Kind::HardLink { target: first.clone() };
-            } else {
-                entry.kind = content.entry.kind.clone();
-                first_names.insert(at.clone(), path.clone());
-                place = Some(at);
-            }
-        }
+        let (entry, place) = names.file(merged, path, found);
         list.push(entry);
         places.push(place);
     }
     (list, places)
+}
+
+/// Under which name each file was met first.
+#[derive(Default)]
+struct FirstNames(HashMap<Place, RootfsPath>);
+
+impl FirstNames {
+    /// The entry at a path, and where its content is; a further name of a file is a hard link to the first.
+    fn file(&mut self, merged: &Merged, path: &RootfsPath, found: Found<'_>) -> (Entry, Option<Place>) {
+        let content = merged.content_of(found);
+        let mut entry = shown(found.entry);
+        if !matches!(content.entry.kind, Kind::File { .. }) {
+            return (entry, None);
+        }
+        let at = (content.layer, content.entry.path.clone());
+        if let Some(first) = self.0.get(&at) {
+            entry.kind = Kind::HardLink { target: first.clone() };
+            return (entry, None);
+        }
+        entry.kind = content.entry.kind.clone();
+        self.0.insert(at.clone(), path.clone());
+        (entry, Some(at))
+    }
 }
 
 /// An entry without what only layers have.

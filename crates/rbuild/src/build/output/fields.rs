@@ -1,0 +1,244 @@
+//! The text of an `--output`.
+
+use std::path::PathBuf;
+
+use image::export::{Annotation, Format};
+use oci::{Compression, Reference};
+
+use super::{Kind, Output, Target, annotations};
+use crate::commands::names;
+use crate::diagnostic::Diagnostic;
+use crate::failure::{Exit, Failure};
+
+const HELP: &str = "write it as type=image, type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
+
+/// The fields of one `--output` before they are understood.
+#[derive(Default)]
+struct Fields {
+    kind: Option<String>,
+    destination: Option<String>,
+    /// Of an OCI layout: whether it is to be an archive.
+    is_tar: Option<bool>,
+    compression: Option<Compression>,
+    /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
+    rewrites_times: Option<bool>,
+    names: Option<Vec<Reference>>,
+    annotations: Vec<Annotation>,
+    splits_platforms: Option<bool>,
+}
+
+/// Whether images are to have files no younger than `SOURCE_DATE_EPOCH`: `rewrite-timestamp` of the outputs, which is of one image and so must
+/// be the same for all that have any.
+pub(crate) fn rewrites_times(texts: &[String]) -> Result<bool, Failure> {
+    let mut asked = None;
+    for text in texts.iter().filter(|text| text.contains('=')) {
+        let fields = Fields::parse(text)?;
+        if matches!(fields.kind.as_deref(), Some("local" | "tar")) {
+            continue;
+        }
+        let here = fields.rewrites_times.unwrap_or(false);
+        if asked.is_some_and(|before| before != here) {
+            return Err(wrong(
+                text,
+                "has another `rewrite-timestamp` than an output before it, and it is one image",
+            ));
+        }
+        asked = Some(here);
+    }
+    Ok(asked.unwrap_or(false))
+}
+
+impl Output {
+    /// Reads `type=TYPE[,dest=PATH][,tar=false][,compression=CODEC]`; a path alone is a directory for the files, `-` alone a tar.
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        if text == "-" {
+            return Ok(Self::new(Kind::Tar(Target::Stdout)));
+        }
+        if !text.contains('=') {
+            return Ok(Self::new(Kind::Directory(PathBuf::from(text))));
+        }
+        let fields = Fields::parse(text)?;
+        fields.check(text)?;
+        let destination =
+            || fields.destination.clone().ok_or_else(|| wrong(text, "says not where to: it has no `dest`"));
+        let compression = |default: Compression| fields.compression.unwrap_or(default);
+        let kind = match fields.kind.as_deref() {
+            Some("image") => Kind::Image,
+            Some("oci") if fields.is_tar == Some(false) => {
+                let directory = PathBuf::from(destination()?);
+                Kind::Layout { compression: compression(Compression::Gzip), directory }
+            }
+            Some("oci") => {
+                let (compression, to) = (compression(Compression::Gzip), Target::of(destination()?));
+                Kind::Archive { format: Format::Oci, compression, to }
+            }
+            Some("docker") => {
+                let (compression, to) = (compression(Compression::None), Target::of(destination()?));
+                Kind::Archive { format: Format::Docker, compression, to }
+            }
+            Some("local") => Kind::Directory(PathBuf::from(destination()?)),
+            Some("tar") => Kind::Tar(Target::of(destination()?)),
+            Some(_) => return Err(wrong(text, "has an unknown type")),
+            None => return Err(wrong(text, "has no type")),
+        };
+        let Fields { names, annotations, splits_platforms, .. } = fields;
+        Ok(Self { kind, names, annotations, splits_platforms })
+    }
+}
+
+impl Fields {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let mut fields = Self::default();
+        for field in crate::fields::split(text) {
+            let (key, value) = field.split_once('=').unwrap_or((&field, ""));
+            let is_set = || match value {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(wrong(text, &format!("has a `{key}` that is neither true nor false"))),
+            };
+            match key {
+                "type" => fields.kind = Some(value.to_owned()),
+                "dest" => fields.destination = Some(value.to_owned()),
+                "tar" => fields.is_tar = Some(is_set()?),
+                "compression" => {
+                    fields.compression = Some(value.parse().map_err(|why: String| wrong(text, &why))?);
+                }
+                "rewrite-timestamp" => fields.rewrites_times = Some(is_set()?),
+                "platform-split" => fields.splits_platforms = Some(is_set()?),
+                "name" => {
+                    let names = value.split(',').map(names::new_name);
+                    fields.names = Some(names.collect::<Result<_, _>>()?);
+                }
+                // What is so by itself.
+                "store" | "unpack" | "oci-mediatypes" if is_set()? => {}
+                "push" if !is_set()? => {}
+                _ => match annotations::of_field(key, value) {
+                    Some(found) => fields.annotations.push(found?),
+                    None => return Err(wrong(text, &format!("has an unknown field `{field}`"))),
+                },
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Refuses what would have no effect: whoever wrote it expects one.
+    fn check(&self, text: &str) -> Result<(), Failure> {
+        match self.kind.as_deref() {
+            Some("image") if self.destination.is_some() => {
+                Err(wrong(text, "has a `dest`, and the image stays in the store"))
+            }
+            Some("image" | "local" | "tar") if self.compression.is_some() => {
+                Err(wrong(text, "has a `compression`, and has nothing that is compressed"))
+            }
+            Some("image" | "local" | "tar") if self.is_tar.is_some() => {
+                Err(wrong(text, "has a `tar`, which is for OCI layouts"))
+            }
+            Some("local" | "tar") if self.rewrites_times.is_some() => {
+                Err(wrong(text, "has a `rewrite-timestamp`, and files by themselves are always rewritten"))
+            }
+            Some("docker") if self.is_tar == Some(false) => {
+                Err(wrong(text, "asks for a directory, which Docker does not load"))
+            }
+            Some("image" | "local" | "tar") if !self.annotations.is_empty() => {
+                Err(wrong(text, "has annotations, and there is no manifest for them to stand in"))
+            }
+            Some("local" | "tar") if self.names.is_some() => {
+                Err(wrong(text, "has a `name`, and files by themselves have none"))
+            }
+            Some("image" | "oci" | "docker") if self.splits_platforms.is_some() => {
+                Err(wrong(text, "has a `platform-split`, which is for files by themselves"))
+            }
+            Some("local") if self.destination.as_deref() == Some("-") => {
+                Err(wrong(text, "asks for files on standard output; `type=tar` goes there"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn wrong(text: &str, why: &str) -> Failure {
+    let title = format!("`--output {text}` {why}");
+    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(HELP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    #[track_caller]
+    fn check(text: &str, expected: Expect) {
+        let shown =
+            Output::parse(text).map_or_else(|f| f.diagnostics[0].title.clone(), |o| format!("{:?}", o.kind));
+        expected.assert_eq(&shown);
+    }
+
+    #[test]
+    fn outputs_are_read_as_buildx_reads_them() {
+        check("type=image", expect!["Image"]);
+        check("out", expect![[r#"Directory("out")"#]]);
+        check("-", expect!["Tar(Stdout)"]);
+        check("type=local,dest=out", expect![[r#"Directory("out")"#]]);
+        check(
+            "type=oci,dest=a.tar",
+            expect![[r#"Archive { format: Oci, compression: Gzip, to: File("a.tar") }"#]],
+        );
+        check(
+            "type=oci,dest=a,tar=false,compression=zstd",
+            expect![[r#"Layout { compression: Zstd, directory: "a" }"#]],
+        );
+        check("type=docker,dest=-", expect!["Archive { format: Docker, compression: None, to: Stdout }"]);
+        check(
+            "type=docker,dest=a,tar=false",
+            expect![
+                "`--output type=docker,dest=a,tar=false` asks for a directory, which Docker does not load"
+            ],
+        );
+        check(
+            "type=image,dest=x",
+            expect!["`--output type=image,dest=x` has a `dest`, and the image stays in the store"],
+        );
+        check(
+            "type=local,dest=x,compression=gzip",
+            expect![
+                "`--output type=local,dest=x,compression=gzip` has a `compression`, and has nothing that is compressed"
+            ],
+        );
+        check(
+            "type=tar,dest=x,tar=true",
+            expect!["`--output type=tar,dest=x,tar=true` has a `tar`, which is for OCI layouts"],
+        );
+        check(
+            "type=local,dest=-",
+            expect!["`--output type=local,dest=-` asks for files on standard output; `type=tar` goes there"],
+        );
+        check(
+            "type=oci,dest=x,rewrite-timestamp=maybe",
+            expect![
+                "`--output type=oci,dest=x,rewrite-timestamp=maybe` has a `rewrite-timestamp` that is neither true nor false"
+            ],
+        );
+        check(
+            "type=tar,dest=x,rewrite-timestamp=true",
+            expect![
+                "`--output type=tar,dest=x,rewrite-timestamp=true` has a `rewrite-timestamp`, and files by themselves are always rewritten"
+            ],
+        );
+        check("type=oci", expect!["`--output type=oci` says not where to: it has no `dest`"]);
+        check("type=oci,dets=x", expect!["`--output type=oci,dets=x` has an unknown field `dets=x`"]);
+        check("dest=x", expect!["`--output dest=x` has no type"]);
+        check("type=registry,dest=x", expect!["`--output type=registry,dest=x` has an unknown type"]);
+    }
+
+    #[test]
+    fn outputs_of_one_image_agree_on_its_times() {
+        let check = |texts: &[&str], expected: Option<bool>| {
+            let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+            assert_eq!(rewrites_times(&texts).ok(), expected, "{texts:?}");
+        };
+        check(&[], Some(false));
+        check(&["type=image,rewrite-timestamp=true", "type=local,dest=x", "out"], Some(true));
+        check(&["type=image,rewrite-timestamp=true", "type=oci,dest=x,rewrite-timestamp=true"], Some(true));
+        check(&["type=image,rewrite-timestamp=true", "type=oci,dest=x"], None);
+    }
+}

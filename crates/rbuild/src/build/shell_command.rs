@@ -1,0 +1,132 @@
+//! What to type to look at a step of a build: `rbuild shell app@4`, with whatever makes it the same build.
+
+use std::path::Path;
+
+use plan::{Place, Step};
+
+use crate::build::Dockerfile;
+use crate::build::input::STDIN;
+use crate::cli::{BuildNetwork, DEFAULT_ROOT, StepArgs};
+use crate::terminal::one_line;
+
+/// The command line of a build, as far as a shell in it needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShellCommand<'c> {
+    pub(crate) root: &'c Path,
+    pub(crate) steps: &'c StepArgs,
+    pub(crate) context: &'c Path,
+}
+
+impl ShellCommand<'_> {
+    /// How to look at what a step starts from. `None` where it cannot be told: what came from standard input is gone.
+    pub(crate) fn help(&self, step: &Step, dockerfile: &Dockerfile) -> Option<String> {
+        let is_stdin = |path: &Path| path == Path::new(STDIN);
+        if is_stdin(self.context) || self.steps.file.as_deref().is_some_and(is_stdin) {
+            return None;
+        }
+        let words = self.words(&step_name(step.place.as_ref()?, dockerfile));
+        let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        Some(format!("open a shell just before this step with `{line}`{}", self.left_out()))
+    }
+
+    fn words(&self, step: &str) -> Vec<String> {
+        let Self { root, steps, context } = self;
+        let mut words = vec!["rbuild".to_owned()];
+        let mut option = |name: &str, value: &str| words.extend([name.to_owned(), value.to_owned()]);
+        if *root != Path::new(DEFAULT_ROOT) {
+            option("--root", &root.to_string_lossy());
+        }
+        option("shell", step);
+        if let Some(file) = &steps.file {
+            option("-f", &file.to_string_lossy());
+        }
+        if *context != Path::new(".") && !is_private(&context.to_string_lossy()) {
+            option("--context", &context.to_string_lossy());
+        }
+        steps.target.iter().for_each(|target| option("--target", target));
+        if !steps.build_contexts.iter().any(|context| is_private(context)) {
+            steps.build_contexts.iter().for_each(|context| option("--build-context", context));
+        }
+        match steps.network {
+            BuildNetwork::Default => {}
+            BuildNetwork::None => option("--network", "none"),
+            BuildNetwork::Host => option("--network", "host"),
+        }
+        steps.add_hosts.iter().for_each(|host| option("--add-host", host));
+        words
+    }
+
+    /// What the person has to add, since values of these are nobody else's business.
+    fn left_out(&self) -> String {
+        let steps = self.steps;
+        let options = [
+            ("--context", is_private(&self.context.to_string_lossy())),
+            ("--build-context", steps.build_contexts.iter().any(|context| is_private(context))),
+            ("--build-arg", !steps.build_args.is_empty()),
+            ("--secret", !steps.secrets.is_empty()),
+            ("--ssh", !steps.ssh.is_empty()),
+        ];
+        let names = options.iter().filter(|(_, is_left_out)| *is_left_out).map(|(name, _)| *name);
+        match names.collect::<Vec<_>>().as_slice() {
+            [] => String::new(),
+            [one] => format!(", and the same {one}"),
+            [first @ .., last] => format!(", and the same {} and {last}", first.join(", ")),
+        }
+    }
+}
+
+/// `app@4`; a stage that shares its name with a later one goes by its number.
+pub(crate) fn step_name(place: &Place, dockerfile: &Dockerfile) -> String {
+    let targets = plan::targets(&dockerfile.parsed.file);
+    let is_later = |(index, target): &(usize, &plan::Target<'_>)| {
+        *index > place.stage.index && target.name.is_some() && target.name == place.stage.name.as_deref()
+    };
+    match targets.iter().enumerate().any(|later| is_later(&later)) {
+        true => format!("{}@{}", place.stage.index, place.number),
+        false => format!("{}@{}", place.stage, place.number),
+    }
+}
+
+/// Whether it is a URL that may hold a password, a token or a signature.
+fn is_private(source: &str) -> bool {
+    source.split_once("://").is_some_and(|(_, rest)| rest.contains(['@', '?']))
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", one_line(word).replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_hold_a_password_is_not_repeated() {
+        for (source, expected) in [
+            ("https://user:token@host/r.git", true),
+            ("docs=https://host/a.tar?signature=x", true),
+            ("docs=https://host/r.git#main:dir", false),
+            ("dir@2", false),
+        ] {
+            assert_eq!(is_private(source), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_word_stays_one_word() {
+        for (word, expected) in [
+            ("dir/Dockerfile.dev", "dir/Dockerfile.dev"),
+            ("my dir", "'my dir'"),
+            ("it's", r"'it'\''s'"),
+            ("$(x)", "'$(x)'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Options of `build` that are about how, not what: each does its job.
+
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::world::{World, write_files};
+
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn command(world: &World, args: &[&str]) -> Command {
+    let mut command = world.rbuild();
+    command.args(["build", "-t", "app"]).args(args).arg(world.path("context"));
+    command
+}
+
+fn run(command: &mut Command) -> Said {
+    let output = command.output().expect("rbuild starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+}
+
+fn world(test: &str, dockerfile: &str) -> Option<World> {
+    let world = World::with_base(test)?;
+    write_files(&world.path("context"), &[("Dockerfile", dockerfile)]);
+    Some(world)
+}
+
+fn is_kept(world: &World) -> bool {
+    run(world.rbuild().args(["inspect", "app"])).code == Some(0)
+}
+
+#[test]
+fn rawjson_is_the_stream_of_the_reference_builder() {
+    const NAME: &str = "rawjson_is_the_stream_of_the_reference_builder";
+    let Some(world) = world(NAME, "FROM base AS One\nCOPY <<end /f\nf\nend\nRUN echo made\n") else { return };
+    let said = run(&mut command(&world, &["--progress=rawjson"]));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let records: Vec<Value> = said
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each line is a document"))
+        .collect();
+    let all =
+        |key: &str| records.iter().filter_map(|record| record[key].as_array()).flatten().collect::<Vec<_>>();
+    let vertexes = all("vertexes");
+    let run_of =
+        |vertex: &&&Value| vertex["name"].as_str().is_some_and(|name| name.ends_with("RUN echo made"));
+    let run_record = vertexes.iter().rfind(run_of).expect("a RUN");
+    for key in ["digest", "started", "completed"] {
+        assert!(run_record[key].is_string(), "{key}: {run_record}");
+    }
+    let inputs = run_record["inputs"].as_array().expect("inputs");
+    assert!(inputs.iter().all(|input| vertexes.iter().any(|vertex| vertex["digest"] == *input)));
+    let logs = all("logs");
+    let log = logs.iter().find(|log| log["vertex"] == run_record["digest"]).expect("a log");
+    assert_eq!(STANDARD.decode(log["data"].as_str().expect("text")).expect("base64"), b"made\n");
+    assert_eq!(log["stream"], 1);
+    let warnings = all("warnings");
+    let short = STANDARD.decode(warnings[0]["short"].as_str().expect("text")).expect("base64");
+    assert!(String::from_utf8_lossy(&short).starts_with("StageNameCasing: "));
+    let again = run(&mut command(&world, &["--progress=rawjson"]));
+    assert!(again.stderr.contains("\"cached\":true"), "{}", again.stderr);
+}
+
+#[test]
+fn a_step_that_fails_is_completed_with_an_error_in_rawjson() {
+    const NAME: &str = "a_step_that_fails_is_completed_with_an_error_in_rawjson";
+    let Some(world) = world(NAME, "FROM base\nRUN false\n") else { return };
+    let said = run(&mut command(&world, &["--progress=rawjson"]));
+    assert_eq!(said.code, Some(1));
+    let failed = said.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    assert!(failed.into_iter().any(|record| record["vertexes"][0]["error"].is_string()), "{}", said.stderr);
+}
+
+#[test]
+fn progress_is_what_is_asked_for_or_what_the_environment_says() {
+    const NAME: &str = "progress_is_what_is_asked_for_or_what_the_environment_says";
+    let Some(world) = world(NAME, "FROM base\nRUN echo made\n") else { return };
+    let with = |variable: &str, args: &[&str]| run(command(&world, args).env("BUILDKIT_PROGRESS", variable));
+    let plain = run(&mut command(&world, &["--no-cache"]));
+    assert!(plain.stderr.contains("made") && plain.stdout.is_empty());
+    assert_eq!(with("none", &["--no-cache"]).stderr, "");
+    assert!(with("none", &["--no-cache", "--progress=plain"]).stderr.contains("made"));
+    assert!(with("rawjson", &["--no-cache"]).stderr.starts_with('{'));
+    assert_eq!(with("loud", &[]).code, Some(2));
+    let none = run(&mut command(&world, &["--progress=none"]));
+    assert_eq!((none.code, none.stdout.as_str(), none.stderr.as_str()), (Some(0), "", ""));
+    let quiet = run(&mut command(&world, &["--progress=quiet"]));
+    assert!(quiet.stdout.starts_with("sha256:") && quiet.stderr.is_empty(), "{}", quiet.stdout);
+}
+
+#[test]
+fn load_keeps_the_image_besides_another_output() {
+    let Some(world) = world("load_keeps_the_image_besides_another_output", "FROM base\n") else { return };
+    let out = format!("type=oci,dest={}", world.path("app.tar").display());
+    assert_eq!(run(&mut command(&world, &["-o", &out])).code, Some(0));
+    assert!(!is_kept(&world), "it was only written out");
+    assert_eq!(run(&mut command(&world, &["-o", &out, "--load"])).code, Some(0));
+    assert!(is_kept(&world));
+}
+
+#[test]
+fn options_of_builders_before_are_so_anyway_or_refused() {
+    let Some(world) = world("options_of_builders_before_are_so_anyway_or_refused", "FROM base\n") else {
+        return;
+    };
+    let accepted =
+        ["--rm", "--rm=true", "--force-rm", "--force-rm=false", "--compress", "--isolation=default"];
+    for option in accepted.into_iter().chain(["--disable-content-trust"]) {
+        let said = run(&mut command(&world, &[option]));
+        assert_eq!(said.code, Some(0), "{option}: {}", said.stderr);
+    }
+    let told =
+        run(&mut command(&world, &["--compress", "--force-rm", "--disable-content-trust=false"])).stderr;
+    for words in ["`--compress` has nothing to do", "`--force-rm` has", "`--disable-content-trust=false` has"]
+    {
+        assert!(told.contains(words), "should say `{words}`: {told}");
+    }
+    for (option, words) in [("--rm=false", "rbuild shell"), ("--isolation=hyperv", "Windows")] {
+        let said = run(&mut command(&world, &[option]));
+        assert_eq!(said.code, Some(2), "{option}");
+        assert!(said.stderr.contains(words), "{option}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn an_unknown_option_is_refused_with_the_nearest_one() {
+    let world = World::new();
+    for (option, nearest) in
+        [("--buildarg=a=b", "--build-arg"), ("--no-cach", "--no-cache"), ("--platfrom=x", "--platform")]
+    {
+        let said = run(world.rbuild().args(["build", option, "."]));
+        assert_eq!(said.code, Some(2));
+        assert!(said.stderr.contains(nearest), "{option}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn debugging_has_a_short_name() {
+    let Some(world) = world("debugging_has_a_short_name", "FROM base\n") else { return };
+    assert!(run(&mut command(&world, &["-D"])).stderr.contains("DEBUG"));
+    assert!(!run(&mut command(&world, &[])).stderr.contains("DEBUG"));
+}

@@ -1,0 +1,135 @@
+//! Annotations, and the fields of `--output` that are about names and places.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::world::{World, succeed, write_files};
+
+fn world(test: &str) -> Option<World> {
+    let world = World::with_base(test)?;
+    write_files(&world.path("context"), &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "f\n")]);
+    Some(world)
+}
+
+fn build(world: &World, args: &[&str]) {
+    succeed(world.rbuild().args(["build", "-t", "app"]).args(args).arg(world.path("context")));
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("a document")).expect("JSON")
+}
+
+fn blob(layout: &Path, entry: &Value) -> Value {
+    let digest = entry["digest"].as_str().expect("a digest").strip_prefix("sha256:").expect("SHA-256");
+    json(&layout.join("blobs/sha256").join(digest))
+}
+
+#[test]
+fn annotations_stand_where_they_are_meant_to() {
+    let Some(world) = world("annotations_stand_where_they_are_meant_to") else { return };
+    let layout = world.path("layout");
+    let output = format!("type=oci,tar=false,dest={},annotation.f=6", layout.display());
+    let mut args = vec!["--platform=linux/amd64,linux/arm64", "-o", &output];
+    for annotation in [
+        "a=1",
+        "manifest[linux/arm64]:b=2",
+        "index:c=3",
+        "index-descriptor:d=4",
+        "manifest-descriptor:e=5",
+        "manifest-descriptor,index:g=7",
+    ] {
+        args.extend(["--annotation", annotation]);
+    }
+    build(&world, &args);
+    let top = &json(&layout.join("index.json"))["manifests"][0];
+    assert_eq!(top["annotations"]["d"], "4");
+    assert_eq!(top["annotations"]["org.opencontainers.image.ref.name"], "latest");
+    assert_eq!(top["annotations"]["e"], Value::Null);
+    let index = blob(&layout, top);
+    assert_eq!(index["annotations"], serde_json::json!({ "c": "3", "g": "7" }));
+    let [amd64, arm64] = [&index["manifests"][0], &index["manifests"][1]];
+    assert_eq!(amd64["annotations"], serde_json::json!({ "e": "5", "g": "7" }));
+    assert_eq!(arm64["annotations"], amd64["annotations"]);
+    assert_eq!(blob(&layout, amd64)["annotations"], serde_json::json!({ "a": "1", "f": "6" }));
+    assert_eq!(blob(&layout, arm64)["annotations"], serde_json::json!({ "a": "1", "b": "2", "f": "6" }));
+    world.assert_sound();
+}
+
+#[test]
+fn annotations_are_of_what_was_written_with_them() {
+    let Some(world) = world("annotations_are_of_what_was_written_with_them") else { return };
+    let written = |name: &str, annotations: &[&str]| {
+        let layout = world.path(name);
+        let output = format!("type=oci,tar=false,dest={}", layout.display());
+        build(&world, &[&["--load", "-o", &output], annotations].concat());
+        let top = json(&layout.join("index.json"))["manifests"][0].clone();
+        (blob(&layout, &top)["annotations"].clone(), top["annotations"]["e"].clone())
+    };
+    let expected = (serde_json::json!({ "a": "2" }), Value::from("5"));
+    assert_eq!(
+        written("one", &["--annotation=a=1", "--annotation=a=2", "--annotation=manifest-descriptor:e=5"]),
+        expected
+    );
+    assert_eq!(written("two", &[]), (Value::Null, Value::Null), "the next export has none of them");
+    assert_eq!(
+        written("three", &["--annotation=a=2"]).0,
+        expected.0,
+        "and a known manifest is not in the way"
+    );
+    world.assert_sound();
+}
+
+#[test]
+fn an_output_has_names_of_its_own() {
+    let Some(world) = world("an_output_has_names_of_its_own") else { return };
+    let layout = world.path("layout");
+    let output = format!("type=oci,tar=false,dest={},\"name=one:1,two\"", layout.display());
+    build(&world, &["-o", &output, "-o", "type=image,name=kept,push=false,store=true"]);
+    let index = json(&layout.join("index.json"));
+    let entries = index["manifests"].as_array().expect("entries");
+    let names: Vec<&str> = entries
+        .iter()
+        .filter_map(|entry| entry["annotations"]["io.containerd.image.name"].as_str())
+        .collect();
+    assert_eq!(names, ["docker.io/library/one:1", "docker.io/library/two:latest"]);
+    succeed(world.rbuild().args(["inspect", "kept"]));
+    let other = world.rbuild().args(["inspect", "app"]).output().expect("rbuild starts");
+    assert!(!other.status.success(), "the name of the output is instead of the tag");
+    world.assert_sound();
+}
+
+#[test]
+fn files_of_one_platform_may_be_in_its_directory() {
+    let Some(world) = world("files_of_one_platform_may_be_in_its_directory") else { return };
+    let output = format!("type=local,dest={},platform-split=true", world.path("out").display());
+    build(&world, &["--platform=linux/arm64", "-o", &output]);
+    assert_eq!(fs::read(world.path("out/linux_arm64/f")).expect("a file"), b"f\n");
+    world.assert_sound();
+}
+
+#[test]
+fn what_has_nowhere_to_stand_is_refused() {
+    let Some(world) = world("what_has_nowhere_to_stand_is_refused") else { return };
+    let dest = world.path("x").display().to_string();
+    let (oci, local) = (format!("type=oci,dest={dest}"), format!("type=local,dest={dest}"));
+    let split = format!("{local},platform-split=false");
+    for (args, words) in [
+        (&["--annotation=a=b"][..], "has nowhere to stand"),
+        (&["--annotation=a=b", "-o", &local], "has nowhere to stand"),
+        (&["--annotation=index:a=b", "-o", &oci], "one platform has none"),
+        (&["--annotation=layer:a=b", "-o", &oci], "unknown type"),
+        (&["-o", "type=image,annotation.a=b"], "no manifest for them"),
+        (&["-o", "type=image,push=true"], "unknown field `push=true`"),
+        (&["-o", &split, "--platform=linux/amd64,linux/arm64"], "would mix"),
+    ] {
+        let mut command = world.rbuild();
+        let output =
+            command.arg("build").args(args).arg(world.path("context")).output().expect("rbuild starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+        assert!(!world.path("x").exists(), "nothing was written");
+    }
+}
