@@ -222,7 +222,8 @@ pub(crate) struct StepArgs {
 
 impl StepArgs {
     pub(crate) fn names<'n>(&'n self, context: &'n Path) -> Names<'n> {
-        Names { file: self.file.as_deref(), context, ignore_file: self.ignore_file.as_deref() }
+        let (file, ignore_file) = (self.file.as_deref(), self.ignore_file.as_deref());
+        Names { file, context, ignore_file, build_args: &self.build_args }
     }
 }
 

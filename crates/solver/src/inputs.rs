@@ -23,6 +23,9 @@ pub(crate) struct Prepared {
     pub(crate) parts: Parts,
     /// Made of them.
     pub(crate) definition: RecordKey,
+    /// What stands for the step's filesystem in the definition keys of those that stand on it. Of a linked copy that is more than its own key, which
+    /// says nothing of what lies below.
+    pub(crate) foundation: RecordKey,
     /// The steps it stands on, with the parts that stand for them.
     pub(crate) inputs: Vec<(PartName, StepId)>,
     /// What each source that is a context selects: one element for each source argument or mount.
@@ -51,12 +54,12 @@ pub(crate) struct ContextFiles {
 }
 
 impl Prepared {
-    /// Selects a step's context files and derives its definition key; `definitions` has those of all steps before it.
+    /// Selects a step's context files and derives its definition key; `foundations` has what stands for all steps before it.
     pub(crate) fn new(
         step: &Step,
         plan: &Plan,
         services: &Services<'_>,
-        definitions: &[RecordKey],
+        foundations: &[RecordKey],
     ) -> Result<Self, StepError> {
         let contexts = context_files(step, plan, services)?;
         let sources = step_sources(step, plan).into_iter().map(|(name, id)| (PartName::SourceStep(name), id));
@@ -64,10 +67,17 @@ impl Prepared {
         let inputs: Vec<(PartName, StepId)> = sources.chain(parent).collect();
         let mut parts = own_parts(step, &contexts, services);
         for (name, id) in &inputs {
-            parts = parts.with_input(name.clone(), definitions[id.index()].digest().clone());
+            parts = parts.with_input(name.clone(), foundations[id.index()].digest().clone());
         }
         let definition = parts.definition_key();
-        Ok(Self { parts, definition, inputs, contexts })
+        let foundation = match step.op.parent() {
+            Some(below) if looked_at_parent(step).is_none() => {
+                let below = foundations[below.index()].digest().clone();
+                parts.clone().with_input(PartName::Parent, below).definition_key()
+            }
+            _ => definition.clone(),
+        };
+        Ok(Self { parts, definition, foundation, inputs, contexts })
     }
 
     /// Both keys, once the filesystems of all inputs are known.

@@ -51,10 +51,10 @@ pub(crate) fn look_up(
     held: Option<StepId>,
 ) -> Result<Lookup, SolveError> {
     let mut prepared: Vec<Prepared> = Vec::with_capacity(plan.steps.len());
-    let mut definitions: Vec<RecordKey> = Vec::with_capacity(plan.steps.len());
+    let mut foundations: Vec<RecordKey> = Vec::with_capacity(plan.steps.len());
     for step in &plan.steps {
-        let made = Prepared::new(step, plan, services, &definitions).map_err(|error| at(step.id, error))?;
-        definitions.push(made.definition.clone());
+        let made = Prepared::new(step, plan, services, &foundations).map_err(|error| at(step.id, error))?;
+        foundations.push(made.foundation.clone());
         prepared.push(made);
     }
     let mut found: Vec<Found> = plan.steps.iter().map(|_| Found::NotNeeded).collect();

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod differential;
 pub mod golden;
 pub mod leftovers;
@@ -12,7 +13,6 @@ pub mod registry;
 pub mod requirements;
 pub mod rootfs;
 pub mod site;
-
 pub mod tree;
 
 pub use requirements::{Need, can_run, skip};

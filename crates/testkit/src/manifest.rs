@@ -17,14 +17,24 @@
 //! tar      data.tar.gz      codec=gzip
 //!   dir    d/
 //!   file   "d/with space"   content=x
+//! git      r.git
+//!   file   a                content=1
+//!   commit first
+//!   tag    v1
+//!   branch side
+//!   submodule sub           to=../other.git commit=0123456789abcdef0123456789abcdef01234567
+//!   commit second
 //! ```
 //!
 //! * A line is a kind, a path and `key=value` words. Defaults: mode 0755 for directories and 0644 for the rest, owner 0:0.
 //! * Words may be quoted; inside quotes `\n`, `\t`, `\\`, `\"` and `\xNN` (any byte, so names need not be UTF-8) are escapes.
 //! * A file's bytes are `content=`, or `size=N` bytes of a fixed pattern, or those of the machine's file `source=/path`.
-//!   Missing parents are made 0755.
+//!   Missing parents are made 0755. `mtime=SECONDS` is when it changed; by default, when it is made.
 //! * Indented lines are the members of the archive above, stored in the order given and under the name given: absolute
 //!   names, `..` and the same name twice are what archives are tested with. Codecs: `none` (default), `gzip`, `bzip2`, `xz`, `zstd`.
+//! * Below `git`, a bare repository, they are what happens to it, from a `branch main` on: files change, `commit` keeps all that there is under
+//!   that message, `tag` and `branch` name the last commit, the latter for the commits to come; `main` stays the one that is checked out. `submodule` names a repository and the
+//!   commit of it. The same lines give the same commits, whose ids may be written down.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -35,6 +45,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 mod archive;
 mod disk;
+mod repository;
 mod words;
 
 pub use archive::Codec;
@@ -53,6 +64,8 @@ struct Entry {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// Seconds since 1970; `None` is when it is made.
+    mtime: Option<u32>,
     /// Name (with its `user.` or other prefix) and value.
     xattrs: Vec<(String, Vec<u8>)>,
 }
@@ -68,6 +81,17 @@ enum Kind {
     CharDevice(Device),
     BlockDevice(Device),
     Archive { codec: Codec, members: Vec<Entry> },
+    Repository { events: Vec<Entry> },
+    Event(Event),
+}
+
+/// What happens to a repository beside changes of files.
+#[derive(Clone, Debug)]
+enum Event {
+    Commit,
+    Tag,
+    Branch,
+    Submodule { url: PathBuf, commit: String },
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +158,8 @@ fn add_line(entries: &mut Vec<Entry>, content: &str, is_member: bool) -> Result<
     }
     match entries.last_mut() {
         Some(Entry { kind: Kind::Archive { members, .. }, .. }) => members.push(entry),
-        _ => bail!("an indented line needs a `tar` line above it"),
+        Some(Entry { kind: Kind::Repository { events }, .. }) => events.push(entry),
+        _ => bail!("an indented line needs a `tar` or `git` line above it"),
     }
     Ok(())
 }
@@ -159,6 +184,8 @@ struct Attributes {
     target: Option<PathBuf>,
     device: Option<Device>,
     codec: Option<Codec>,
+    commit: Option<String>,
+    mtime: Option<u32>,
     xattrs: Vec<(String, Vec<u8>)>,
 }
 
@@ -175,6 +202,8 @@ impl Attributes {
             "to" => self.target = Some(path_from(value.to_vec())),
             "dev" => self.device = Some(pair(value).map(|(major, minor)| Device { major, minor })?),
             "codec" => self.codec = Some(std::str::from_utf8(value)?.parse()?),
+            "commit" => self.commit = Some(String::from_utf8(value.to_vec())?),
+            "mtime" => self.mtime = Some(std::str::from_utf8(value)?.parse()?),
             _ => match key.strip_prefix("xattr.") {
                 Some(name) => self.xattrs.push((name.to_owned(), value.to_vec())),
                 None => bail!("unknown key `{key}`"),
@@ -194,14 +223,26 @@ impl Attributes {
             b"char" => Kind::CharDevice(self.device.take().context("`dev=` is missing")?),
             b"block" => Kind::BlockDevice(self.device.take().context("`dev=` is missing")?),
             b"tar" => Kind::Archive { codec: self.codec.take().unwrap_or(Codec::None), members: Vec::new() },
+            b"git" => Kind::Repository { events: Vec::new() },
+            b"commit" => Kind::Event(Event::Commit),
+            b"tag" => Kind::Event(Event::Tag),
+            b"branch" => Kind::Event(Event::Branch),
+            b"submodule" => Kind::Event(Event::Submodule {
+                url: self.target.take().context("`to=` is missing")?,
+                commit: self.commit.take().context("`commit=` is missing")?,
+            }),
             _ => bail!("unknown kind `{}`", String::from_utf8_lossy(kind)),
         };
-        let unused =
-            self.content.is_some() || self.target.is_some() || self.device.is_some() || self.codec.is_some();
+        let unused = self.content.is_some()
+            || self.target.is_some()
+            || self.device.is_some()
+            || self.codec.is_some()
+            || self.commit.is_some();
         ensure!(!unused, "a key does not belong to this kind");
         let default_mode = if matches!(kind, Kind::Directory) { 0o755 } else { 0o644 };
         let (uid, gid) = self.owner;
-        Ok(Entry { path, kind, mode: self.mode.unwrap_or(default_mode), uid, gid, xattrs: self.xattrs })
+        let mode = self.mode.unwrap_or(default_mode);
+        Ok(Entry { path, kind, mode, uid, gid, mtime: self.mtime, xattrs: self.xattrs })
     }
 }
 
@@ -240,7 +281,7 @@ mod tests {
         );
         assert_eq!(
             refused("file a\n  file b"),
-            "manifest line 2: `file b`: an indented line needs a `tar` line above it"
+            "manifest line 2: `file b`: an indented line needs a `tar` or `git` line above it"
         );
         assert_eq!(refused("symlink a"), "manifest line 1: `symlink a`: `to=` is missing");
     }
@@ -284,5 +325,28 @@ mod tests {
         assert_eq!(members[0], (b"../up".to_vec(), 0o644, vec![]));
         assert_eq!(members[1], (b"/abs".to_vec(), 0o644, vec![]));
         assert_eq!(members[2], (b"x".to_vec(), 0o2755, vec!["SCHILY.xattr.user.k".to_owned()]));
+    }
+
+    #[test]
+    fn a_repository_is_the_same_commits_each_time() {
+        if !crate::can_run("a_repository_is_the_same_commits_each_time", &[crate::Need::Program("git")]) {
+            return;
+        }
+        let text = concat!(
+            "git r.git\n  file a mode=0755 content=1\n  commit first\n  tag v1\n  branch side\n  file d/b content=2\n",
+            "  submodule s to=../o.git commit=0123456789abcdef0123456789abcdef01234567\n  commit second\n",
+        );
+        let root = tempfile::tempdir().unwrap();
+        Manifest::parse(text).unwrap().materialise(root.path()).unwrap();
+        let refs = std::fs::read_to_string(root.path().join("r.git/packed-refs")).unwrap();
+        let refs: Vec<&str> = refs.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            refs,
+            [
+                "c790b626f485a15bca9d22b37f0222b2104d5ebf refs/heads/main",
+                "2a3c5ec3562ce2dd9b055fb791d2e45afb19c506 refs/heads/side",
+                "c790b626f485a15bca9d22b37f0222b2104d5ebf refs/tags/v1",
+            ]
+        );
     }
 }

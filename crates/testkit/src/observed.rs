@@ -6,8 +6,8 @@
 //! * **tree**: one line per path of the root filesystem, as a process in it would see it, sorted by bytes:
 //!   `path type mode uid:gid [size content] [-> target] [dev=major:minor] [hardlink=first-path] [xattr.NAME=value]…`.
 //!   Types are those of `find -type`. The content of a short text file is given as a quoted string, any other as a digest. Blanks, control characters, backslashes and bytes beyond ASCII are `\xNN`. Modification times are
-//!   left out. `/` itself is listed with the attributes of the last layer that has an entry for it, else 0755 0:0.
-//! * **config**: `architecture`, `os`, `author` and `config` of the image config, keys sorted, times left out.
+//!   left out unless they are asked for: `mtime=` seconds since 1970, or `now`; not of `/`. `/` itself is listed with the attributes of the last layer that has an entry for it, else 0755 0:0.
+//! * **config**: `architecture`, `variant`, `os`, `author` and `config` of the image config, keys sorted; `created` if times are asked for.
 //! * **history**: `created_by`, `comment`, `empty_layer` and `author` of every entry that has a `created_by`. (One without
 //!   belongs to the tool that imported the base.)
 
@@ -37,6 +37,15 @@ pub struct Observed {
     pub tree: String,
 }
 
+/// Whether times are compared. Those since 2026 are called `now`: they differ from run to run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Times {
+    /// They are not.
+    LeftOut,
+    /// Of files, of the image, and of its history.
+    Shown,
+}
+
 /// Files that are listed by a name instead of by their size and digest, because they differ from machine to machine.
 #[derive(Clone, Debug, Default)]
 pub struct KnownFiles(BTreeMap<String, &'static str>);
@@ -58,7 +67,7 @@ impl Observed {
     ///
     /// # Errors
     /// The archive is not one image, a blob's digest is wrong, or a layer cannot be applied.
-    pub fn read(path: &Path, known: &KnownFiles) -> Result<Self> {
+    pub fn read(path: &Path, known: &KnownFiles, times: Times) -> Result<Self> {
         let archive = Archive::read(path)?;
         let (manifest, config) = archive.image()?;
         let mut tree = Tree::default();
@@ -66,10 +75,18 @@ impl Observed {
             apply(&archive, layer, &mut tree)?;
         }
         Ok(Self {
-            config: config_text(&config)?,
-            history: history_text(&config)?,
-            tree: listing::print(&tree, &known.0),
+            config: config_text(&config, times)?,
+            history: history_text(&config, times)?,
+            tree: listing::print(&tree, &known.0, times),
         })
+    }
+}
+
+impl Observed {
+    /// The same with each text changed.
+    #[must_use]
+    pub fn map(&self, change: impl Fn(&str) -> String) -> Self {
+        Self { config: change(&self.config), history: change(&self.history), tree: change(&self.tree) }
     }
 }
 
@@ -122,9 +139,12 @@ fn apply(archive: &Archive, layer: &Value, tree: &mut Tree) -> Result<()> {
     }
 }
 
-fn config_text(config: &Value) -> Result<String> {
+fn config_text(config: &Value, times: Times) -> Result<String> {
     let mut kept = Map::new();
-    for key in ["architecture", "author", "config", "os"] {
+    if let (Some(created), Times::Shown) = (config.get("created").filter(|time| !time.is_null()), times) {
+        kept.insert("created".to_owned(), steady(created));
+    }
+    for key in ["architecture", "author", "config", "os", "variant"] {
         if let Some(value) = config.get(key) {
             kept.insert(key.to_owned(), sorted(value));
         }
@@ -132,15 +152,28 @@ fn config_text(config: &Value) -> Result<String> {
     Ok(serde_json::to_string_pretty(&kept)? + "\n")
 }
 
-fn history_text(config: &Value) -> Result<String> {
+fn history_text(config: &Value, times: Times) -> Result<String> {
     let entries = array(config, "history").iter().filter(|entry| entry.get("created_by").is_some());
-    let kept: Vec<Value> = entries.map(|entry| without_times(&sorted(entry))).collect();
+    let kept: Vec<Value> = entries.map(|entry| entry_of(&sorted(entry), times)).collect();
     Ok(serde_json::to_string_pretty(&kept)? + "\n")
 }
 
-fn without_times(entry: &Value) -> Value {
+fn entry_of(entry: &Value, times: Times) -> Value {
     let fields = entry.as_object().into_iter().flatten();
-    fields.filter(|(key, _)| *key != "created").map(|(key, value)| (key.clone(), value.clone())).collect()
+    let kept = fields.filter_map(|(key, value)| match (key.as_str(), times) {
+        ("created", Times::LeftOut) => None,
+        ("created", Times::Shown) => Some((key.clone(), steady(value))),
+        _ => Some((key.clone(), value.clone())),
+    });
+    kept.collect()
+}
+
+/// A time, or `now`.
+fn steady(time: &Value) -> Value {
+    match time.as_str() {
+        Some(text) if text >= "2026" => "now".into(),
+        _ => time.clone(),
+    }
 }
 
 /// The same value with the keys of every object in order.

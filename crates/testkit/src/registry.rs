@@ -31,6 +31,7 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// A running registry.
 pub struct Registry {
     address: SocketAddr,
+    listener: Arc<TcpListener>,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -120,6 +121,12 @@ impl Registry {
         Self::start_with(Speech::Plain)
     }
 
+    /// Starts an empty registry without TLS where `listener` listens.
+    #[must_use]
+    pub fn start_at(listener: TcpListener) -> Self {
+        Self::start_speaking(listener, Speech::Plain)
+    }
+
     /// Starts an empty registry with TLS.
     #[must_use]
     pub fn start_tls(identity: Identity) -> Self {
@@ -134,7 +141,12 @@ impl Registry {
 
     fn start_with(speech: Speech) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
+        Self::start_speaking(listener, speech)
+    }
+
+    fn start_speaking(listener: TcpListener, speech: Speech) -> Self {
         let address = listener.local_addr().expect("a bound listener has an address");
+        let listener = Arc::new(listener);
         let shared = Arc::new(Shared {
             blobs: Mutex::default(),
             tags: Mutex::default(),
@@ -146,10 +158,10 @@ impl Registry {
             stopping: AtomicBool::new(false),
         });
         let acceptor = Some(thread::spawn({
-            let shared = Arc::clone(&shared);
+            let (listener, shared) = (Arc::clone(&listener), Arc::clone(&shared));
             move || accept(&listener, &shared)
         }));
-        Self { address, shared, acceptor }
+        Self { address, listener, shared, acceptor }
     }
 
     /// `127.0.0.1:PORT`.
@@ -273,8 +285,8 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the acceptor; it may be gone already if the listener failed.
-        drop(TcpStream::connect(self.address));
+        // Wakes the acceptor, in whatever network it listens; it may be gone already if the listener failed.
+        rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both).ok();
         if let Some(acceptor) = self.acceptor.take() {
             acceptor.join().expect("the acceptor does not panic");
         }

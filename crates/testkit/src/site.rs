@@ -8,21 +8,27 @@
 //! ```
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{self, Write as _};
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use walkdir::WalkDir;
+
 use crate::registry::{Exchange, Registry, Seen, digest};
 
 /// How a file is recognised.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Validators {
     /// By an `ETag`.
     Tag,
     /// By its `Last-Modified`.
-    Date(&'static str),
+    Date(String),
     /// Not at all.
     None,
 }
@@ -50,7 +56,16 @@ impl Site {
     /// Starts a server without any file.
     #[must_use]
     pub fn start() -> Self {
-        let server = Registry::start();
+        Self::start_with(Registry::start())
+    }
+
+    /// The same where `listener` listens.
+    #[must_use]
+    pub fn start_at(listener: TcpListener) -> Self {
+        Self::start_with(Registry::start_at(listener))
+    }
+
+    fn start_with(server: Registry) -> Self {
         let shared = Arc::<Shared>::default();
         let handler = Arc::clone(&shared);
         server.on("/", move |seen, exchange| answer(&handler, seen, exchange));
@@ -77,6 +92,35 @@ impl Site {
     /// Serves a file that is recognised in another way.
     pub fn put_with(&self, path: &str, body: &[u8], validators: Validators) {
         self.set(path, Page::File { body: body.to_vec(), validators });
+    }
+
+    /// Serves what is in a directory: files with their times (but for 1970, which is none), repositories `NAME.git` as
+    /// `/git/NAME.git`, and in place of a symbolic link, a redirect to where it leads. An `index.html` is what its directory is, too.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub fn serve_directory(&self, root: &Path) -> io::Result<()> {
+        let is_repository = |entry: &walkdir::DirEntry| entry.file_name().as_bytes().ends_with(b".git");
+        for entry in WalkDir::new(root).into_iter().filter_entry(|entry| !is_repository(entry)) {
+            let entry = entry?;
+            let below = entry.path().strip_prefix(root).map_err(io::Error::other)?;
+            let path = format!("/{}", below.display());
+            if entry.path_is_symlink() {
+                self.redirect(&path, &fs::read_link(entry.path())?.to_string_lossy());
+            } else if entry.file_type().is_file() {
+                let validators = match entry.metadata()?.mtime() {
+                    0 => Validators::None,
+                    seconds => Validators::Date(http_date(seconds.unsigned_abs())),
+                };
+                let body = fs::read(entry.path())?;
+                if let Some(directory) = path.strip_suffix("index.html") {
+                    self.put_with(directory, &body, validators.clone());
+                }
+                self.put_with(&path, &body, validators);
+            }
+        }
+        self.serve_repositories(root, None);
+        Ok(())
     }
 
     /// Serves a file to whoever sends this `Authorization`.
@@ -146,7 +190,7 @@ fn answer(shared: &Shared, seen: &Seen, exchange: &mut Exchange<'_>) -> io::Resu
         Some(Page::File { body, validators }) => {
             let (name, value, condition) = match validators {
                 Validators::Tag => ("ETag", format!("\"{}\"", digest(&body)), "if-none-match"),
-                Validators::Date(date) => ("Last-Modified", date.to_owned(), "if-modified-since"),
+                Validators::Date(date) => ("Last-Modified", date, "if-modified-since"),
                 Validators::None => return send(&[], &body),
             };
             if seen.header(condition) == Some(&value) {
@@ -163,6 +207,45 @@ fn answer(shared: &Shared, seen: &Seen, exchange: &mut Exchange<'_>) -> io::Resu
         Some(Page::Redirect(location)) => exchange.redirect(&location),
         None => exchange.respond(404, &[], b""),
     }
+}
+
+/// Seconds since 1970 as HTTP writes them (RFC 9110, "IMF-fixdate").
+fn http_date(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [(&str, u64); 12] = [
+        ("Jan", 31),
+        ("Feb", 28),
+        ("Mar", 31),
+        ("Apr", 30),
+        ("May", 31),
+        ("Jun", 30),
+        ("Jul", 31),
+        ("Aug", 31),
+        ("Sep", 30),
+        ("Oct", 31),
+        ("Nov", 30),
+        ("Dec", 31),
+    ];
+    let (day, time) = (seconds / 86400, seconds % 86400);
+    let weekday = DAYS[usize::try_from(day % 7).expect("seven fit")];
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (mut year, mut rest) = (1970, day);
+    while rest >= 365 + u64::from(is_leap(year)) {
+        rest -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut months = MONTHS.into_iter();
+    let month = loop {
+        let (name, days) = months.next().expect("the year has an end");
+        let days = days + u64::from(name == "Feb" && is_leap(year));
+        if rest < days {
+            break name;
+        }
+        rest -= days;
+    };
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{weekday}, {:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT", rest + 1)
 }
 
 /// What a CGI program answers.
@@ -205,4 +288,17 @@ fn git_backend(root: &Path, prefix: &str, seen: &Seen) -> io::Result<Answer> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_http_writes_them() {
+        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date(951_782_399), "Mon, 28 Feb 2000 23:59:59 GMT");
+        assert_eq!(http_date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(http_date(1_767_225_599), "Wed, 31 Dec 2025 23:59:59 GMT");
+    }
 }

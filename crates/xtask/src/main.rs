@@ -31,6 +31,7 @@ cargo xtask COMMAND
   bench [WORKLOAD]…        measure rbuild beside the reference builders, and record it in benches/results; all workloads, or those named
                            (--alone: without the others; --without=NAME: without one of them; --rounds=N: not five times; --rbuild=FILE: not the one of this tree)
   peers --record [CASE]…   record what BuildKit makes of fixtures/differential (all of it, or the named cases)
+  peers --buildah [CASE]…  write down where buildah makes something else of it
   peers --record-probe     record what a process may do and sees under docker, in testdata/probe
 ";
 
@@ -55,6 +56,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["bench", words @ ..] => bench::run(words),
         ["peers"] => peers::report(),
         ["peers", "--record", cases @ ..] => peers::record(cases),
+        ["peers", "--buildah", cases @ ..] => peers::compare_buildah(cases),
         ["peers", "--record-probe"] => peers::record_probe(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

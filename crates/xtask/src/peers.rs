@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+mod buildah;
 mod buildkit;
 mod engine;
 mod probe;
@@ -43,6 +44,11 @@ pub(crate) fn versions(root: &Path) -> Result<Vec<(String, String)>> {
 pub(crate) fn record(names: &[&str]) -> Result<()> {
     let root = root::ensure(Path::new(HOME))?;
     record::run(&root, names)
+}
+
+/// Says where buildah makes something else of the corpus, or of the named cases.
+pub(crate) fn compare_buildah(names: &[&str]) -> Result<()> {
+    buildah::run(&root()?, names)
 }
 
 /// Records what a process may do and sees under docker.

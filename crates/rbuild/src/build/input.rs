@@ -16,6 +16,7 @@ use plan::{GitDir, Remote, RemoteContent, RemoteKind, RemoteRequest};
 use crate::build::dockerfile::Dockerfile;
 use crate::build::errors;
 use crate::build::fetch::Fetcher;
+use crate::build::request;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -23,6 +24,9 @@ use crate::session::{Session, store_failure};
 
 /// What the command line calls standard input, and what records of a Dockerfile from there go under.
 pub(crate) const STDIN: &str = "-";
+
+/// The build argument by which a repository that is the context keeps its `.git`.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 /// Bytes copied between two looks at whether to go on.
 const COPY_BYTES: usize = 128 << 10;
@@ -43,6 +47,8 @@ pub(crate) struct Names<'n> {
     pub(crate) context: &'n Path,
     /// What is left out of the context, unless the file has one of the usual names.
     pub(crate) ignore_file: Option<&'n Path>,
+    /// `--build-arg`: one of them is of a context that is a repository.
+    pub(crate) build_args: &'n [String],
 }
 
 /// Where a context comes from.
@@ -129,7 +135,8 @@ impl Input {
                 Self::of_file(&path, PathBuf::from(url), given, names, session)
             }
             Place::Repository(url) => {
-                let directory = fetch_repository(&url, session, fetcher)?;
+                let directory =
+                    fetch_repository(&url, git_dir(names.build_args, environment), session, fetcher)?;
                 Self::of_directory(directory, PathBuf::from(url), given, names)
             }
             Place::Directory(path) => match given {
@@ -215,7 +222,10 @@ impl Place {
     pub(crate) fn named(&self, session: &Session, fetcher: &Fetcher<'_>) -> Result<ContextDir, Failure> {
         match self {
             Self::Directory(path) => Ok(ContextDir::lasting(path, None)),
-            Self::Repository(url) => Ok(ContextDir::passing(fetch_repository(url, session, fetcher)?, None)),
+            Self::Repository(url) => {
+                let directory = fetch_repository(url, GitDir::Dropped, session, fetcher)?;
+                Ok(ContextDir::passing(directory, None))
+            }
             // As it is, under a name of its own: so the reference builder has it.
             Self::File(url) => {
                 let file = fetch_file(url, session, fetcher)?;
@@ -238,6 +248,16 @@ fn on_github(text: &str) -> String {
     format!("https://{}.git{rest}", path.trim_end_matches('/').trim_end_matches(".git"))
 }
 
+/// Whether the main context keeps its `.git`; what is not understood means no, as it does to BuildKit.
+fn git_dir(build_args: &[String], environment: &Environment) -> GitDir {
+    let given = build_args.iter().rev().map(|text| request::build_arg(text, environment));
+    let given = given.filter(|arg| arg.name == KEEP_GIT_DIR).find_map(|arg| arg.value);
+    match given.as_deref() {
+        Some("1" | "t" | "T" | "true" | "True" | "TRUE") => GitDir::Kept,
+        _ => GitDir::Dropped,
+    }
+}
+
 /// The file behind a URL.
 fn fetch_file(url: &str, session: &Session, fetcher: &Fetcher<'_>) -> Result<PathBuf, Failure> {
     let request = RemoteRequest::File { url: url.to_owned(), checksum: None };
@@ -246,8 +266,12 @@ fn fetch_file(url: &str, session: &Session, fetcher: &Fetcher<'_>) -> Result<Pat
 }
 
 /// A directory with what a URL means of a repository.
-fn fetch_repository(url: &str, session: &Session, fetcher: &Fetcher<'_>) -> Result<PathBuf, Failure> {
-    let git_dir = GitDir::Dropped;
+fn fetch_repository(
+    url: &str,
+    git_dir: GitDir,
+    session: &Session,
+    fetcher: &Fetcher<'_>,
+) -> Result<PathBuf, Failure> {
     let request = RemoteRequest::Repository { url: url.to_owned(), checksum: None, git_dir };
     fetch(request, session, fetcher).map(|(directory, _)| directory)
 }

@@ -322,7 +322,8 @@ fn oldest(text: &str) -> Result<Timestamp, Failure> {
     Timestamp::now().checked_sub(age).map_err(|_| wrong())
 }
 
-fn build_arg(text: &str, environment: &Environment) -> BuildArg {
+/// `NAME=VALUE`, or a name whose value the environment has.
+pub(super) fn build_arg(text: &str, environment: &Environment) -> BuildArg {
     let (name, value) = split(text, '=');
     let value = value.or_else(|| environment.variable(&name).map(ToOwned::to_owned));
     BuildArg { name, value }

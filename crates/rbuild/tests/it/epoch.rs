@@ -113,7 +113,7 @@ fn the_epoch_may_be_that_of_what_is_fetched() {
     tar.arg("-C").arg(scene.world.path("files")).args(["--mtime=@1234567890", "-cf"]).arg(&archive).arg("f");
     succeed(&mut tar);
     scene.site.put("/a.tar", &fs::read(&archive).expect("an archive"));
-    scene.site.put_with("/f", b"x", Validators::Date("Sun, 06 Nov 1994 08:49:37 GMT"));
+    scene.site.put_with("/f", b"x", Validators::Date("Sun, 06 Nov 1994 08:49:37 GMT".to_owned()));
     let check = |source: &str, args: &[&str], expected: Option<i64>| {
         let stage = format!("ADD {} /\nFROM scratch\nCOPY <<end /x\nx\nend", scene.site.url(source));
         let text = format!("ARG SOURCE_DATE_EPOCH=source\nFROM scratch AS source\n{stage}\n");

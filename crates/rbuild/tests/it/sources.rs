@@ -62,7 +62,7 @@ fn a_file_is_private_as_old_as_the_server_says_and_named_by_its_url() {
     let Some(scene) = Scene::new("a_file_is_private_as_old_as_the_server_says_and_named_by_its_url") else {
         return;
     };
-    scene.site.put_with("/a%5B1%5D.txt", b"x", Validators::Date("Sun, 06 Nov 1994 08:49:37 GMT"));
+    scene.site.put_with("/a%5B1%5D.txt", b"x", Validators::Date("Sun, 06 Nov 1994 08:49:37 GMT".to_owned()));
     scene.site.put("/", b"unnamed");
     let (odd, bare) = (scene.site.url("/a%5B1%5D.txt"), scene.site.url("/"));
     scene.build(

@@ -1,11 +1,10 @@
 //! `--ssh` and `RUN --mount=type=ssh`: a step reaches the agent it was given, and only that.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
+use testkit::agent::Agent;
 use testkit::leftovers::assert_nothing_left;
 use testkit::requirements::{Need, can_run};
 
@@ -21,25 +20,11 @@ fn build(world: &World, dockerfile: &str, options: &[&str]) -> (Option<i32>, Str
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// An agent without keys, at `socket`, for as many connections as come.
-fn empty_agent(socket: &Path) {
-    let listener = UnixListener::bind(socket).unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 5];
-            while stream.read_exact(&mut request).is_ok() {
-                stream.write_all(&[0, 0, 0, 5, 12, 0, 0, 0, 0]).unwrap();
-            }
-        }
-    });
-}
-
 #[test]
 fn a_step_finds_the_socket_it_asks_for() {
     let Some(world) = World::with_base("a_step_finds_the_socket_it_asks_for") else { return };
     let socket = world.path("real");
-    empty_agent(&socket);
+    let _agent = Agent::start(&socket).unwrap();
     let option = format!("default={}", socket.display());
     let stat = "stat -c '%a %u:%g %F' $SSH_AUTH_SOCK; echo at $SSH_AUTH_SOCK";
     let (code, said) =

@@ -42,7 +42,7 @@ impl FromStr for Codec {
     }
 }
 
-/// Seconds since 1970 of every member: archives are the same bytes on every day.
+/// Seconds since 1970 of a member that does not say: archives are the same bytes on every day.
 const MEMBER_MTIME: u64 = 1_600_000_000;
 
 pub(super) fn write(path: &Path, codec: Codec, members: &[Entry]) -> Result<()> {
@@ -87,7 +87,7 @@ fn header(member: &Entry) -> Result<(Header, Cow<'_, [u8]>)> {
     header.set_mode(member.mode);
     header.set_uid(member.uid.into());
     header.set_gid(member.gid.into());
-    header.set_mtime(MEMBER_MTIME);
+    header.set_mtime(member.mtime.map_or(MEMBER_MTIME, u64::from));
     let mut content = Cow::Borrowed(&[][..]);
     let kind = match &member.kind {
         Kind::Directory => EntryType::Directory,
@@ -109,7 +109,9 @@ fn header(member: &Entry) -> Result<(Header, Cow<'_, [u8]>)> {
             header.set_device_minor(device.minor)?;
             if matches!(member.kind, Kind::CharDevice(_)) { EntryType::Char } else { EntryType::Block }
         }
-        Kind::Socket | Kind::Archive { .. } => bail!("a tar cannot hold `{}`", member.path.display()),
+        Kind::Socket | Kind::Archive { .. } | Kind::Repository { .. } | Kind::Event(_) => {
+            bail!("a tar cannot hold `{}`", member.path.display())
+        }
     };
     header.set_entry_type(kind);
     header.set_size(content.len().try_into()?);

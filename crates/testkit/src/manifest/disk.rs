@@ -5,10 +5,12 @@ use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, makedev, mknodat, utimensat,
+};
 
-use super::{Device, Entry, Kind, archive};
+use super::{Device, Entry, Kind, archive, repository};
 
 pub(super) fn make(root: &Path, entry: &Entry) -> Result<()> {
     let path = root.join(&entry.path);
@@ -24,6 +26,8 @@ pub(super) fn make(root: &Path, entry: &Entry) -> Result<()> {
         Kind::CharDevice(device) => make_node(&path, FileType::CharacterDevice, Some(*device))?,
         Kind::BlockDevice(device) => make_node(&path, FileType::BlockDevice, Some(*device))?,
         Kind::Archive { codec, members } => archive::write(&path, *codec, members)?,
+        Kind::Repository { events } => return repository::make(&path, events),
+        Kind::Event(_) => bail!("this happens in a repository: it needs a `git` line above it"),
     }
     set_attributes(&path, entry)
 }
@@ -62,6 +66,11 @@ fn set_attributes(path: &Path, entry: &Entry) -> Result<()> {
     for (name, value) in &entry.xattrs {
         lsetxattr(path, name.as_str(), value, XattrFlags::empty())
             .with_context(|| format!("cannot set the extended attribute `{name}`"))?;
+    }
+    if let Some(seconds) = entry.mtime {
+        let time = Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }

@@ -3,15 +3,27 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::Times;
 use super::tree::{Kind, Node, RootPath, Tree};
 
+/// Seconds from 1970 to 2026: later times are those of the build.
+const NOW: u64 = 1_767_225_600;
+
 /// One line per path; files whose digest is in `known` are shown by that name.
-pub(super) fn print(tree: &Tree, known: &BTreeMap<String, &'static str>) -> String {
+pub(super) fn print(tree: &Tree, known: &BTreeMap<String, &'static str>, times: Times) -> String {
     let groups = hard_link_groups(tree);
     let mut text = String::new();
     for (path, node) in tree.nodes() {
         let group = groups.get(&node.inode).copied();
-        writeln!(text, "{}", line(path, node, group, known)).expect("a String takes every write");
+        write!(text, "{}", line(path, node, group, known)).expect("a String takes every write");
+        // Whether `/` is in a layer at all is a matter of the builder.
+        if let (Some(mtime), Times::Shown, [_, _, ..]) = (node.mtime, times, path.as_slice()) {
+            match mtime {
+                NOW.. => text.push_str(" mtime=now"),
+                _ => write!(text, " mtime={mtime}").expect("a String takes every write"),
+            }
+        }
+        text.push('\n');
     }
     text
 }

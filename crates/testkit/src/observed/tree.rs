@@ -21,6 +21,8 @@ pub(super) struct Node {
     pub(super) mode: u32,
     pub(super) uid: u64,
     pub(super) gid: u64,
+    /// `None` if no layer has an entry for it.
+    pub(super) mtime: Option<u64>,
     pub(super) xattrs: BTreeMap<String, Vec<u8>>,
     pub(super) inode: u64,
 }
@@ -101,6 +103,7 @@ impl Tree {
             mode: entry.header().mode()? & 0o7777,
             uid: entry.header().uid()?,
             gid: entry.header().gid()?,
+            mtime: Some(entry.header().mtime()?),
             xattrs: read_xattrs(entry)?,
             inode: self.next_inode,
         })
@@ -165,7 +168,7 @@ impl Tree {
 }
 
 fn implied_directory(inode: u64) -> Node {
-    Node { kind: Kind::Directory, mode: 0o755, uid: 0, gid: 0, xattrs: BTreeMap::new(), inode }
+    Node { kind: Kind::Directory, mode: 0o755, uid: 0, gid: 0, mtime: None, xattrs: BTreeMap::new(), inode }
 }
 
 /// Parent and name of a path in a tar. The root is the nameless child of itself.
@@ -232,7 +235,7 @@ mod tests {
 
     use super::*;
     use crate::manifest::Manifest;
-    use crate::observed::listing;
+    use crate::observed::{Times, listing};
 
     /// Applies layers stated as archive members and lists the paths that result.
     #[track_caller]
@@ -244,7 +247,7 @@ mod tests {
             Manifest::parse(&text).unwrap().materialise(directory.path()).unwrap();
             tree.apply(std::fs::File::open(directory.path().join("layer.tar")).unwrap()).unwrap();
         }
-        let text = listing::print(&tree, &BTreeMap::new());
+        let text = listing::print(&tree, &BTreeMap::new(), Times::LeftOut);
         let without_content = |line: &str| {
             let words: Vec<&str> = line.split(' ').filter(|word| !word.starts_with('"')).collect();
             words.join(" ")

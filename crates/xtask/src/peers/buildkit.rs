@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result};
-use testkit::differential::{Case, Prepared};
+use anyhow::Result;
+use testkit::differential::Prepared;
 
 use super::engine::Engine;
 use crate::command;
@@ -24,81 +24,67 @@ pub(super) fn import(engine: &Engine, tar: &Path, name: &str) -> Result<()> {
     command::read(engine.command("docker").args(["import", "base.tar", name])).map(drop)
 }
 
-/// Builds the images a case needs, and then the case.
-pub(super) fn build(engine: &Engine, case: &Case, prepared: &Prepared) -> Result<Outcome> {
-    for (tag, dockerfile) in &prepared.images {
-        let mut build = docker_build(engine, case)?;
-        build.arg("--tag").arg(tag).arg("--file").arg(inside(engine, dockerfile)?);
-        command::read(build.arg(inside(engine, &prepared.context)?))?;
+/// Builds what a case needs to have been built before, and then the case.
+pub(super) fn build(engine: &Engine, prepared: &Prepared) -> Result<Outcome> {
+    for image in &prepared.images {
+        let mut build = docker_build(engine, prepared, Cache::Unused);
+        command::read(build.args(image.command_line(&|path| inside(engine, path))))?;
     }
+    if let Some(earlier) = &prepared.earlier {
+        let mut build = docker_build(engine, earlier, Cache::Unused);
+        command::read(
+            build.args(earlier.command_line(&|path| inside(engine, path))).stdin(earlier.stdin()?),
+        )?;
+    }
+    let cache = if prepared.earlier.is_some() { Cache::Used } else { Cache::Unused };
+    let mut build = docker_build(engine, prepared, cache);
+    build.arg(format!("{},force-compression=true", prepared.output("image.tar")));
+    build.args(prepared.command_line(&|path| inside(engine, path))).stdin(prepared.stdin()?);
+    let output = command::capture(&mut build)?;
     let archive = engine.exchange().join("image.tar");
-    let mut build = docker_build(engine, case)?;
-    add_arguments(&mut build, engine, case, prepared)?;
-    build.args(["--output", "type=oci,dest=image.tar,compression=uncompressed,force-compression=true"]);
-    let output = command::capture(build.arg(inside(engine, &prepared.context)?))?;
     Ok(if output.status.success() { Outcome::Built(archive) } else { Outcome::Refused(message(&output)) })
 }
 
+/// Whether a build may reuse the steps of others.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Cache {
+    Used,
+    Unused,
+}
+
 /// Without network, since the engine's namespace has none, and without provenance, which would make the image an index.
-fn docker_build(engine: &Engine, case: &Case) -> Result<Command> {
+fn docker_build(engine: &Engine, prepared: &Prepared, cache: Cache) -> Command {
     let mut build = engine.command("env");
-    build.args(case.arguments.environment.iter().map(|(name, value)| format!("{name}={value}")));
-    build.args([
-        "docker",
-        "buildx",
-        "build",
-        "--progress=plain",
-        "--network=none",
-        "--no-cache",
-        "--provenance=false",
-    ]);
-    Ok(build)
+    build.args(prepared.arguments.environment.iter().map(|(name, value)| format!("{name}={value}")));
+    build.args(["docker", "buildx", "build", "--progress=plain", "--network=none", "--provenance=false"]);
+    if cache == Cache::Unused {
+        build.arg("--no-cache");
+    }
+    build
 }
 
-fn add_arguments(build: &mut Command, engine: &Engine, case: &Case, prepared: &Prepared) -> Result<()> {
-    build.arg("--file").arg(inside(engine, &prepared.dockerfile)?);
-    let arguments = &case.arguments;
-    if let Some(target) = &arguments.target {
-        build.args(["--target", target]);
-    }
-    for (name, value) in &arguments.build_args {
-        let text = value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}"));
-        build.args(["--build-arg", &text]);
-    }
-    for (name, value) in &prepared.contexts {
-        let value = if value.contains("://") { value.clone() } else { inside(engine, Path::new(value))? };
-        build.args(["--build-context", &format!("{name}={value}")]);
-    }
-    for (name, value) in &arguments.labels {
-        build.args(["--label", &format!("{name}={value}")]);
-    }
-    for (id, path) in &prepared.secrets {
-        build.args(["--secret", &format!("id={id},src={}", inside(engine, path)?)]);
-    }
-    for (name, address) in &arguments.hosts {
-        build.args(["--add-host", &format!("{name}:{address}")]);
-    }
-    Ok(())
-}
-
-/// A path of the exchange directory as the engine names it.
-fn inside(engine: &Engine, path: &Path) -> Result<String> {
-    let below =
-        path.strip_prefix(engine.exchange()).with_context(|| format!("`{}` lies outside", path.display()))?;
-    Ok(format!("/exchange/{}", below.display()))
+/// A path of the exchange directory as the engine names it; every path of a case is one.
+fn inside(engine: &Engine, path: &Path) -> String {
+    let below = path.strip_prefix(engine.exchange()).expect("cases are laid out in the exchange directory");
+    format!("/exchange/{}", below.display())
 }
 
 /// The words a message begins with, depending on where in the daemon it was noticed, which is not always the same.
 const PREFIXES: &[&str] = &["failed to build: ", "failed to solve: ", "failed to run Build function: "];
 
-/// The message behind the last `ERROR:`, without [`PREFIXES`] and without what changes from run to run: names of
-/// snapshots and temporary mounts, and which of two equally near names is suggested.
+/// Where what depends on chance or on the machine begins: which of two equally near names is suggested, which resolver was asked.
+const VOLATILE_ENDS: &[&str] = &[" (did you mean", ": dial "];
+
+/// The message behind the last `ERROR:`, without [`PREFIXES`] and without what changes from run to run:
+/// [`VOLATILE_ENDS`], names of snapshots and temporary mounts.
 fn message(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let last = text.rsplit_once("ERROR: ").map_or(&*text, |(_, message)| message);
     let message =
         PREFIXES.iter().fold(last.trim(), |message, prefix| message.strip_prefix(prefix).unwrap_or(message));
-    let message = message.split_once(" (did you mean").map_or(message, |(message, _)| message);
+    let message = VOLATILE_ENDS
+        .iter()
+        .fold(message, |message, end| message.split_once(end).map_or(message, |(start, _)| start));
     let steady: Vec<&str> = message.split(' ').map(without_volatile_parts).collect();
     steady.join(" ") + "\n"
 }

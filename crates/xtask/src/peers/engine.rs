@@ -4,7 +4,9 @@
 //! chroot). The engine is process 1 there: it cannot outlive its `unshare`, and `unshare` cannot outlive us.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
@@ -12,6 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::command;
 
@@ -22,6 +25,7 @@ mount -t proc proc "$1/proc"
 mount --rbind /sys "$1/sys"
 mount --rbind /dev "$1/dev"
 mount -t tmpfs tmpfs "$1/run"
+ip link set lo up
 mkdir "$1/run/machine"
 cd "$1"
 pivot_root . run/machine
@@ -89,6 +93,20 @@ impl Engine {
     /// Process 1 of the engine's namespaces, as the machine numbers it.
     pub(crate) fn init(&self) -> u32 {
         self.init.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// A port of the loopback device that the engine sees.
+    ///
+    /// # Errors
+    /// The engine has ended.
+    pub(super) fn listen(&self) -> io::Result<TcpListener> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.init()))?;
+        let bind = move || {
+            // Of this thread alone; a socket stays where it was made.
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            TcpListener::bind(("127.0.0.1", 0))
+        };
+        thread::spawn(bind).join().unwrap_or_else(|_| Err(io::Error::other("binding panicked")))
     }
 
     /// The directory that is `/exchange` inside, as the machine sees it.

@@ -34,7 +34,8 @@ pub(super) fn run(root: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn select(names: &[&str]) -> Result<Vec<Case>> {
+/// The named cases, or all.
+pub(super) fn select(names: &[&str]) -> Result<Vec<Case>> {
     let mut cases = Case::all(&fixtures::corpus())?;
     for name in names {
         ensure!(cases.iter().any(|case| case.name == *name), "there is no case `{name}`");
@@ -62,11 +63,13 @@ fn record_all(engine: &Engine, cases: &[Case], known: &KnownFiles) -> usize {
 fn record_case(engine: &Engine, case: &Case, known: &KnownFiles) -> Result<()> {
     ensure!(case.directory.join("README").is_file(), "it has no README");
     let work = tempfile::tempdir_in(engine.exchange())?;
-    let prepared = case.prepare(work.path())?;
-    let outcome = buildkit::build(engine, case, &prepared)?;
+    let prepared = case.prepare(work.path(), || engine.listen())?;
+    let outcome = buildkit::build(engine, &prepared)?;
     let files = match (&outcome, case.arguments.fails) {
-        (Outcome::Built(archive), false) => observed_files(Observed::read(archive, known)?),
-        (Outcome::Refused(message), true) => BTreeMap::from([("error.txt", message.clone())]),
+        (Outcome::Built(archive), false) => observed_files(prepared.observe(archive, known)?),
+        (Outcome::Refused(message), true) => {
+            BTreeMap::from([("error.txt", prepared.without_places(message))])
+        }
         (Outcome::Built(_), true) => bail!("it should fail and was built"),
         (Outcome::Refused(message), false) => bail!("{message}"),
     };

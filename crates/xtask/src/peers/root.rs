@@ -17,6 +17,7 @@ const PACKAGES: &[&str] = &[
     "docker-buildx",
     "docker-cli",
     "docker.io",
+    "git",
     "iptables",
     "podman",
     "runc",
