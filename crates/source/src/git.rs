@@ -13,5 +13,5 @@ mod repository;
 
 pub use errand::{Commit, Errand};
 pub use error::GitError;
-pub use program::Program;
+pub use program::{Program, Ssh};
 pub use repository::{Repository, RepositoryError, Submodules, Times};

@@ -7,9 +7,11 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::cli::StepArgs;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::session::{Session, store_failure};
 
 const HELP: &str = "write it as default, ID, ID=SOCKET or ID=KEYFILE[,KEYFILE…]; without a path, the agent is that of SSH_AUTH_SOCK";
 
@@ -22,6 +24,12 @@ pub(crate) struct Agents {
 }
 
 impl Agents {
+    /// Those of a build; key files get an agent in its private area.
+    pub(crate) fn of(session: &Session, args: &StepArgs, environment: &Environment) -> Result<Self, Failure> {
+        let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
+        Self::open(&args.ssh, environment, &scratch)
+    }
+
     /// Understands every `--ssh`; key files get an agent of their own, whose socket lies in a directory that `scratch` makes.
     pub(crate) fn open(
         options: &[String],

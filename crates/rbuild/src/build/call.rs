@@ -4,6 +4,7 @@ use std::path::Path;
 
 use dockerfile::Audience;
 
+use crate::build::agents::Agents;
 use crate::build::fetch::Fetcher;
 use crate::build::input::{Input, Place, STDIN};
 use crate::build::request::Asked;
@@ -30,7 +31,7 @@ pub(crate) fn call(
         return answer(method, format, &input, &asked, global, environment);
     }
     let session = Session::open(global)?;
-    let fetcher = Fetcher::new(&session, &asked.secrets, environment);
+    let fetcher = Fetcher::new(&session, &asked.secrets, environment, &Agents::default());
     let input = Input::read(args.names(), &session, &fetcher, environment)?;
     let code = answer(method, format, &input, &asked, global, environment)?;
     close(session)?;

@@ -17,15 +17,29 @@ use source::http::Client;
 use store::SourceDir;
 use web::RootsError;
 
+use crate::build::agents::Agents;
 use crate::build::errors;
 use crate::environment::Environment;
 use crate::session::Session;
+
+/// The agent that ADD uses, as a mount without an id does.
+const DEFAULT_AGENT: &str = "default";
+
+/// Whose keys fetch by ssh.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Keys {
+    /// Those of the agent that the Dockerfile was given with `--ssh default`, if it was.
+    OfAgent(Option<PathBuf>),
+    /// The user's, who named the source himself.
+    OfUser,
+}
 
 /// Fetches for one build. Threads share it.
 pub(crate) struct Fetcher<'f> {
     session: &'f Session,
     secrets: &'f BTreeMap<String, Secret>,
     environment: &'f Environment,
+    keys: Keys,
     /// Made when the first source asks for it: certificates take a while to read.
     client: OnceLock<Result<Client, RootsError>>,
     /// The commits that repositories were found at, by what the plan knows them as.
@@ -37,8 +51,17 @@ impl<'f> Fetcher<'f> {
         session: &'f Session,
         secrets: &'f BTreeMap<String, Secret>,
         environment: &'f Environment,
+        agents: &Agents,
     ) -> Self {
-        Self { session, secrets, environment, client: OnceLock::new(), commits: Mutex::default() }
+        let keys = Keys::OfAgent(agents.sockets.get(DEFAULT_AGENT).cloned());
+        Self { session, secrets, environment, keys, client: OnceLock::new(), commits: Mutex::default() }
+    }
+
+    /// One for what the command line names.
+    pub(crate) fn of_user(&self) -> Self {
+        let Self { session, secrets, environment, .. } = *self;
+        let (client, commits) = (OnceLock::new(), Mutex::default());
+        Self { session, secrets, environment, keys: Keys::OfUser, client, commits }
     }
 
     /// What a source is now.

@@ -116,7 +116,8 @@ impl Images for Resolver<'_> {
                 }
                 Some(Place::Repository(url)) => {
                     let (url, git_dir) = (url.clone(), GitDir::Dropped);
-                    self.fetcher.time(&RemoteRequest::Repository { url, checksum: None, git_dir })
+                    let request = RemoteRequest::Repository { url, checksum: None, git_dir };
+                    self.fetcher.of_user().time(&request)
                 }
                 Some(Place::Stdin) => Ok(self.places.archive.and_then(archive::youngest)),
                 Some(Place::Directory(_)) | None => Ok(None),

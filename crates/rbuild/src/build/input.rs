@@ -207,7 +207,7 @@ impl Place {
             Some(RemoteKind::File) => Ok(Self::File(text)),
             None if text.contains("://") && !path.exists() => Err(usage(
                 &format!("`{text}` is no context of a known kind"),
-                "a context is a directory, `-`, an http or https URL, or a git repository by https, http or git",
+                "a context is a directory, `-`, an http or https URL, or a git repository by https, http, git or ssh",
             )),
             None => Ok(Self::Directory(path.to_owned())),
         }
@@ -282,6 +282,7 @@ fn fetch(
     fetcher: &Fetcher<'_>,
 ) -> Result<(PathBuf, RemoteContent), Failure> {
     let is_cancelled = || session.cancel.is_cancelled();
+    let fetcher = fetcher.of_user();
     let fetched = fetcher.resolve(&request).and_then(|content| {
         let remote = Remote { request, content };
         let into = fetcher.scratch()?;

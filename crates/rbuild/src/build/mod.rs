@@ -77,7 +77,8 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     let began = Instant::now();
     let asked = Asked::read(args, environment)?;
     let session = Session::open(global)?;
-    let fetcher = Fetcher::new(&session, &asked.secrets, environment);
+    let agents = Agents::of(&session, &args.steps, environment)?;
+    let fetcher = Fetcher::new(&session, &asked.secrets, environment, &agents);
     let Input { dockerfile, context, archive } = Input::read(args.names(), &session, &fetcher, environment)?;
     let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
     dockerfile.must_be_whole(&judge)?;
@@ -92,6 +93,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
         session: &session,
         layers: &layers,
         fetcher: &fetcher,
+        agents: &agents,
         places: &places,
         steps: &args.steps,
         progress: asked.progress,
@@ -140,6 +142,7 @@ struct Work<'w> {
     session: &'w Session,
     layers: &'w Layers<'w>,
     fetcher: &'w Fetcher<'w>,
+    agents: &'w Agents,
     places: &'w Places<'w>,
     steps: &'w StepArgs,
     progress: Progress,
@@ -224,11 +227,9 @@ impl Work<'_> {
         contexts: &BTreeMap<ContextName, Context>,
         call: impl FnOnce(&Services<'_>, &dyn Renderer) -> T,
     ) -> Result<T, Failure> {
-        let Self { dockerfile, asked, session, layers, fetcher, steps, environment, .. } = *self;
+        let Self { dockerfile, asked, session, layers, fetcher, agents, environment, .. } = *self;
         let _hooks: Vec<_> =
             contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
-        let scratch = || session.lease.scratch_dir().map_err(|error| store_failure(&error));
-        let agents = Agents::open(&steps.ssh, environment, &scratch)?;
         let salt = session.store().salt().map_err(|error| store_failure(&error))?;
         let scope = dockerfile.path.to_string_lossy().into_owned();
         let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope).not_before(asked.oldest);

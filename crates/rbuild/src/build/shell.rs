@@ -12,6 +12,7 @@ use sandbox::Stdio;
 use solver::{BrokenBelow, Entry, RunFailure};
 use sys::terminal::WindowSize;
 
+use crate::build::agents::Agents;
 use crate::build::fetch::Fetcher;
 use crate::build::images::Places;
 use crate::build::input::{Input, Names, Place, STDIN};
@@ -39,7 +40,8 @@ fn open(args: &ShellArgs, global: &Global, environment: &Environment) -> Result<
     let names = args.steps.names(&args.context);
     keep_stdin(names)?;
     let (session, relay) = Session::open_with_relay(global)?;
-    let fetcher = Fetcher::new(&session, &asked.secrets, environment);
+    let agents = Agents::of(&session, &args.steps, environment)?;
+    let fetcher = Fetcher::new(&session, &asked.secrets, environment, &agents);
     let Input { dockerfile, context, archive } = Input::read(names, &session, &fetcher, environment)?;
     let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
     dockerfile.must_be_whole(&judge)?;
@@ -53,6 +55,7 @@ fn open(args: &ShellArgs, global: &Global, environment: &Environment) -> Result<
         session: &session,
         layers: &layers,
         fetcher: &fetcher,
+        agents: &agents,
         places: &places,
         steps: &args.steps,
         progress: asked.progress,

@@ -297,7 +297,6 @@ fn a_repository_is_a_context() {
     ));
     assert_eq!(names_in(&scene.out()), ["x"]);
     for (context, code, words) in [
-        ("git@example.com:r.git".to_owned(), 2, "by ssh"),
         ("ext://x".to_owned(), 2, "no context of a known kind"),
         (upstream.url("#nothing"), 2, "no branch, tag or commit `nothing`"),
     ] {

@@ -27,6 +27,7 @@ mod epoch;
 mod exit_codes;
 mod explain;
 mod flags;
+mod git_ssh;
 mod hostile;
 mod kill;
 mod limits;

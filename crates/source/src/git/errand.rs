@@ -17,6 +17,9 @@ use crate::Authorization;
 /// What a URL may be fetched by, in submodules too: not a local path, and nothing that starts a program.
 const PROTOCOLS: &str = "https:http:git";
 
+/// The same of what is fetched by ssh.
+const PROTOCOLS_WITH_SSH: &str = "https:http:git:ssh";
+
 /// What a server says that gives a commit only by a name, or only with all below it.
 const ONLY_BY_NAME: [&str; 4] = ["not our ref", "unadvertised object", "does not support", "dumb http"];
 
@@ -151,7 +154,7 @@ impl Errand<'_> {
 
     fn has(&self, commit: &Commit, bare: &Path) -> Result<bool, GitError> {
         let object = format!("{commit}^{{commit}}");
-        Ok(self.run(bare, PROTOCOLS, &["cat-file", "-e", &object])?.status.success())
+        Ok(self.run(bare, self.protocols(), &["cat-file", "-e", &object])?.status.success())
     }
 
     fn check_out(&self, commit: &Commit, bare: &Path, into: &Path) -> Result<(), GitError> {
@@ -198,9 +201,13 @@ impl Errand<'_> {
         Ok(path)
     }
 
+    fn protocols(&self) -> &'static str {
+        if self.repository.is_by_ssh() { PROTOCOLS_WITH_SSH } else { PROTOCOLS }
+    }
+
     /// Runs git and insists on success.
     fn git(&self, task: &'static str, directory: &Path, args: &[&str]) -> Result<Ran, GitError> {
-        let ran = self.run(directory, PROTOCOLS, args)?;
+        let ran = self.run(directory, self.protocols(), args)?;
         self.succeeded(task, ran)
     }
 

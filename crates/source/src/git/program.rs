@@ -26,6 +26,31 @@ pub struct Program {
     pub search_path: OsString,
     /// The certificates of those whom to trust, if not what it was built with.
     pub certificates: Option<PathBuf>,
+    /// How it reaches others by ssh, if it may.
+    pub ssh: Option<Ssh>,
+}
+
+/// How others are reached by ssh. Nobody is asked anything on the way, and a host must be known (ssh_config(5)).
+#[derive(Clone, Debug)]
+pub struct Ssh {
+    /// For a shell.
+    command: String,
+    agent: Option<PathBuf>,
+}
+
+impl Ssh {
+    /// As the user has it: keys, agent, configuration, and perhaps a command (`GIT_SSH_COMMAND` in git(1)).
+    #[must_use]
+    pub fn of_user(command: Option<&str>, agent: Option<PathBuf>) -> Self {
+        Self { command: command.unwrap_or("ssh -o BatchMode=yes").to_owned(), agent }
+    }
+
+    /// With the keys of an agent, and nothing of the user's but the hosts that he knows.
+    #[must_use]
+    pub fn of_agent(agent: PathBuf) -> Self {
+        let command = "ssh -F none -o BatchMode=yes -o StrictHostKeyChecking=yes -o IdentityFile=none";
+        Self { command: command.to_owned(), agent: Some(agent) }
+    }
 }
 
 /// One run of it.
@@ -55,7 +80,7 @@ impl Program {
     pub fn find(directories: &[PathBuf]) -> Option<Self> {
         let path = directories.iter().map(|directory| directory.join("git")).find(|path| path.is_file())?;
         let search_path = std::env::join_paths(directories).ok()?;
-        Some(Self { path, search_path, certificates: None })
+        Some(Self { path, search_path, certificates: None, ssh: None })
     }
 }
 
@@ -92,13 +117,17 @@ impl Run<'_> {
             ("GIT_ATTR_NOSYSTEM", "1"),
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_ASKPASS", "/bin/false"),
-            ("GIT_SSH_COMMAND", "/bin/false"),
             ("GIT_ALLOW_PROTOCOL", self.protocols),
             ("GIT_OPTIONAL_LOCKS", "0"),
             ("HOME", "/nonexistent"),
             ("LC_ALL", "C"),
         ] {
             command.env(name, value);
+        }
+        let ssh = self.program.ssh.as_ref();
+        command.env("GIT_SSH_COMMAND", ssh.map_or("/bin/false", |ssh| &ssh.command));
+        if let Some(agent) = ssh.and_then(|ssh| ssh.agent.as_ref()) {
+            command.env("SSH_AUTH_SOCK", agent);
         }
         if let Some(certificates) = &self.program.certificates {
             command.env("GIT_SSL_CAINFO", certificates);
@@ -162,10 +191,17 @@ fn end_group(child: &Child) -> io::Result<()> {
     sys::process::signal_group(child.id(), sys::process::SIGKILL)
 }
 
+/// What git says when ssh, right above, has said why.
+const BROUGHT_TO_AN_END: &str = "fatal: Could not read from remote repository.";
+
 /// The first line in which git or the server says what is wrong, or else the last that says anything.
 fn telling_line(stderr: &str) -> &str {
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let says_why = |line: &&str| ["fatal:", "error:", "remote:"].iter().any(|start| line.starts_with(start));
+    let of_ssh = lines().take_while(|line| *line != BROUGHT_TO_AN_END).last();
+    if let Some(line) = of_ssh.filter(|_| lines().any(|line| line == BROUGHT_TO_AN_END)) {
+        return line;
+    }
     lines().find(says_why).or_else(|| lines().next_back()).unwrap_or_default()
 }
 
@@ -189,6 +225,8 @@ mod tests {
             "Cloning\nfatal: repository not found\nPlease make sure you have the correct access rights\n\n";
         assert_eq!(telling_line(told), "fatal: repository not found");
         assert_eq!(telling_line("one\n two \n\n"), "two");
+        let by_ssh = "Warning: added\ngit@h: Permission denied (publickey).\r\nfatal: Could not read from remote repository.\n\nPlease";
+        assert_eq!(telling_line(by_ssh), "git@h: Permission denied (publickey).");
         assert_eq!(telling_line(""), "");
     }
 }

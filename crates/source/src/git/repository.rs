@@ -1,6 +1,6 @@
 //! What a URL says about a repository (BuildKit's forms).
 //!
-//! `https://host/path.git`, `git://host/path`, each with `#ref:directory`, or with a query of `ref`, `tag`, `branch`, `subdir`, `checksum` (or
+//! `https://host/path.git`, `git://host/path`, `ssh://user@host/path`, `user@host:path`, each with `#ref:directory`, or with a query of `ref`, `tag`, `branch`, `subdir`, `checksum` (or
 //! `commit`), `keep-git-dir`, `submodules` and `mtime`.
 
 /// A repository, and what of it.
@@ -43,10 +43,7 @@ pub enum Times {
 /// Why a URL is none of a repository that is fetched.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RepositoryError {
-    /// By ssh: keys are nobody's to use who merely wrote a Dockerfile.
-    #[error("`{0}` is fetched by ssh, which is not supported yet")]
-    Ssh(String),
-    /// A user name or password.
+    /// A user name or password where they would be sent along, or a password anywhere.
     #[error("`{0}` has a user name in it")]
     UserInfo(String),
     /// Characters that have no place there.
@@ -82,18 +79,31 @@ impl Repository {
     pub fn parse(text: &str) -> Result<Self, RepositoryError> {
         let (address, fragment) = text.split_once('#').map_or((text, None), |(a, f)| (a, Some(f)));
         let (address, query) = address.split_once('?').map_or((address, None), |(a, q)| (a, Some(q)));
-        match address.split_once("://").map(|(scheme, _)| scheme) {
+        let host = match address.split_once("://").map(|(scheme, _)| scheme) {
             // Without a scheme it is `user@host:path`.
-            Some("ssh") | None => Err(RepositoryError::Ssh(address.to_owned())),
-            Some("git" | "http" | "https") => Self::read(address, query, fragment),
-            Some(_) => Err(RepositoryError::Malformed(address.to_owned())),
-        }
+            None => host_by_ssh(address, ':')?,
+            Some("ssh") => host_by_ssh(address.strip_prefix("ssh://").unwrap_or_default(), '/')?,
+            Some("git" | "http" | "https") => host(address)?,
+            Some(_) => return Err(RepositoryError::Malformed(address.to_owned())),
+        };
+        Self::read(address, host, query, fragment)
     }
 
-    fn read(address: &str, query: Option<&str>, fragment: Option<&str>) -> Result<Self, RepositoryError> {
+    /// Whether it is fetched by ssh.
+    #[must_use]
+    pub fn is_by_ssh(&self) -> bool {
+        self.remote.starts_with("ssh://") || !self.remote.contains("://")
+    }
+
+    fn read(
+        address: &str,
+        host: String,
+        query: Option<&str>,
+        fragment: Option<&str>,
+    ) -> Result<Self, RepositoryError> {
         let mut repository = Self {
             remote: address.to_owned(),
-            host: host(address)?,
+            host,
             reference: None,
             subdirectory: None,
             checksum: None,
@@ -219,10 +229,36 @@ fn host(address: &str) -> Result<String, RepositoryError> {
     if let Some((_, bare)) = host.rsplit_once('@') {
         return Err(RepositoryError::UserInfo(format!("…@{bare}/{path}")));
     }
-    let is_host = host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-        && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c));
-    let is_path = !path.is_empty() && path.chars().all(|c| !c.is_control() && c != '\\' && c != ' ');
-    if is_host && is_path { Ok(host.to_ascii_lowercase()) } else { Err(malformed()) }
+    if is_host(host) && is_path(path) { Ok(host.to_ascii_lowercase()) } else { Err(malformed()) }
+}
+
+/// The same of `[user@]host`, a separator, and a path.
+fn host_by_ssh(address: &str, separator: char) -> Result<String, RepositoryError> {
+    let malformed = || RepositoryError::Malformed(address.escape_default().to_string());
+    let (place, path) = address.split_once(separator).ok_or_else(malformed)?;
+    let (user, host) = place.rsplit_once('@').map_or((None, place), |(user, host)| (Some(user), host));
+    if user.is_some_and(|user| user.contains(':')) {
+        return Err(RepositoryError::UserInfo(format!("…@{host}{separator}{path}")));
+    }
+    // What begins with `-` would be an option.
+    let is_user = |user: &str| {
+        user.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && user.chars().all(|c| c.is_ascii_alphanumeric() || "-._+".contains(c))
+    };
+    if user.is_none_or(is_user) && is_host(host) && is_path(path) && !path.starts_with('-') {
+        Ok(host.to_ascii_lowercase())
+    } else {
+        Err(malformed())
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c))
+}
+
+fn is_path(path: &str) -> bool {
+    !path.is_empty() && path.chars().all(|c| !c.is_control() && c != '\\' && c != ' ')
 }
 
 /// What `git check-ref-format` takes, and no option.
@@ -289,6 +325,17 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_may_be_reached_by_ssh() {
+        check("git@h:o/r.git", "git@h:o/r.git - - - \"\" false Fetched Checkout");
+        check("git@h:o/r.git#v1:a", "git@h:o/r.git v1 a - \"a\" false Fetched Checkout");
+        check("ssh://git@H:22/r?ref=b", "ssh://git@H:22/r b - - \"\" false Fetched Checkout");
+        check("ssh://h/r", "ssh://h/r - - - \"\" false Fetched Checkout");
+        let parse = |text| Repository::parse(text).unwrap();
+        assert_eq!((parse("ssh://git@H:22/r").host(), parse("git@h:r").host()), ("h:22", "h"));
+        assert!(parse("git@h:r").is_by_ssh() && !parse("https://h/r").is_by_ssh());
+    }
+
+    #[test]
     fn what_could_be_an_option_or_lead_elsewhere_is_refused() {
         check("https://h/r.git#--upload-pack=x", "`--upload-pack=x` is no name of a branch, tag or commit");
         check("https://h/r.git?ref=a..b", "`a..b` is no name of a branch, tag or commit");
@@ -302,7 +349,10 @@ mod tests {
         check("https://h/r.git?depth=1", "`depth` means nothing for a repository, or not `1`");
         check("https://h/r.git?mtime=now", "`mtime` means nothing for a repository, or not `now`");
         check("https://h/r.git?ref=a#b", "it says both `b` and `a`");
-        check("git@h:r.git", "`git@h:r.git` is fetched by ssh, which is not supported yet");
-        check("ssh://git@h/r", "`ssh://git@h/r` is fetched by ssh, which is not supported yet");
+        check("-oProxyCommand=x@h:r.git", "`-oProxyCommand=x@h:r.git` is no address of a repository");
+        check("git@-oProxyCommand=x:r", "`git@-oProxyCommand=x:r` is no address of a repository");
+        check("ssh://git@-x/r", "`git@-x/r` is no address of a repository");
+        check("git@h:-x", "`git@h:-x` is no address of a repository");
+        check("ssh://git:pw@h/r", "`…@h/r` has a user name in it");
     }
 }

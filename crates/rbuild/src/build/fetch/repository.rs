@@ -7,9 +7,9 @@ use std::sync::{MutexGuard, PoisonError};
 use oci::Digest;
 use plan::{GitDir, RemoteContent, RemoteError, RemoteErrorCause};
 use source::Authorization;
-use source::git::{Commit, Errand, GitError, Program, Repository, RepositoryError};
+use source::git::{Commit, Errand, GitError, Program, Repository, RepositoryError, Ssh};
 
-use super::{Fetcher, Reading, cancelled, machine, refused, told};
+use super::{Fetcher, Keys, Reading, cancelled, machine, refused, told};
 use crate::network;
 
 impl Fetcher<'_> {
@@ -65,8 +65,10 @@ impl Fetcher<'_> {
         is_cancelled: &dyn Fn() -> bool,
         what: impl FnOnce(&Errand<'_>) -> Result<T, GitError>,
     ) -> Result<T, RemoteError> {
+        let ssh = if repository.is_by_ssh() { Some(self.ssh(repository)?) } else { None };
         let program = Program::find(&self.environment.program_directories()).ok_or_else(no_program)?;
-        let program = Program { certificates: network::named_roots(self.environment), ..program };
+        let certificates = network::named_roots(self.environment);
+        let program = Program { certificates, ssh, ..program };
         let held = self.hold(repository.remote(), is_cancelled)?;
         // Named as the reference builder has it.
         let host = repository.host();
@@ -88,6 +90,25 @@ impl Fetcher<'_> {
     }
 }
 
+impl Fetcher<'_> {
+    fn ssh(&self, repository: &Repository) -> Result<Ssh, RemoteError> {
+        let variable = |name: &str| self.environment.variable(name).filter(|value| !value.is_empty());
+        match &self.keys {
+            Keys::OfAgent(Some(agent)) => Ok(Ssh::of_agent(agent.clone())),
+            Keys::OfUser => {
+                Ok(Ssh::of_user(variable("GIT_SSH_COMMAND"), variable("SSH_AUTH_SOCK").map(PathBuf::from)))
+            }
+            Keys::OfAgent(None) => Err(refused(
+                format!(
+                    "`{}` is fetched by ssh, and the Dockerfile has no agent for it",
+                    repository.remote()
+                ),
+                "give it one with `--ssh default`, or fetch by https, with a secret GIT_AUTH_TOKEN if it is private",
+            )),
+        }
+    }
+}
+
 fn parse(url: &str, checksum: Option<&str>, git_dir: GitDir) -> Result<Repository, RemoteError> {
     let mut repository = Repository::parse(url).map_err(|error| of_url(&error))?;
     if let Some(checksum) = checksum {
@@ -100,7 +121,6 @@ const URL_HELP: &str = "write it as https://HOST/PATH.git#BRANCH-OR-TAG:DIRECTOR
 
 fn of_url(error: &RepositoryError) -> RemoteError {
     let help = match error {
-        RepositoryError::Ssh(_) => "fetch it by https, with a secret GIT_AUTH_TOKEN if it is private",
         RepositoryError::UserInfo(_) => {
             "it would be in the image's history: give a secret with the id GIT_AUTH_TOKEN instead"
         }
@@ -132,6 +152,14 @@ fn of_git(error: &GitError) -> RemoteError {
         }
         GitError::NoReference { .. } | GitError::NoDirectory { .. } => {
             told(RemoteErrorCause::Refused, error, None)
+        }
+        GitError::Failed { message, .. } if message.contains("ey verification failed") => {
+            let help = "if you trust the host, add its key to your known hosts: `ssh-keyscan HOST >> ~/.ssh/known_hosts`";
+            told(RemoteErrorCause::Network, error, Some(help))
+        }
+        GitError::Failed { message, .. } if message.contains("Permission denied") => {
+            let help = "`ssh-add -l` lists the keys of the agent; one of them must be known to the host";
+            told(RemoteErrorCause::Network, error, Some(help))
         }
         GitError::Failed { .. } => {
             let help = "for a private repository, give a token with `--secret id=GIT_AUTH_TOKEN,…`";
