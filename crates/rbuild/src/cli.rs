@@ -174,7 +174,7 @@ pub(crate) struct StepArgs {
     /// Give a secret to steps that mount it: id=ID[,src=FILE|,env=VARIABLE], with ,cache=hash behind it if another value is to run them again
     #[arg(long = "secret", value_name = "id=ID,…")]
     pub(crate) secrets: Vec<String>,
-    /// Let steps that mount it use an ssh agent: that of SSH_AUTH_SOCK, of a socket, or one with these keys
+    /// Let steps that mount it, and ADD of repositories by ssh (default), use an ssh agent: that of SSH_AUTH_SOCK, of a socket, or one with these keys
     #[arg(long = "ssh", value_name = "default|ID[=SOCKET|KEYFILE,…]")]
     pub(crate) ssh: Vec<String>,
     /// Network of the RUN steps that name none

@@ -72,3 +72,8 @@ impl Environment {
         self.variable("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
     }
 }
+
+/// What Go's `strconv.ParseBool` takes for true, as it is in variables of Docker's programs.
+pub(crate) fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "True" | "TRUE")
+}

@@ -18,7 +18,7 @@ use crate::build::errors;
 use crate::build::fetch::Fetcher;
 use crate::build::request;
 use crate::diagnostic::Diagnostic;
-use crate::environment::Environment;
+use crate::environment::{Environment, is_true};
 use crate::failure::{Exit, Failure};
 use crate::session::{Session, store_failure};
 
@@ -253,7 +253,7 @@ fn git_dir(build_args: &[String], environment: &Environment) -> GitDir {
     let given = build_args.iter().rev().map(|text| request::build_arg(text, environment));
     let given = given.filter(|arg| arg.name == KEEP_GIT_DIR).find_map(|arg| arg.value);
     match given.as_deref() {
-        Some("1" | "t" | "T" | "true" | "True" | "TRUE") => GitDir::Kept,
+        Some(value) if is_true(value) => GitDir::Kept,
         _ => GitDir::Dropped,
     }
 }

@@ -7,6 +7,7 @@ mod call;
 mod dockerfile;
 pub(crate) mod errors;
 mod fetch;
+mod git_labels;
 mod images;
 mod input;
 mod legacy;
@@ -75,18 +76,24 @@ fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<
 /// Builds an image.
 fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
-    let asked = Asked::read(args, environment)?;
+    let mut asked = Asked::read(args, environment)?;
     let session = Session::open(global)?;
     let agents = Agents::of(&session, &args.steps, environment)?;
     let fetcher = Fetcher::new(&session, &asked.secrets, environment, &agents);
     let Input { dockerfile, context, archive } = Input::read(args.names(), &session, &fetcher, environment)?;
     let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
     dockerfile.must_be_whole(&judge)?;
+    let main = Place::of(&args.context)?;
+    if let Place::Directory(directory) = &main {
+        let labels = git_labels::of(&dockerfile.path, directory, environment);
+        // Those of the command line count for more.
+        asked.request.labels.splice(..0, labels);
+    }
     let cancel = Arc::clone(&session.cancel);
     let cancelled = move || cancel.is_cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
     let archive = archive.as_deref();
-    let places = Places { main: Place::of(&args.context)?, named: &asked.contexts, archive };
+    let places = Places { main, named: &asked.contexts, archive };
     let work = Work {
         dockerfile: &dockerfile,
         asked: &asked,
@@ -109,6 +116,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     tracing::debug!(%plan, "plan");
     let contexts = work.open_contexts(&plan, &context)?;
     let found = lint::of_build(&dockerfile, &plan, contexts.get(&ContextName::Main), &judge);
+    let for_metadata = warnings::for_metadata(&found, &dockerfile.source, environment);
     warnings::tell(found, Told::by(asked.progress), &dockerfile.source, environment)?;
     let is_told = asked.progress.is_for_people();
     if asked.rewrites_times && plan.output().epoch.is_none() && is_told {
@@ -125,7 +133,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
     }
     summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed());
-    output::write_files(args, &assembled, &asked, exported.as_ref())?;
+    output::write_files(args, &assembled, &asked, exported.as_ref(), for_metadata)?;
     close(session)
 }
 

@@ -10,6 +10,7 @@ use image::export::{
 };
 use image::{Assembled, Layers, LocalImage};
 use oci::{Compression, Platform, Reference};
+use serde_json::Value;
 use sys::RootfsPath;
 use sys::root::Time;
 
@@ -215,6 +216,7 @@ pub(crate) fn write_files(
     assembled: &[Assembled],
     asked: &Asked,
     exported: Option<&Exported>,
+    warnings: Option<Value>,
 ) -> Result<(), Failure> {
     let id = main(assembled).id.to_string();
     if let Some(path) = &args.iidfile {
@@ -228,6 +230,9 @@ pub(crate) fn write_files(
         });
         if let Some(exported) = exported {
             metadata["containerimage.digest"] = exported.manifest.to_string().into();
+        }
+        if let Some(warnings) = warnings {
+            metadata["buildx.build.warnings"] = warnings;
         }
         write_file(path, format!("{metadata:#}\n").as_bytes())?;
     }

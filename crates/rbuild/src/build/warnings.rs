@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use dockerfile::Source;
+use serde_json::{Value, json};
 
 use crate::cli::Progress;
 use crate::diagnostic::Diagnostic;
-use crate::environment::Environment;
+use crate::environment::{Environment, is_true};
 use crate::failure::{Exit, Failure};
 use crate::lint::Found;
 use crate::progress::rawjson;
@@ -45,7 +46,9 @@ pub(crate) fn tell(
 ) -> Result<(), Failure> {
     let is_wrong = found.iter().any(Found::is_error);
     if told == Told::Records && !is_wrong {
-        found.iter().for_each(|found| eprintln!("{}", rawjson::warning(found, source)));
+        found
+            .iter()
+            .for_each(|found| eprintln!("{}", json!({ "warnings": [rawjson::warning(found, source)] })));
     }
     let diagnostics: Vec<_> = found.into_iter().map(|found| found.diagnostic).collect();
     if is_wrong {
@@ -57,6 +60,12 @@ pub(crate) fn tell(
         }
     }
     Ok(())
+}
+
+/// What was found for `--metadata-file`, if `BUILDX_METADATA_WARNINGS` asks for it.
+pub(crate) fn for_metadata(found: &[Found], source: &Source, environment: &Environment) -> Option<Value> {
+    let is_asked = environment.variable("BUILDX_METADATA_WARNINGS").is_some_and(is_true);
+    is_asked.then(|| found.iter().map(|found| rawjson::warning(found, source)).collect())
 }
 
 /// Tells that `rewrite-timestamp` has no time to rewrite to.

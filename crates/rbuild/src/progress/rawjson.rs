@@ -41,18 +41,18 @@ impl Renderer for RawJson {
     }
 }
 
-/// What was found in the Dockerfile, as a record.
+/// What was found in the Dockerfile, as a warning in a record.
 pub(crate) fn warning(found: &Found, source: &dockerfile::Source) -> Value {
     let line = source.position(found.span().start).line;
     let code = found.diagnostic.code;
     let short = format!("{code}: {} (line {line})", found.diagnostic.title);
     let detail: Vec<String> = found.diagnostic.help.iter().map(|help| STANDARD.encode(help)).collect();
-    json!({ "warnings": [{
+    json!({
         "level": 1,
         "short": STANDARD.encode(short),
         "detail": detail,
         "range": [{ "start": { "line": line }, "end": { "line": line } }],
-    }] })
+    })
 }
 
 /// Folds events into records.

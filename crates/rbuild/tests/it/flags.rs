@@ -148,3 +148,67 @@ fn debugging_has_a_short_name() {
     assert!(run(&mut command(&world, &["-D"])).stderr.contains("DEBUG"));
     assert!(!run(&mut command(&world, &[])).stderr.contains("DEBUG"));
 }
+
+#[test]
+fn warnings_are_in_the_metadata_if_they_are_asked_for() {
+    const NAME: &str = "warnings_are_in_the_metadata_if_they_are_asked_for";
+    let Some(world) = world(NAME, "FROM base AS One\n") else { return };
+    let file = world.path("metadata");
+    let metadata = |asked: &str| {
+        let option = format!("--metadata-file={}", file.display());
+        let said = run(command(&world, &[&option, "-q"]).env("BUILDX_METADATA_WARNINGS", asked));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        serde_json::from_slice::<Value>(&std::fs::read(&file).expect("a file")).expect("JSON")
+    };
+    assert_eq!(metadata("0")["buildx.build.warnings"], Value::Null);
+    let found = metadata("true");
+    let warning = &found["buildx.build.warnings"][0];
+    let short = STANDARD.decode(warning["short"].as_str().expect("text")).expect("base64");
+    assert!(String::from_utf8_lossy(&short).starts_with("StageNameCasing: "));
+    assert_eq!(warning["range"][0]["start"]["line"], 1);
+}
+
+#[test]
+fn labels_say_which_commit_the_context_is() {
+    const NAME: &str = "labels_say_which_commit_the_context_is";
+    let Some(world) = world(NAME, "FROM base\nLABEL a=b\n") else { return };
+    if !testkit::can_run(NAME, &[testkit::requirements::Need::Program("git")]) {
+        return;
+    }
+    let context = world.path("context");
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(args).current_dir(&context);
+        let output = crate::world::succeed(command.env("GIT_CONFIG_GLOBAL", "/dev/null"));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    git(&["init", "-q"]);
+    git(&["remote", "add", "origin", "https://me:secret@example.com/r.git"]);
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "x"]);
+    let labels = |asked: &str, args: &[&str]| {
+        let mut command = command(&world, args);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let said = run(command.env("PATH", path).env("BUILDX_GIT_LABELS", asked));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let said = run(world.rbuild().args(["inspect", "app"]));
+        serde_json::from_str::<Value>(&said.stdout).expect("JSON")[0]["Config"]["Labels"].clone()
+    };
+    let head = git(&["rev-parse", "HEAD"]);
+    let (revision, entry) = ("org.opencontainers.image.revision", "com.docker.image.source.entrypoint");
+    assert_eq!(labels("", &[]), serde_json::json!({ "a": "b" }));
+    assert_eq!(labels("1", &[]), serde_json::json!({ "a": "b", revision: head, entry: "Dockerfile" }));
+    let source = "org.opencontainers.image.source";
+    let given = format!("--label={revision}=mine");
+    let expected = serde_json::json!({ "a": "b", revision: "mine", entry: "Dockerfile", source: "https://example.com/r.git" });
+    assert_eq!(labels("full", &[&given]), expected);
+    write_files(&context, &[("new", "")]);
+    assert_eq!(labels("1", &[])[revision], format!("{head}-dirty"));
+}
+
+#[test]
+fn what_is_decided_is_told_if_it_is_asked_for() {
+    let Some(world) = world("what_is_decided_is_told_if_it_is_asked_for", "FROM base\n") else { return };
+    assert!(!run(&mut command(&world, &[])).stderr.contains("DEBUG"));
+    assert!(run(&mut command(&world, &["--debug"])).stderr.contains("DEBUG"));
+}
