@@ -1,7 +1,7 @@
 //! What a URL says about a repository (BuildKit's forms).
 //!
 //! `https://host/path.git`, `git://host/path`, `ssh://user@host/path`, `user@host:path`, each with `#ref:directory`, or with a query of `ref`, `tag`, `branch`, `subdir`, `checksum` (or
-//! `commit`), `keep-git-dir`, `submodules` and `mtime`.
+//! `commit`), `keep-git-dir`, `submodules`, `fetch-by-commit` and `mtime`.
 
 /// A repository, and what of it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -135,6 +135,8 @@ impl Repository {
             ("submodules", _) => {
                 self.submodules = if switch()? { Submodules::Fetched } else { Submodules::Left };
             }
+            // What is fetched is always the commit alone, if the server gives it by its id.
+            ("fetch-by-commit", _) => drop(switch()?),
             (_, "") => return Err(wrong()),
             ("ref", _) => self.set_reference(value)?,
             ("tag", _) => self.set_reference(&full(value, "refs/tags/"))?,
@@ -319,7 +321,7 @@ mod tests {
             "https://h/r.git b - abcdef0 \"\" false Fetched Checkout",
         );
         check(
-            "https://h/r.git?submodules=false&mtime=commit",
+            "https://h/r.git?submodules=false&mtime=commit&fetch-by-commit",
             "https://h/r.git - - - \"\" false Left Commit",
         );
     }
@@ -347,6 +349,10 @@ mod tests {
         check("https://me:pw@h/r.git", "`…@h/r.git` has a user name in it");
         check("https://h/r.git?checksum=xyz", "`xyz` is no commit's id");
         check("https://h/r.git?depth=1", "`depth` means nothing for a repository, or not `1`");
+        check(
+            "https://h/r.git?fetch-by-commit=maybe",
+            "`fetch-by-commit` means nothing for a repository, or not `maybe`",
+        );
         check("https://h/r.git?mtime=now", "`mtime` means nothing for a repository, or not `now`");
         check("https://h/r.git?ref=a#b", "it says both `b` and `a`");
         check("-oProxyCommand=x@h:r.git", "`-oProxyCommand=x@h:r.git` is no address of a repository");

@@ -126,7 +126,7 @@ fn of_url(error: &RepositoryError) -> RemoteError {
         }
         RepositoryError::Checksum(_) => "write a commit's id, or at least seven digits of its beginning",
         RepositoryError::Query { .. } => {
-            "there are ref, tag, branch, subdir, checksum, keep-git-dir, submodules and mtime=checkout|commit"
+            "there are ref, tag, branch, subdir, checksum, keep-git-dir, submodules, fetch-by-commit and mtime=checkout|commit"
         }
         RepositoryError::Malformed(_)
         | RepositoryError::Reference(_)
