@@ -32,7 +32,7 @@
 //!
 //! Left out, since it cannot change the result or must not: what a server says of a file besides its bytes; other mtimes, inode numbers and owners of context files; mode and owner of files
 //! where `--chmod` and `--chown` replace them; proxy variables; addresses of extra hosts; the identity, sharing and content of cache mounts; values of
-//! other secrets; what an ssh agent has; resource limits; the name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
+//! other secrets; what an ssh agent has; what is in a directory of the machine that `--volume` shows; resource limits; the name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
 
 use std::fmt;
 
@@ -306,6 +306,9 @@ fn mount_fields(mount: &Mount) -> Vec<String> {
         ],
         Mount::Ssh(ssh) => {
             vec!["ssh".to_owned(), ssh.id.clone(), format!("{:o} {}:{}", ssh.mode, ssh.uid, ssh.gid)]
+        }
+        Mount::Host(host) => {
+            vec!["host".to_owned(), host.source.display().to_string(), format!("{:?}", host.access)]
         }
     }
 }

@@ -84,7 +84,8 @@ pub use finding::{ErrorKind, Feature, Finding, MountError, NameKind, PlanError, 
 pub use lower::{Checked, check, lower, outline, shell};
 pub use mode::{EntryKind, Mode, ModeError, SymbolicMode};
 pub use mount::{
-    Access, BindMount, CacheId, CacheMount, Mount, Presence, SecretMount, Sharing, SshMount, TmpfsMount,
+    Access, BindMount, CacheId, CacheMount, HostMount, Mount, Presence, SecretMount, Sharing, SshMount,
+    TmpfsMount,
 };
 pub use mount_flag::parse_size;
 pub use outline::{Outline, OutlineArg, OutlineCache, OutlineMount, Target, targets};

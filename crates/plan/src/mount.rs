@@ -1,5 +1,7 @@
 //! `RUN --mount`: typed, with every default filled in.
 
+use std::path::PathBuf;
+
 use crate::{ImagePath, Source};
 
 /// One `--mount` of a RUN. None of them leaves a trace in the layer.
@@ -15,6 +17,19 @@ pub enum Mount {
     Secret(SecretMount),
     /// A socket that leads to an ssh agent of the person who builds.
     Ssh(SshMount),
+    /// A directory or file of the machine, which the person who builds shows to every RUN.
+    Host(HostMount),
+}
+
+/// `build --volume`.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct HostMount {
+    /// Where it appears.
+    pub target: ImagePath,
+    /// Of the machine.
+    pub source: PathBuf,
+    /// Whether the RUN may write to it, and what it writes stays.
+    pub access: Access,
 }
 
 /// `type=bind`.
@@ -148,7 +163,7 @@ impl Mount {
         match self {
             Self::Bind(bind) => Some(&bind.from),
             Self::Cache(cache) => cache.from.as_ref(),
-            Self::Tmpfs(_) | Self::Secret(_) | Self::Ssh(_) => None,
+            Self::Tmpfs(_) | Self::Secret(_) | Self::Ssh(_) | Self::Host(_) => None,
         }
     }
 
@@ -156,7 +171,7 @@ impl Mount {
         match self {
             Self::Bind(bind) => Some(&mut bind.from),
             Self::Cache(cache) => cache.from.as_mut(),
-            Self::Tmpfs(_) | Self::Secret(_) | Self::Ssh(_) => None,
+            Self::Tmpfs(_) | Self::Secret(_) | Self::Ssh(_) | Self::Host(_) => None,
         }
     }
 
@@ -169,6 +184,7 @@ impl Mount {
             Self::Tmpfs(tmpfs) => Some(&tmpfs.target),
             Self::Secret(secret) => secret.target.as_ref(),
             Self::Ssh(ssh) => Some(&ssh.target),
+            Self::Host(host) => Some(&host.target),
         }
     }
 }

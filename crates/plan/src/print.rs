@@ -247,6 +247,9 @@ impl Display for Mount {
                 write!(f, "ssh agent {:?} at {}, mode {:04o}", ssh.id, ssh.target, ssh.mode)?;
                 write!(f, " owner {}:{}, {}", ssh.uid, ssh.gid, ssh.presence)
             }
+            Self::Host(host) => {
+                write!(f, "{} of the machine at {}, {}", host.source.display(), host.target, host.access)
+            }
         }
     }
 }

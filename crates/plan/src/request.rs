@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dockerfile::Span;
 use oci::{Config, Digest, ImageId, Platform, Reference};
 
-use crate::{ContextName, ExtraHost, NetworkMode};
+use crate::{ContextName, ExtraHost, HostMount, NetworkMode};
 
 /// What the person who builds asked for. Given in full: nothing is read from the environment.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Request {
     pub unset_labels: Vec<String>,
     /// `--network`: for each RUN that names none.
     pub network: NetworkMode,
+    /// `--volume`: for each RUN.
+    pub volumes: Vec<HostMount>,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
     /// `--allow`: what the Dockerfile may ask for besides what every one may.
@@ -57,6 +59,7 @@ impl Request {
             unset_env: Vec::new(),
             unset_labels: Vec::new(),
             network: NetworkMode::Default,
+            volumes: Vec::new(),
             extra_hosts: Vec::new(),
             allowed: BTreeSet::new(),
         }

@@ -19,7 +19,8 @@ struct Command {
 impl StageLowering<'_, '_> {
     pub(crate) fn run(&mut self, run: &dockerfile::Run, item: &Item<'_>) -> Fallible<()> {
         check_support(run)?;
-        let mut mounts = Vec::with_capacity(run.mounts.len());
+        // The Dockerfile's own stand in front of the machine's.
+        let mut mounts = self.shared.plain_run(&self.state).mounts;
         for mount in &run.mounts {
             let sockets = mounts.iter().filter(|mount| matches!(mount, Mount::Ssh(_))).count();
             mounts.push(self.mount(mount, item, sockets)?);
@@ -138,7 +139,7 @@ impl Lowering<'_> {
             proxy_env: self.args.proxy_env(&state.env),
             cwd: state.cwd(),
             user: state.user(),
-            mounts: Vec::new(),
+            mounts: self.request.volumes.iter().cloned().map(Mount::Host).collect(),
             network: self.request.network,
             security: SecurityMode::Sandbox,
             hostname: self.args.hostname().to_owned(),

@@ -184,6 +184,9 @@ pub(crate) struct StepArgs {
     /// is as good as root on this machine
     #[arg(long = "allow", value_name = "ENTITLEMENT,…", value_delimiter = ',', value_parser = entitlement)]
     pub(crate) allowed: Vec<Entitlement>,
+    /// Show a file or directory of this machine to every RUN step. Where it lies is part of what a step is made from, what it holds is not
+    #[arg(short, long = "volume", value_name = "SOURCE:TARGET[:ro]")]
+    pub(crate) volumes: Vec<String>,
     /// Add a line to /etc/hosts of the RUN steps
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     pub(crate) add_hosts: Vec<String>,

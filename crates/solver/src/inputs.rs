@@ -200,7 +200,7 @@ fn context_files(step: &Step, plan: &Plan, services: &Services<'_>) -> Result<Ve
                 let path = match mount {
                     Mount::Bind(bind) => &bind.path,
                     Mount::Cache(cache) => &cache.path,
-                    Mount::Tmpfs(_) | Mount::Secret(_) | Mount::Ssh(_) => {
+                    Mount::Tmpfs(_) | Mount::Secret(_) | Mount::Ssh(_) | Mount::Host(_) => {
                         unreachable!("only these two have a source")
                     }
                 };

@@ -293,7 +293,16 @@ impl Prepared {
             Mount::Cache(cache) => self.add_cache(cache, &sources.caches),
             Mount::Bind(bind) => self.add_bind(bind, mount, sources),
             Mount::Ssh(ssh) => self.add_ssh(ssh, sources.services),
+            Mount::Host(host) => self.add_host(host),
         }
+    }
+
+    fn add_host(&mut self, host: &plan::HostMount) -> Result<(), StepError> {
+        let failed = |source| StepError::Prepare { path: host.source.clone(), source };
+        let found = std::fs::metadata(&host.source).map_err(failed)?;
+        let shape = if found.is_dir() { MountPoint::Directory } else { MountPoint::File };
+        let source = BindSource::Path(host.source.clone());
+        self.push(host.target.as_str(), shape, MountKind::Bind { source, access: access(host.access) })
     }
 
     fn push(&mut self, target: &str, shape: MountPoint, kind: MountKind) -> Result<(), StepError> {

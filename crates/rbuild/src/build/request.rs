@@ -9,7 +9,9 @@ use image::export::Annotation;
 use image::load::Pick;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use oci::{Platform, Reference};
-use plan::{BaseLabels, BuildArg, ContextKind, ExtraHost, NamedContext, NetworkMode, Request};
+use plan::{
+    BaseLabels, BuildArg, ContextKind, ExtraHost, HostMount, ImagePath, NamedContext, NetworkMode, Request,
+};
 use sandbox::Limits;
 use solver::{CacheMode, Secret, SecretInKey};
 
@@ -20,6 +22,7 @@ use crate::build::output::{self, Kind, Output};
 use crate::build::resolver::Resolver;
 use crate::cli::{BuildArgs, BuildNetwork, Progress, Squash, StepArgs};
 use crate::commands::names;
+use crate::commands::run::request::Volume;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -132,6 +135,7 @@ impl Asked {
                 BuildNetwork::Host => NetworkMode::Host,
             },
             allowed: args.allowed.iter().copied().collect(),
+            volumes: args.volumes.iter().map(|text| host_mount(text)).collect::<Result<_, _>>()?,
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
             ..Request::plain(Platform::host())
         };
@@ -327,6 +331,19 @@ pub(super) fn build_arg(text: &str, environment: &Environment) -> BuildArg {
     let (name, value) = split(text, '=');
     let value = value.or_else(|| environment.variable(&name).map(ToOwned::to_owned));
     BuildArg { name, value }
+}
+
+fn host_mount(text: &str) -> Result<HostMount, Failure> {
+    let Volume { source, target, access } = Volume::parse(text)?;
+    if let Err(error) = std::fs::metadata(&source) {
+        let title = format!("`--volume {text}`: cannot use `{}`: {error}", source.display());
+        return Err(usage(title, "give a directory or file that is there"));
+    }
+    let access = match access {
+        sandbox::Access::ReadOnly => plan::Access::ReadOnly,
+        sandbox::Access::ReadWrite => plan::Access::ReadWrite,
+    };
+    Ok(HostMount { target: ImagePath::rooted(&target.to_string()), source, access })
 }
 
 fn extra_host(text: &str) -> Result<ExtraHost, Failure> {

@@ -200,3 +200,29 @@ fn what_is_said_goes_to_a_file() {
     assert!(!said(&output).contains("1 step"), "{}", said(&output));
     refused(&world, &["--logfile=/nowhere/log"], "cannot write the log `/nowhere/log`");
 }
+
+#[test]
+fn steps_see_what_the_machine_shows_them() {
+    let dockerfile =
+        "FROM base\nRUN cat /mnt/data/f > /seen; touch /mnt/data/made; cat /etc/one >> /seen; true\n";
+    let Some(world) = world("steps_see_what_the_machine_shows_them", dockerfile) else { return };
+    let (data, one) = (world.path("data"), world.path("one"));
+    write_files(&data, &[("f", "shown\n")]);
+    fs::write(&one, "single\n").expect("written");
+    let volume = |access: &str| format!("--volume={}:/mnt/data{access}", data.display());
+    let single = format!("-v={}:/etc/one:ro", one.display());
+    build(&world, &[&volume(":ro"), &single]);
+    assert_eq!(run(&world, "cat /seen; ls -d /mnt /etc/one 2>&1 | wc -l"), "shown\nsingle\n2\n");
+    assert!(!data.join("made").exists());
+    // What it holds does not count; that it can be written does.
+    write_files(&data, &[("f", "changed\n")]);
+    assert!(!build(&world, &[&volume(":ro"), &single]).contains("ran: "));
+    let said = build(&world, &[&volume(""), &single]);
+    assert!(said.contains("ran: mount /mnt/data changed"), "{said}");
+    assert!(data.join("made").exists());
+    assert!(build(&world, &[]).contains("ran: "));
+    refused(&world, &["--volume=/nowhere:/x"], "cannot use `/nowhere`");
+    refused(&world, &["--volume=/tmp"], "SOURCE:TARGET");
+    assert!(!std::path::Path::new("/nowhere").exists());
+    world.assert_sound();
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci::Execution;
 use sandbox::{
@@ -55,10 +55,10 @@ pub(crate) enum Input {
 
 /// One `--volume`.
 #[derive(Debug)]
-struct Volume {
-    source: PathBuf,
-    target: RootfsPath,
-    access: Access,
+pub(crate) struct Volume {
+    pub(crate) source: PathBuf,
+    pub(crate) target: RootfsPath,
+    pub(crate) access: Access,
 }
 
 /// One `--tmpfs`.
@@ -89,7 +89,7 @@ impl Request {
             limits: args.limits.read()?,
             cgroup_parent: args.limits.cgroup_parent()?,
             // Last, since it makes directories that are missing.
-            volumes: args.volumes.iter().map(|text| Volume::parse(text)).collect::<Result<_, _>>()?,
+            volumes: args.volumes.iter().map(|text| made(Volume::parse(text)?)).collect::<Result<_, _>>()?,
         };
         request.check_targets()?;
         Ok(request)
@@ -264,8 +264,8 @@ fn target(flag: &str, text: &str) -> Result<RootfsPath, Failure> {
 }
 
 impl Volume {
-    /// `SOURCE:TARGET[:OPTION,…]`. As with Docker, a source that is not there becomes a directory.
-    fn parse(text: &str) -> Result<Self, Failure> {
+    /// `SOURCE:TARGET[:OPTION,…]`.
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         const HELP: &str = "write it as SOURCE:TARGET or SOURCE:TARGET:ro, both paths from the root";
         let mut parts = text.split(':');
         let (Some(source), Some(path), options, None) =
@@ -283,7 +283,6 @@ impl Volume {
                 _ => return Err(usage(format!("`--volume {text}` has an unknown option `{option}`"), HELP)),
             };
         }
-        make_if_missing(&source)?;
         Ok(Self { source, target, access })
     }
 }
@@ -303,17 +302,20 @@ fn source_path(text: &str) -> Result<PathBuf, Failure> {
     ))
 }
 
-fn make_if_missing(source: &Path) -> Result<(), Failure> {
+/// As with Docker, a source that is not there becomes a directory.
+fn made(volume: Volume) -> Result<Volume, Failure> {
+    let source = &volume.source;
     let made = match fs::metadata(source) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs::create_dir_all(source),
         found => found.map(drop),
     };
-    made.map_err(|error| {
-        usage(
+    match made {
+        Ok(()) => Ok(volume),
+        Err(error) => Err(usage(
             format!("`--volume`: cannot use `{}`: {error}", source.display()),
             "give a directory or file that can be read",
-        )
-    })
+        )),
+    }
 }
 
 impl Tmpfs {
