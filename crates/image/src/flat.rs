@@ -148,7 +148,10 @@ fn changes(all: &Merged, below: &Merged, base: usize) -> (Vec<Entry>, Vec<Option
     }
     for (path, found) in shown.iter().filter(|(_, found)| found.layer >= base) {
         let (entry, place) = names.file(all, path, *found);
-        changed.insert((*path).clone(), (Entry { implied: found.entry.implied, ..entry }, place));
+        // A directory is only on the way to something if it is below as it is here.
+        let is_as_below = || below.lookup(path).is_some_and(|below| shown_entry(below.entry) == entry);
+        let implied = found.entry.is_directory() && is_as_below();
+        changed.insert((*path).clone(), (Entry { implied, ..entry }, place));
     }
     let is_left =
         |path: &RootfsPath| path.is_root() || shown.get(path).is_some_and(|found| found.entry.is_directory());
@@ -164,9 +167,9 @@ fn changes(all: &Merged, below: &Merged, base: usize) -> (Vec<Entry>, Vec<Option
 /// What is at a path; names of one file outside of it do not count.
 fn part(merged: &Merged, at: &Resolved<'_>) -> Option<(Vec<Entry>, Vec<Option<Place>>)> {
     let root = match at.found {
-        Some(found) if found.entry.is_directory() => shown(found.entry),
+        Some(found) if found.entry.is_directory() => shown_entry(found.entry),
         None if !at.path.is_root() => return None,
-        _ => shown(&merged.root_entry()),
+        _ => shown_entry(&merged.root_entry()),
     };
     let (base, below) = match at.found {
         Some(found) if !found.entry.is_directory() => {
@@ -190,7 +193,7 @@ fn part(merged: &Merged, at: &Resolved<'_>) -> Option<(Vec<Entry>, Vec<Option<Pl
 
 /// What a mount of the layers would show. Names of one file that survive become hard links to the first of them.
 fn flatten(merged: &Merged) -> (Vec<Entry>, Vec<Option<Place>>) {
-    let mut list = vec![shown(&merged.root_entry())];
+    let mut list = vec![shown_entry(&merged.root_entry())];
     let mut places = vec![None];
     let mut names = FirstNames::default();
     for (path, found) in merged.below(&RootfsPath::root()) {
@@ -209,7 +212,7 @@ impl FirstNames {
     /// The entry at a path, and where its content is; a further name of a file is a hard link to the first.
     fn file(&mut self, merged: &Merged, path: &RootfsPath, found: Found<'_>) -> (Entry, Option<Place>) {
         let content = merged.content_of(found);
-        let mut entry = shown(found.entry);
+        let mut entry = shown_entry(found.entry);
         if !matches!(content.entry.kind, Kind::File { .. }) {
             return (entry, None);
         }
@@ -225,7 +228,7 @@ impl FirstNames {
 }
 
 /// An entry without what only layers have.
-fn shown(entry: &Entry) -> Entry {
+fn shown_entry(entry: &Entry) -> Entry {
     let mut entry = Entry { implied: false, ..entry.clone() };
     if let Kind::Directory { opaque } = &mut entry.kind {
         *opaque = false;

@@ -34,8 +34,14 @@ impl Plan {
         for step in other.steps {
             let mut op = step.op.clone();
             op.inputs_mut().into_iter().for_each(|input| *input = ids[input.0]);
-            let same = known.get(&step.span).into_iter().flatten().copied();
-            let same = same.into_iter().find(|id| is_same(&self.steps[id.0], &op, &step));
+            let same = match is_of_no_stage(&op) {
+                true => self.steps.iter().find(|own| own.op == op && own.platform == step.platform),
+                false => {
+                    let here = known.get(&step.span).into_iter().flatten().map(|id| &self.steps[id.0]);
+                    here.into_iter().find(|own| is_same(own, &op, &step))
+                }
+            };
+            let same = same.map(|own| own.id);
             ids.push(same.unwrap_or(StepId(self.steps.len())));
             if same.is_none() {
                 self.steps.push(Step { id: StepId(self.steps.len()), op, ..step });
@@ -54,8 +60,13 @@ impl Plan {
     }
 }
 
-/// Whether two steps give the same, and may be told as one. Where files are only moved about, the platform does not matter.
+/// Whether a step is the same for all that use it, whichever of them stands first.
+fn is_of_no_stage(op: &Op) -> bool {
+    matches!(op, Op::Scratch | Op::Image(_) | Op::Remote(_))
+}
+
+/// Whether two steps of a stage give the same, and may be told as one. Where files are only moved about, the platform does not matter.
 fn is_same(own: &Step, op: &Op, other: &Step) -> bool {
-    let is_of_platform = matches!(op, Op::Run(_) | Op::Image(_));
+    let is_of_platform = matches!(op, Op::Run(_));
     own.op == *op && own.title == other.title && (own.platform == other.platform || !is_of_platform)
 }
