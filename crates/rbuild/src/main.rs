@@ -5,12 +5,19 @@
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that talks to people")]
+#![cfg_attr(feature = "libfuzzer", no_main)]
+#![cfg_attr(
+    feature = "libfuzzer",
+    expect(dead_code, reason = "what reads the command line is all that is fuzzed")
+)]
 
 mod build;
 mod cli;
 mod diagnostic;
 mod environment;
 mod failure;
+#[cfg(any(test, feature = "libfuzzer"))]
+mod fuzz;
 mod limits;
 mod lint;
 mod listing;

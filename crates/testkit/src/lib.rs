@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod differential;
+pub mod fuzz;
 pub mod golden;
 pub mod leftovers;
 pub mod manifest;

@@ -3,7 +3,7 @@
 //! What the process writes goes to a directory in this process' own area of the store, which goes away with it. Its output comes through
 //! pipes or a terminal of its own and never to our own descriptors: through those it could reach files that it was not given.
 
-mod request;
+pub(crate) mod request;
 pub(crate) mod streams;
 mod surroundings;
 
