@@ -25,6 +25,7 @@ mod epoch;
 mod exit_codes;
 mod explain;
 mod hostile;
+mod keys;
 mod kill;
 mod limits;
 mod lint;
