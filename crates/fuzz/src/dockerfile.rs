@@ -30,7 +30,7 @@ pub fn dockerfile(bytes: &[u8]) {
     }
 }
 
-fn request() -> Request {
+pub(crate) fn request() -> Request {
     let build_arg =
         |name: &str, value: &str| BuildArg { name: name.to_owned(), value: Some(value.to_owned()) };
     Request {
@@ -47,7 +47,7 @@ fn request() -> Request {
 }
 
 /// Nothing is known of any image.
-struct NoImages;
+pub(crate) struct NoImages;
 
 impl Images for NoImages {
     fn resolve(
@@ -62,7 +62,7 @@ impl Images for NoImages {
 }
 
 /// Every image is the same one, and behind every address is the address.
-struct AnyImage;
+pub(crate) struct AnyImage;
 
 impl Images for AnyImage {
     fn resolve(

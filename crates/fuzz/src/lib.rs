@@ -16,6 +16,9 @@ pub use ignore::ignore;
 pub use reference::reference;
 
 #[cfg(test)]
+mod extremes;
+
+#[cfg(test)]
 mod tests {
     use testkit::fuzz::smoke;
 

@@ -49,10 +49,15 @@ pub fn run(input: &[u8], target: &dyn Fn(&[u8])) {
     }
 }
 
-fn run_in_time(input: &[u8], allowed: Duration, target: &dyn Fn(&[u8])) -> Duration {
+/// What something gives, and how long this thread has worked for it.
+pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = processor_time();
-    target(input);
-    let taken = processor_time().saturating_sub(start);
+    let outcome = work();
+    (outcome, processor_time().saturating_sub(start))
+}
+
+fn run_in_time(input: &[u8], allowed: Duration, target: &dyn Fn(&[u8])) -> Duration {
+    let ((), taken) = timed(|| target(input));
     assert!(taken <= allowed, "{} bytes take {taken:?}, and may take {allowed:?}", input.len());
     taken
 }
