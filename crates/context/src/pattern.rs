@@ -41,6 +41,8 @@ pub(crate) enum Dialect {
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     tokens: Vec<Token>,
+    /// No shorter path matches: a pattern longer than any path is not followed at all.
+    least_bytes: usize,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,6 +63,16 @@ enum Token {
     Anything,
 }
 
+impl Token {
+    fn least_bytes(&self) -> usize {
+        match self {
+            Self::Literal(text) => text.len(),
+            Self::Character | Self::Class { .. } => 1,
+            Self::Run | Self::Directories | Self::Anything => 0,
+        }
+    }
+}
+
 impl Pattern {
     pub(crate) fn parse(text: &[u8], dialect: Dialect) -> Result<Self, PatternError> {
         let mut parser = Parser { rest: text, tokens: Vec::new() };
@@ -79,7 +91,8 @@ impl Pattern {
                 byte => parser.literal(byte),
             }
         }
-        Ok(Self { tokens: parser.tokens })
+        let least_bytes = parser.tokens.iter().map(Token::least_bytes).sum();
+        Ok(Self { tokens: parser.tokens, least_bytes })
     }
 
     /// The text this pattern stands for, if it stands for one only.
@@ -94,6 +107,9 @@ impl Pattern {
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
         if let Some(text) = self.as_literal() {
             return text == path;
+        }
+        if path.len() < self.least_bytes {
+            return false;
         }
         // Most patterns fail at a literal end: seen here, without following anything.
         if let Some(Token::Literal(head)) = self.tokens.first()
@@ -143,7 +159,12 @@ impl Parser<'_> {
     }
 
     fn push(&mut self, token: Token) {
-        self.tokens.push(token);
+        // Twice the same is once.
+        let is_repeated =
+            matches!(token, Token::Run | Token::Directories) && self.tokens.last() == Some(&token);
+        if !is_repeated {
+            self.tokens.push(token);
+        }
     }
 
     fn literal(&mut self, byte: u8) {
