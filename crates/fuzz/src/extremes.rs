@@ -147,6 +147,12 @@ fn expansions_nest_127_levels_deep_and_no_further_than_the_limit() {
 fn what_doubles_with_each_line_is_refused_by_its_limit() {
     let doubled = format!("FROM scratch\nENV A=x\n{}", "ENV A=$A$A\n".repeat(64));
     assert!(refused(&doubled).contains("1 MiB"));
+    // A mebibyte in each of many short lines, or before each of many commands.
+    let large = format!("FROM scratch\nENV A=x\n{}", "ENV A=$A$A\n".repeat(19));
+    let assigned: String = (0..1000).map(|n| format!("ENV B{n}=$A\n")).collect();
+    for lines in [assigned, "LABEL a=$A\n".repeat(1000), "RUN x\n".repeat(10_000)] {
+        assert!(refused(&format!("{large}{lines}")).contains("64 MiB"));
+    }
     let within = format!("FROM scratch\nENV A={}x{}\n", "${B:-".repeat(60), "$PATH}".repeat(60));
     assert!(plan(&within).is_ok());
 }

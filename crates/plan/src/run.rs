@@ -19,6 +19,7 @@ struct Command {
 impl StageLowering<'_, '_> {
     pub(crate) fn run(&mut self, run: &dockerfile::Run, item: &Item<'_>) -> Fallible<()> {
         check_support(run)?;
+        self.count(self.state.env.bytes(), item.span)?;
         let mut mounts = Vec::with_capacity(run.mounts.len());
         for mount in &run.mounts {
             let sockets = mounts.iter().filter(|mount| matches!(mount, Mount::Ssh(_))).count();
