@@ -42,7 +42,7 @@ const GROWN_IN: u64 = 256;
 pub fn run(input: &[u8], target: &dyn Fn(&[u8])) {
     let length = u32::try_from(input.len()).unwrap_or(u32::MAX);
     run_in_time(input, (GRACE + PER_BYTE * length) * UNOPTIMIZED, target);
-    if checksum(input) % GROWN_IN == 0 {
+    if checksum(input).is_multiple_of(GROWN_IN) {
         let taken = run_in_time(&grown(input, GROWN_BYTES), Duration::MAX, target);
         let allowed = GRACE * UNOPTIMIZED + taken * FURTHER_TIME;
         run_in_time(&grown(input, GROWN_BYTES * FURTHER), allowed, target);

@@ -262,3 +262,27 @@ fn spelling() -> Vec<Row> {
         same("COPY --chmod=0640 --chown=1 f /x", "COPY --chown=1 --chmod=640 f /x"),
     ]
 }
+
+/// The key of a COPY has how it is written, and these make one again that comes out the same. That is all they do: whatever stands on it goes
+/// by what it contains.
+#[test]
+fn what_stands_on_a_copy_is_reused_however_that_is_written() {
+    check("what_stands_on_a_copy_is_reused_however_that_is_written", copies());
+}
+
+fn copies() -> Vec<Row> {
+    let above = |before: &str, after: &str| {
+        let then = |copy: &str| format!("{copy}\nRUN cp -r /x /y");
+        instructions("a copy that comes out the same", &then(before), &then(after))
+    };
+    vec![
+        above("COPY d/* /x/", "COPY d/? /x/"),
+        above("COPY d/a d/b /x/", "COPY d/b d/a /x/"),
+        above("COPY d /x", "COPY --exclude=nothing d /x"),
+        above("COPY --chmod=644 f /x", "COPY --chmod=u=rw,go=r f /x"),
+        above("COPY --chown=app f /x", "COPY --chown=1000:1001 f /x"),
+        above("COPY f /x", "ADD f /x"),
+        above("COPY f /x", "COPY --link f /x"),
+        above("COPY <<x /\none\nx", "COPY one /x"),
+    ]
+}

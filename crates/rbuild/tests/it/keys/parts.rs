@@ -9,7 +9,7 @@ use sys::xattr;
 use testkit::site::Site;
 
 use super::{Bench, KEY, Row, Side, args, files, instructions, report};
-use crate::world::{succeed, write_files};
+use crate::world::succeed;
 
 /// The parts that the table of keys names, with the step whose they are, by rows such as `| RUN | `command` | … |`.
 fn documented() -> Vec<String> {
