@@ -118,6 +118,8 @@ fn ten_thousand_arguments_are_planned() {
         writeln!(text, "ARG A{n}").expect("a String takes all");
     }
     assert!(plan(&format!("{text}LABEL a=$A1$A9999\n")).is_ok());
+    // Each line of history has all of them.
+    assert!(plan(&format!("{text}{}", "RUN x\n".repeat(100))).is_ok());
 }
 
 /// `${A:-${A:-…}}` and the like, some levels deep.

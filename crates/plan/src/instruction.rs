@@ -138,7 +138,7 @@ impl StageLowering<'_, '_> {
                 &value.as_ref().map_or_else(|| format!(" {name}"), |value| format!(" {name}={value}")),
             );
             self.shared.outline.arg(declaration, value.as_deref(), item.span);
-            self.state.args.push((name.to_owned(), value));
+            self.state.args.declare(name, value);
         }
         Ok(line)
     }

@@ -19,7 +19,7 @@ struct Command {
 impl StageLowering<'_, '_> {
     pub(crate) fn run(&mut self, run: &dockerfile::Run, item: &Item<'_>) -> Fallible<()> {
         check_support(run)?;
-        self.count(self.state.env.bytes(), item.span)?;
+        self.count(self.state.env.bytes() + self.state.args.bytes(), item.span)?;
         let mut mounts = Vec::with_capacity(run.mounts.len());
         for mount in &run.mounts {
             let sockets = mounts.iter().filter(|mount| matches!(mount, Mount::Ssh(_))).count();
@@ -115,16 +115,12 @@ impl StageLowering<'_, '_> {
 
     /// `|N A=1 B=2 /bin/sh -c …`: the ARGs declared so far with the values the command sees, each once, then the command.
     fn history_words(&self, args: &[String]) -> Vec<String> {
-        let mut declared: Vec<(&str, &str)> = Vec::new();
-        for (name, own) in &self.state.args {
-            let value = self.state.env.get(name).or(own.as_deref()).unwrap_or_default();
-            match declared.iter_mut().find(|(known, _)| known == name) {
-                Some(pair) => pair.1 = value,
-                None => declared.push((name, value)),
-            }
-        }
-        let count = (!declared.is_empty()).then(|| format!("|{}", declared.len()));
-        let pairs = declared.iter().map(|(name, value)| format!("{name}={value}"));
+        let declared = self.state.args.iter();
+        let count = (declared.len() > 0).then(|| format!("|{}", declared.len()));
+        let seen = |name: &str, own: Option<&str>| {
+            format!("{name}={}", self.state.env.get(name).or(own).unwrap_or_default())
+        };
+        let pairs = declared.map(|(name, own)| seen(name, own));
         count.into_iter().chain(pairs).chain(args.iter().cloned()).collect()
     }
 }
