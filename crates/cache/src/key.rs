@@ -30,9 +30,14 @@
 //! | COPY, RUN, WORKDIR | `time` | what `SOURCE_DATE_EPOCH` gives to the files made or seen, if it is set |
 //! | all but image and URL | `parent` | the step below; absent for `COPY --link` |
 //!
-//! Left out, since it cannot change the result or must not: what a server says of a file besides its bytes; other mtimes, inode numbers and owners of context files; mode and owner of files
-//! where `--chmod` and `--chown` replace them; proxy variables; addresses of extra hosts; the identity, sharing and content of cache mounts; values of
-//! other secrets; what an ssh agent has; what is in a directory of the machine that `--volume` shows; resource limits; the name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
+//! Left out, since it cannot change the result or must not: what a server says of a file besides its bytes; other mtimes, inode numbers and owners
+//! of context files; files that no source names or an ignore file hides; mode and owner of files where `--chmod` and `--chown` replace them; proxy
+//! variables; variables that a step does not see; what a COPY is not made by, such as user, shell, network and platform; addresses of extra hosts; the
+//! identity, sharing and content of cache mounts; values of other secrets; what an ssh agent has; what is in a directory of the
+//! machine that `--volume` shows; resource limits; how the Dockerfile is laid out; the
+//! name of a stage or tag; LABEL, CMD and everything else that only the image's config has.
+//!
+//! Tests of `rbuild` build with one attribute changed for each of these words.
 
 use std::fmt;
 

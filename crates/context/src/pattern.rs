@@ -41,6 +41,8 @@ pub(crate) enum Dialect {
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     tokens: Vec<Token>,
+    /// No shorter path matches: a pattern longer than any path is not followed at all.
+    least_bytes: usize,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,6 +63,16 @@ enum Token {
     Anything,
 }
 
+impl Token {
+    fn least_bytes(&self) -> usize {
+        match self {
+            Self::Literal(text) => text.len(),
+            Self::Character | Self::Class { .. } => 1,
+            Self::Run | Self::Directories | Self::Anything => 0,
+        }
+    }
+}
+
 impl Pattern {
     pub(crate) fn parse(text: &[u8], dialect: Dialect) -> Result<Self, PatternError> {
         let mut parser = Parser { rest: text, tokens: Vec::new() };
@@ -79,7 +91,8 @@ impl Pattern {
                 byte => parser.literal(byte),
             }
         }
-        Ok(Self { tokens: parser.tokens })
+        let least_bytes = parser.tokens.iter().map(Token::least_bytes).sum();
+        Ok(Self { tokens: parser.tokens, least_bytes })
     }
 
     /// The text this pattern stands for, if it stands for one only.
@@ -94,6 +107,9 @@ impl Pattern {
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
         if let Some(text) = self.as_literal() {
             return text == path;
+        }
+        if path.len() < self.least_bytes {
+            return false;
         }
         // Most patterns fail at a literal end: seen here, without following anything.
         if let Some(Token::Literal(head)) = self.tokens.first()
@@ -143,7 +159,12 @@ impl Parser<'_> {
     }
 
     fn push(&mut self, token: Token) {
-        self.tokens.push(token);
+        // Twice the same is once.
+        let is_repeated =
+            matches!(token, Token::Run | Token::Directories) && self.tokens.last() == Some(&token);
+        if !is_repeated {
+            self.tokens.push(token);
+        }
     }
 
     fn literal(&mut self, byte: u8) {
@@ -225,78 +246,79 @@ fn first_character(text: &[u8]) -> (char, usize) {
     }
 }
 
-/// The positions in a text that the tokens so far can end at.
+/// The positions in a text that the tokens so far can end at, in order. Few of them in most patterns, however long the text is.
 struct Reached<'a> {
     text: &'a [u8],
-    at: Vec<bool>,
+    at: Vec<usize>,
 }
 
 impl<'a> Reached<'a> {
     fn start(text: &'a [u8]) -> Self {
-        let mut at = vec![false; text.len() + 1];
-        at[0] = true;
-        Self { text, at }
+        Self { text, at: vec![0] }
     }
 
     fn end(&self) -> bool {
-        self.at[self.text.len()]
-    }
-
-    fn positions(&self) -> impl Iterator<Item = usize> {
-        self.at.iter().enumerate().filter(|&(_, &reached)| reached).map(|(position, _)| position)
+        self.at.last() == Some(&self.text.len())
     }
 
     /// Takes one token; false if nothing is reached any more.
     fn advance(&mut self, token: &Token) -> bool {
-        let mut next = vec![false; self.at.len()];
         match token {
             Token::Literal(literal) => {
-                for position in self.positions().filter(|&p| self.text[p..].starts_with(literal)) {
-                    next[position + literal.len()] = true;
-                }
+                let text = self.text;
+                self.at.retain(|position| text[*position..].starts_with(literal));
+                self.at.iter_mut().for_each(|position| *position += literal.len());
             }
-            Token::Character => self.step(&mut next, |_| true),
-            Token::Class { negated, ranges } => self.step(&mut next, |character| {
+            Token::Character => self.step(|_| true),
+            Token::Class { negated, ranges } => self.step(|character| {
                 ranges.iter().any(|&(low, high)| (low..=high).contains(&character)) != *negated
             }),
-            Token::Run => self.spread(&mut next, |byte| byte != b'/'),
-            Token::Anything => self.spread(&mut next, |_| true),
-            Token::Directories => self.skip_directories(&mut next),
+            Token::Run => self.spread(|byte| byte != b'/'),
+            Token::Anything => self.spread(|_| true),
+            Token::Directories => self.skip_directories(),
+        }
+        !self.at.is_empty()
+    }
+
+    fn step(&mut self, accepts: impl Fn(char) -> bool) {
+        let text = self.text;
+        self.at.retain_mut(|position| {
+            let rest = &text[*position..];
+            let (character, width) = first_character(rest);
+            *position += width;
+            !matches!(rest.first(), None | Some(b'/')) && accepts(character)
+        });
+        // Behind a star, a position may lie within a character, and characters differ in width.
+        self.at.sort_unstable();
+        self.at.dedup();
+    }
+
+    /// From each position on as far as bytes pass.
+    fn spread(&mut self, passes: impl Fn(u8) -> bool) {
+        let mut next = Vec::with_capacity(self.at.len());
+        for position in &self.at {
+            if next.last().is_some_and(|last| last >= position) {
+                continue;
+            }
+            let passed = self.text[*position..].iter().take_while(|byte| passes(**byte)).count();
+            next.extend(*position..=position + passed);
         }
         self.at = next;
-        self.at.contains(&true)
     }
 
-    fn step(&self, next: &mut [bool], accepts: impl Fn(char) -> bool) {
-        for position in self.positions().filter(|&p| p < self.text.len() && self.text[p] != b'/') {
-            let (character, width) = first_character(&self.text[position..]);
-            if accepts(character) {
-                next[position + width] = true;
-            }
-        }
-    }
-
-    fn spread(&self, next: &mut [bool], passes: impl Fn(u8) -> bool) {
-        let mut flowing = false;
-        for (position, reached) in next.iter_mut().enumerate() {
-            flowing = self.at[position] || (flowing && passes(self.text[position - 1]));
-            *reached = flowing;
-        }
-    }
-
-    fn skip_directories(&self, next: &mut [bool]) {
-        let mut begun = false;
-        for (position, reached) in next.iter_mut().enumerate() {
-            let after_slash = position > 0 && self.text[position - 1] == b'/';
-            *reached = self.at[position] || (begun && after_slash);
-            begun |= self.at[position];
-        }
+    /// Each position, and behind every slash that follows the first one.
+    fn skip_directories(&mut self) {
+        let Some(first) = self.at.first().copied() else { return };
+        let behind_slash = |(index, byte): (usize, &u8)| (*byte == b'/').then_some(first + index + 1);
+        self.at.extend(self.text[first..].iter().enumerate().filter_map(behind_slash));
+        self.at.sort_unstable();
+        self.at.dedup();
     }
 
     /// Whether the text ends within a literal that has matched so far.
     fn is_cut_short_in(&self, token: &Token) -> bool {
         let Token::Literal(literal) = token else { return false };
-        self.positions().any(|position| literal.starts_with(&self.text[position..]))
+        self.at.iter().any(|position| literal.starts_with(&self.text[*position..]))
     }
 }
 

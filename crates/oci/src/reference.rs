@@ -114,12 +114,20 @@ impl Reference {
         Self { tag: Some(tag), digest: None, ..self.clone() }
     }
 
-    /// The name as a person would type it: `docker.io/`, `library/` left out where they go without saying.
+    /// The name as a person would type it: `docker.io/`, `library/` left out where they go without saying, and where what is left still means
+    /// the same. `docker.io/library/a/b` is not `a/b`, and `docker.io/localhost/a` is not `localhost/a`.
     #[must_use]
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        let short = full.strip_prefix("docker.io/").map(|s| s.strip_prefix("library/").unwrap_or(s));
+        let on_hub = full.strip_prefix("docker.io/");
+        let shorter = [on_hub.and_then(|name| name.strip_prefix("library/")), on_hub];
+        let short = shorter.into_iter().flatten().find(|name| self.is_repository_of(name));
         short.map_or(full.clone(), ToOwned::to_owned)
+    }
+
+    fn is_repository_of(&self, name: &str) -> bool {
+        let same = |other: Self| other.registry == self.registry && other.repository == self.repository;
+        Self::parse(name).is_ok_and(same)
     }
 
     /// Registry and repository in the familiar form, for listings.
@@ -292,6 +300,11 @@ mod tests {
     #[test]
     fn familiar_names_are_what_people_type() {
         for name in ["alpine:latest", "user/app:1", "localhost:5000/x:latest"] {
+            assert_eq!(Reference::parse(name).unwrap().familiar(), name);
+        }
+        assert_eq!(Reference::parse("docker.io/library/alpine").unwrap().familiar_repository(), "alpine");
+        // What is left would mean another image.
+        for name in ["library/a/b:latest", "docker.io/localhost/a:latest", "docker.io/a.b/c:latest"] {
             assert_eq!(Reference::parse(name).unwrap().familiar(), name);
         }
     }

@@ -50,6 +50,11 @@ impl Environment {
         self.variables.keys().map(String::as_str)
     }
 
+    /// How long all of it is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.variables.iter().map(|(name, assigned)| name.len() + assigned.value.len()).sum()
+    }
+
     pub(crate) fn to_vec(&self) -> Vec<Variable> {
         let mut ordered: Vec<_> = self.variables.iter().collect();
         ordered.sort_unstable_by_key(|(_, assigned)| assigned.at);

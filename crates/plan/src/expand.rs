@@ -25,6 +25,20 @@ use crate::pattern::{Length, Pattern};
 /// Longest result, intermediate ones included: nested defaults could double it at each level.
 const MAX_RESULT_BYTES: usize = 1 << 20;
 
+/// Longest total: a variable of [`MAX_RESULT_BYTES`] may stand in every line of a long file, or before every RUN of it.
+const MAX_TOTAL_BYTES: usize = 64 << 20;
+
+/// How much all texts of a file have come to so far.
+#[derive(Debug, Default)]
+pub(crate) struct Total(usize);
+
+impl Total {
+    pub(crate) fn add(&mut self, bytes: usize) -> Result<(), ExpandError> {
+        self.0 = self.0.saturating_add(bytes);
+        if self.0 > MAX_TOTAL_BYTES { Err(ExpandError::TooMuch) } else { Ok(()) }
+    }
+}
+
 /// Why a word cannot be expanded.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ExpandError {
@@ -45,6 +59,11 @@ pub enum ExpandError {
     /// The result is over 1 MiB.
     #[error("the expanded text is longer than 1 MiB")]
     TooLong,
+    /// The results of the whole file are over 64 MiB.
+    #[error(
+        "the file's texts are longer than 64 MiB together once they are expanded, the environment of each RUN included"
+    )]
+    TooMuch,
 }
 
 /// A text with values in place of variables.

@@ -138,7 +138,7 @@ impl StageLowering<'_, '_> {
                 &value.as_ref().map_or_else(|| format!(" {name}"), |value| format!(" {name}={value}")),
             );
             self.shared.outline.arg(declaration, value.as_deref(), item.span);
-            self.state.args.push((name.to_owned(), value));
+            self.state.args.declare(name, value);
         }
         Ok(line)
     }
@@ -273,13 +273,23 @@ impl StageLowering<'_, '_> {
     /// Expands a word with the variables set so far.
     pub(crate) fn expand(&mut self, word: &Spanned<Word>, item: &Item<'_>) -> Fallible<String> {
         let expanded = expand::word(word.as_str(), item.escape, &self.state.env);
-        self.report(expanded, word)
+        let text = self.report(expanded, word)?;
+        self.count(text.len(), word.span)?;
+        Ok(text)
+    }
+
+    /// Counts bytes that the file has come to.
+    pub(crate) fn count(&mut self, bytes: usize, span: Span) -> Fallible<()> {
+        let counted = self.shared.total.add(bytes);
+        counted.map_err(|error| Box::new(Finding::new(ErrorKind::Expand(error), span)))
     }
 
     /// Expands the body of a heredoc, which stands at `span`.
     pub(crate) fn expand_text(&mut self, body: &str, span: Span) -> Fallible<String> {
         let expanded = expand::text(body, &self.state.env);
-        self.report(expanded, &Spanned::new(Word::new(body), span))
+        let text = self.report(expanded, &Spanned::new(Word::new(body), span))?;
+        self.count(text.len(), span)?;
+        Ok(text)
     }
 
     fn expand_name(&mut self, word: &Spanned<Word>, kind: NameKind, item: &Item<'_>) -> Fallible<String> {

@@ -130,6 +130,7 @@ pub(crate) struct Lowering<'a> {
     /// `SOURCE_DATE_EPOCH`.
     pub(crate) epoch: Option<i64>,
     unknown_images: Vec<Reference>,
+    pub(crate) total: expand::Total,
     /// What somebody wants to look at in one stage.
     pub(crate) watched: Option<Watched>,
     /// By stage; `None` where the target needs none, or not yet.
@@ -183,6 +184,7 @@ impl<'a> Lowering<'a> {
             outline: Recorder::default(),
             epoch,
             unknown_images: Vec::new(),
+            total: expand::Total::default(),
             watched: None,
             graph: Graph::default(),
             file,

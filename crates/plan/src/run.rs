@@ -19,6 +19,7 @@ struct Command {
 impl StageLowering<'_, '_> {
     pub(crate) fn run(&mut self, run: &dockerfile::Run, item: &Item<'_>) -> Fallible<()> {
         check_support(run)?;
+        self.count(self.state.env.bytes() + self.state.args.bytes(), item.span)?;
         // The Dockerfile's own stand in front of the machine's.
         let mut mounts = self.shared.plain_run(&self.state).mounts;
         for mount in &run.mounts {
@@ -115,16 +116,12 @@ impl StageLowering<'_, '_> {
 
     /// `|N A=1 B=2 /bin/sh -c …`: the ARGs declared so far with the values the command sees, each once, then the command.
     fn history_words(&self, args: &[String]) -> Vec<String> {
-        let mut declared: Vec<(&str, &str)> = Vec::new();
-        for (name, own) in &self.state.args {
-            let value = self.state.env.get(name).or(own.as_deref()).unwrap_or_default();
-            match declared.iter_mut().find(|(known, _)| known == name) {
-                Some(pair) => pair.1 = value,
-                None => declared.push((name, value)),
-            }
-        }
-        let count = (!declared.is_empty()).then(|| format!("|{}", declared.len()));
-        let pairs = declared.iter().map(|(name, value)| format!("{name}={value}"));
+        let declared = self.state.args.iter();
+        let count = (declared.len() > 0).then(|| format!("|{}", declared.len()));
+        let seen = |name: &str, own: Option<&str>| {
+            format!("{name}={}", self.state.env.get(name).or(own).unwrap_or_default())
+        };
+        let pairs = declared.map(|(name, own)| seen(name, own));
         count.into_iter().chain(pairs).chain(args.iter().cloned()).collect()
     }
 }

@@ -49,8 +49,8 @@ impl Lowering<'_> {
         name: &Spanned<Word>,
         index: usize,
     ) -> Box<PlanError> {
-        let later = self.stages.of_name(name.as_str()).iter().find(|later| **later > index);
-        if let Some(stage) = later.map(|later| self.stages.get(*later)) {
+        let later = self.stages.next(name.as_str(), index);
+        if let Some(stage) = later.map(|later| self.stages.get(later)) {
             return Box::new(
                 error.label(stage.syntax.span, "this stage has the name, but is defined after its use"),
             );

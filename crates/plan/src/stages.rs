@@ -229,7 +229,14 @@ impl<'f> Stages<'f> {
 
     /// The last of the first `before` stages that has the name.
     fn latest(&self, name: &str, before: usize) -> Option<usize> {
-        self.of_name(name).iter().rfind(|index| **index < before).copied()
+        let named = self.of_name(name);
+        named[..named.partition_point(|index| *index < before)].last().copied()
+    }
+
+    /// The first stage of the name behind stage `index`.
+    pub(crate) fn next(&self, name: &str, index: usize) -> Option<usize> {
+        let named = self.of_name(name);
+        named.get(named.partition_point(|other| *other <= index)).copied()
     }
 
     /// All stages of a name, in order.

@@ -1,5 +1,7 @@
 //! A stage half-way through its instructions.
 
+use std::collections::HashMap;
+
 use oci::{Config, DEFAULT_PATH, Platform};
 
 use crate::env::Environment;
@@ -14,8 +16,8 @@ pub(crate) struct StageState {
     pub(crate) history: Vec<HistoryEntry>,
     /// ENV and ARG, the last one executed wins.
     pub(crate) env: Environment,
-    /// Each ARG that was executed, in order, with its value.
-    pub(crate) args: Vec<(String, Option<String>)>,
+    /// The ARGs that were executed.
+    pub(crate) args: DeclaredArgs,
     /// The filesystem so far.
     pub(crate) step: StepId,
     pub(crate) platform: Platform,
@@ -25,6 +27,35 @@ pub(crate) struct StageState {
     pub(crate) has_workdir: bool,
     /// Whether the base image is known. If not, it may set any variable.
     pub(crate) base: BaseKnowledge,
+}
+
+/// ARGs, each once, in the order of their first declarations, with the values of the last ones.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeclaredArgs {
+    list: Vec<(String, Option<String>)>,
+    /// Where in the list each is: a stage may have ten thousand of them.
+    by_name: HashMap<String, usize>,
+}
+
+impl DeclaredArgs {
+    pub(crate) fn declare(&mut self, name: &str, value: Option<String>) {
+        match self.by_name.get(name) {
+            Some(at) => self.list[*at].1 = value,
+            None => {
+                self.by_name.insert(name.to_owned(), self.list.len());
+                self.list.push((name.to_owned(), value));
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Option<&str>)> {
+        self.list.iter().map(|(name, value)| (name.as_str(), value.as_deref()))
+    }
+
+    /// How long all of them are.
+    pub(crate) fn bytes(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.map_or(0, str::len)).sum()
+    }
 }
 
 /// Whether a stage's base image was looked at.
@@ -53,7 +84,7 @@ impl StageState {
             config,
             history: Vec::new(),
             env,
-            args: Vec::new(),
+            args: DeclaredArgs::default(),
             step,
             platform,
             has_cmd: false,
@@ -99,7 +130,7 @@ impl StageState {
 
     /// Whether an ARG of that name was executed.
     pub(crate) fn declares(&self, name: &str) -> bool {
-        self.args.iter().any(|(declared, _)| declared == name)
+        self.args.by_name.contains_key(name)
     }
 
     /// Adds a line of history for an instruction without a layer.

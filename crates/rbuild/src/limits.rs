@@ -1,5 +1,6 @@
 //! `--memory` and its kin: what processes may use, as Docker writes it.
 
+use std::ops::RangeInclusive;
 use std::path::{Component, PathBuf};
 
 use clap::Args;
@@ -13,6 +14,12 @@ const HEADING: &str = "Limits of a process and all it starts";
 
 /// The kernel's period for CPU time where none is asked for, in microseconds (cgroups(7), "cpu.max").
 const CPU_PERIOD: u64 = 100_000;
+
+/// The periods that the kernel takes, in microseconds.
+const CPU_PERIODS: RangeInclusive<u64> = 1000..=1_000_000;
+
+/// The shares that the kernel takes.
+const CPU_SHARES: RangeInclusive<u64> = 2..=262_144;
 
 /// The least memory that the kernel can start a process in, as Docker has it.
 const LEAST_MEMORY: u64 = 6 << 20;
@@ -40,10 +47,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, help_heading = HEADING, value_name = "MICROSECONDS")]
     cpu_quota: Option<u64>,
     /// The period of --cpu-quota, in microseconds [default: 100000]
-    #[arg(long, help_heading = HEADING, value_name = "MICROSECONDS", requires = "cpu_quota", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
+    #[arg(long, help_heading = HEADING, value_name = "MICROSECONDS", requires = "cpu_quota", value_parser = clap::value_parser!(u64).range(CPU_PERIODS))]
     cpu_period: Option<u64>,
     /// Share of CPU time where it is scarce; 1024 is usual
-    #[arg(short = 'c', long, help_heading = HEADING, value_name = "SHARES", value_parser = clap::value_parser!(u64).range(2..=262_144))]
+    #[arg(short = 'c', long, help_heading = HEADING, value_name = "SHARES", value_parser = clap::value_parser!(u64).range(CPU_SHARES))]
     cpu_shares: Option<u64>,
     /// Processors that may be used, such as 0-3 or 0,2
     #[arg(long, help_heading = HEADING, value_name = "LIST")]
@@ -91,13 +98,18 @@ impl LimitArgs {
     /// Sets one by the name that it has in `--resource`.
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let number = || value.parse::<u64>().map_err(|_| format!("`{value}` is no number"));
+        let within = |range: RangeInclusive<u64>| {
+            let fits = |number: &u64| range.contains(number);
+            let wrong = || format!("{value} is not from {} to {}", range.start(), range.end());
+            number().and_then(|number| Some(number).filter(fits).ok_or_else(wrong))
+        };
         let list = || value.parse::<CpuList>().map_err(|error| error.to_string());
         match name {
             "memory" => self.memory = Some(bytes(value)?),
             "memory-swap" => self.memory_swap = Some(memory_and_swap(value)?),
-            "cpu-shares" => self.cpu_shares = Some(number()?),
+            "cpu-shares" => self.cpu_shares = Some(within(CPU_SHARES)?),
             "cpu-quota" => self.cpu_quota = Some(number()?),
-            "cpu-period" => self.cpu_period = Some(number()?),
+            "cpu-period" => self.cpu_period = Some(within(CPU_PERIODS)?),
             "cpuset-cpus" => self.cpuset_cpus = Some(list()?),
             "cpuset-mems" => self.cpuset_mems = Some(list()?),
             other => return Err(format!("there is no resource `{other}`")),
@@ -144,8 +156,9 @@ impl LimitArgs {
                 "it limits memory and swap together, so it is the larger one",
             ));
         }
-        let quota =
-            self.cpu_quota.map(|quota| (quota * 1000).div_ceil(self.cpu_period.unwrap_or(CPU_PERIOD)));
+        let period = self.cpu_period.unwrap_or(CPU_PERIOD);
+        // More than there can be is no limit either way.
+        let quota = self.cpu_quota.map(|quota| quota.saturating_mul(1000).div_ceil(period));
         Ok(Limits {
             memory_bytes: self.memory,
             memory_and_swap_bytes: both,
@@ -240,6 +253,19 @@ mod tests {
         );
         check(LimitArgs { cpus: Some(250), ..LimitArgs::default() }, Some(250));
         check(LimitArgs::default(), None);
+        check(
+            LimitArgs { cpu_quota: Some(u64::MAX), ..LimitArgs::default() },
+            Some(u64::MAX.div_ceil(100_000)),
+        );
+    }
+
+    #[test]
+    fn a_resource_has_the_range_of_its_option() {
+        let set = |name: &str, value: &str| LimitArgs::default().set(name, value);
+        for (name, least) in [("cpu-period", "1000"), ("cpu-shares", "2")] {
+            assert_eq!(set(name, least), Ok(()));
+            assert!(set(name, "0").is_err_and(|why| why.starts_with("0 is not from ")), "{name}");
+        }
     }
 
     #[test]

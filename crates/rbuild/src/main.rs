@@ -5,6 +5,11 @@
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that talks to people")]
+#![cfg_attr(feature = "libfuzzer", no_main)]
+#![cfg_attr(
+    feature = "libfuzzer",
+    expect(dead_code, reason = "what reads the command line is all that is fuzzed")
+)]
 
 mod build;
 mod cli;
@@ -12,6 +17,8 @@ mod diagnostic;
 mod environment;
 mod failure;
 mod fields;
+#[cfg(any(test, feature = "libfuzzer"))]
+mod fuzz;
 mod limits;
 mod lint;
 mod listing;

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod differential;
+pub mod fuzz;
 pub mod golden;
 pub mod leftovers;
 pub mod manifest;

@@ -16,6 +16,7 @@ mod ci;
 mod command;
 mod fixtures;
 mod foreign;
+mod fuzz;
 mod peers;
 mod quickstart;
 mod test;
@@ -26,6 +27,8 @@ cargo xtask COMMAND
   quickstart               build rbuild, make a base image, build and run an image, build it again
   test                     install what the tests need, run all of them, say what was skipped
   ci                       formatting, lints, documentation and licences, with every warning an error
+  fuzz TARGET              look for inputs that make a reader of texts panic or dawdle: dockerfile, ignore, reference or flags
+                           (--minutes=N: not fifteen)
   fixtures                 make the base images of the tests below target/fixtures
   peers                    set up the reference builders (Debian sid in a private root) and say what is there
   bench [WORKLOAD]…        measure rbuild beside the reference builders, and record it in benches/results; all workloads, or those named
@@ -52,6 +55,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["quickstart"] => quickstart::run(),
         ["test"] => test::run(),
         ["ci"] => ci::run(),
+        ["fuzz", words @ ..] => fuzz::run(words),
         ["fixtures"] => fixtures::run(),
         ["bench", words @ ..] => bench::run(words),
         ["peers"] => peers::report(),

@@ -29,6 +29,7 @@ mod explain;
 mod flags;
 mod git_ssh;
 mod hostile;
+mod keys;
 mod kill;
 mod limits;
 mod lint;
