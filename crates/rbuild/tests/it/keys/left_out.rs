@@ -167,6 +167,9 @@ fn mounts() -> Vec<Row> {
     let secret = "RUN --mount=type=secret,id=s test -f /run/secrets/s && echo x > /x";
     let variable = "RUN --mount=type=secret,id=s,env=S test -n \"$S\" && echo x > /x";
     let value = |file: &str| format!("--secret=id=s,src={file}");
+    const SHOWN: &str = "what is in a directory of the machine that `--volume` shows";
+    let showing = || Side::new("RUN test -s /v/f && echo x > /x").with_args(&["--volume=.:/v"]);
+    let write_two = |at: &Path| fs::write(at.join("f"), "two\n").unwrap();
     let agent = "RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo x > /x";
     let with_sockets = |socket: &str| Side {
         change: Box::new(make_sockets),
@@ -185,6 +188,11 @@ fn mounts() -> Vec<Row> {
             documented: "what an ssh agent has",
             before: with_sockets("first.sock"),
             after: with_sockets("second.sock"),
+        },
+        Row {
+            documented: SHOWN,
+            before: showing(),
+            after: Side { change: Box::new(write_two), ..showing() },
         },
     ]
 }

@@ -183,6 +183,15 @@ fn mounts() -> Vec<(Row, &'static str)> {
     vec![
         (mount("source=one,target=/m", "source=two,target=/m"), "mount /m, files of context"),
         (mount("source=one,target=/m", "source=one,target=/m,rw"), "mount /m"),
+        (
+            args(
+                "RUN: mount TARGET",
+                "RUN (touch /m/new 2>/dev/null && echo written || echo refused) > /x",
+                &["--volume=./d:/m:ro"],
+                &["--volume=./d:/m"],
+            ),
+            "mount /m",
+        ),
         (mount("type=tmpfs,target=/m", "type=tmpfs,target=/m,size=1m"), "mount /m"),
         (mount("type=tmpfs,target=/m", "type=cache,target=/m,mode=1777"), "mount /m"),
         (secret("type=secret,id=one,target=/m", "type=secret,id=two,target=/m"), "mount /m"),
