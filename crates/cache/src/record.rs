@@ -77,10 +77,10 @@ impl<'l> Cache<'l> {
         Ok(record.filter(|record| !self.is_too_old(record)))
     }
 
-    /// Layers of context files have no time, and do not age.
+    /// Whether anything in a result is too old. Layers of base images have no time here, and neither have those of files that a mount shows.
     fn is_too_old(&self, record: &StepRecord) -> bool {
-        let made = record.layers.last().and_then(|layer| layer.created.parse::<Timestamp>().ok());
-        self.oldest.is_some_and(|oldest| made.is_some_and(|made| made < oldest))
+        let mut made = record.layers.iter().filter_map(|layer| layer.created.parse::<Timestamp>().ok());
+        self.oldest.is_some_and(|oldest| made.any(|made| made < oldest))
     }
 
     /// Records what a step made, under both keys.

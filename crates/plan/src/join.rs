@@ -49,6 +49,7 @@ impl Plan {
         }
         for mut output in other.outputs {
             output.step = ids[output.step.0];
+            output.bases.iter_mut().for_each(|(_, step)| *step = ids[step.0]);
             for step in output.history.iter_mut().filter_map(|entry| entry.step.as_mut()) {
                 *step = ids[step.0];
             }

@@ -29,7 +29,7 @@ use crate::trigger::Trigger;
 use crate::{
     Archives, BaseImage, BaseLabels, ContextName, Copy, Destination, DestinationForm, HistoryEntry, Image,
     ImageError, ImageErrorCause, ImagePath, Images, Linkage, Op, Outline, Output, Parents, Plan, Request,
-    Source, SourcePath, Spot, Step, VariableOrigin, expand, lint,
+    Source, SourcePath, Spot, StageLabel, Step, StepId, VariableOrigin, expand, lint,
 };
 
 /// Turns a Dockerfile into the plan of what `request` asks for.
@@ -564,7 +564,22 @@ impl<'a> Lowering<'a> {
             config,
             history: self.history(target),
             epoch: self.epoch,
+            bases: self.bases(target),
         }
+    }
+
+    /// A stage, what it is made FROM if that is a stage, and so on.
+    fn standing_on(&self, stage: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(stage), |index| match self.stages.get(*index).base {
+            Base::Stage(base) => Some(base),
+            _ => None,
+        })
+    }
+
+    /// The stages that one is made FROM, the nearest first, and where they end.
+    fn bases(&self, target: usize) -> Vec<(StageLabel, StepId)> {
+        let chain = self.standing_on(target).skip(1);
+        chain.map(|index| (self.stages.get(index).label.clone(), self.state(index).step)).collect()
     }
 
     /// What the command line has to say of how the image runs.
@@ -579,11 +594,7 @@ impl<'a> Lowering<'a> {
 
     /// The history of a stage behind that of its base image: each stage knows only its own part.
     fn history(&self, target: usize) -> Vec<HistoryEntry> {
-        let base = |index: &usize| match self.stages.get(*index).base {
-            Base::Stage(base) => Some(base),
-            _ => None,
-        };
-        let mut chain: Vec<_> = std::iter::successors(Some(target), base).collect();
+        let mut chain: Vec<_> = self.standing_on(target).collect();
         chain.reverse();
         chain.into_iter().flat_map(|index| self.state(index).history.iter().cloned()).collect()
     }

@@ -35,6 +35,8 @@ pub struct Output {
     pub history: Vec<HistoryEntry>,
     /// When the image was made, in seconds since 1970, if the build says so (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
+    /// The stages that the stage is made FROM, the nearest first, and the step that each ends in.
+    pub bases: Vec<(StageLabel, StepId)>,
 }
 
 /// One instruction's line of history (spec of its text: BuildKit's `created_by`).

@@ -3,7 +3,7 @@
 use image::{AssembleOptions, Assembled, Contents, Layers};
 use jiff::Timestamp;
 use oci::{History, LayerId, Reference};
-use plan::{Op, Output, Plan};
+use plan::{Op, Output, Plan, StageLabel, StepId};
 use solver::{Filesystem, Solved};
 use sys::root::Time;
 
@@ -72,20 +72,15 @@ impl Assembly<'_> {
             Squash::All => return Ok(0),
             Squash::From(stage) => stage,
         };
-        let mut own = self.plan.chain(output.step);
-        own.retain(|id| !matches!(self.plan.step(*id).op, Op::Scratch | Op::Image(_)));
-        let is_of_stage = |id: &plan::StepId| {
-            let place = self.plan.step(*id).place.as_ref();
-            place.is_some_and(|place| place.stage.name.as_ref() == Some(stage))
+        let is_meant =
+            |label: &StageLabel| label.name.as_ref() == Some(stage) || label.index.to_string() == *stage;
+        let Some((_, step)) = output.bases.iter().find(|(label, _)| is_meant(label)) else {
+            let title = format!("`--squash=from:{stage}`: the target is not made FROM a stage `{stage}`");
+            let help = "name a stage that it is made FROM, or write `--squash=new`";
+            return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
         };
-        let last = own.iter().rposition(is_of_stage).filter(|_| output.stage.name.as_ref() != Some(stage));
-        last.map(|last| of_image + last + 1).ok_or_else(|| {
-            let title = format!(
-                "`--squash=from:{stage}`: the target does not stand on a stage `{stage}` with layers"
-            );
-            let help = "name a stage that the target is made FROM, or write `--squash=new`";
-            Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
-        })
+        let makes_layer = |id: &StepId| !matches!(self.plan.step(*id).op, Op::Scratch | Op::Image(_));
+        Ok(of_image + self.plan.chain(*step).iter().filter(|id| makes_layer(id)).count())
     }
 
     /// Config and layers; those above the first `squashed` become one.
@@ -99,6 +94,9 @@ impl Assembly<'_> {
         let mut config = output.config.clone();
         // What the base image brings stays as it is.
         let base = config.rootfs.diff_ids.len();
+        if history.iter().any(|entry| !entry.empty_layer) {
+            complete_history(&mut config.history, base);
+        }
         config.history.extend(history);
         let mut ids = filesystem.ids();
         if let Some(kept) = squashed {
@@ -140,6 +138,13 @@ impl Assembly<'_> {
         }
         (history, latest)
     }
+}
+
+/// Gives each layer a line, so that those of layers to come are theirs.
+fn complete_history(history: &mut Vec<History>, layers: usize) {
+    let told = history.iter().filter(|entry| !entry.empty_layer).count();
+    let untold = || History { created_by: "unknown".to_owned(), ..History::default() };
+    history.extend(std::iter::repeat_with(untold).take(layers.saturating_sub(told)));
 }
 
 /// All lines stay, and of those whose layers are one now the last has it.

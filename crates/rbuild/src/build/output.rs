@@ -27,8 +27,8 @@ pub(crate) use fields::{rewrites_times, wrong};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Output {
     pub(crate) kind: Kind,
-    /// Instead of those of `--tag`.
-    pub(crate) names: Option<Vec<Reference>>,
+    /// Besides those of `--tag`.
+    pub(crate) names: Vec<Reference>,
     /// Besides those of `--annotation`.
     annotations: Vec<Annotation>,
     /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
@@ -71,7 +71,7 @@ pub(crate) enum Target {
 
 impl Output {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, names: None, annotations: Vec::new(), splits_platforms: None }
+        Self { kind, names: Vec::new(), annotations: Vec::new(), splits_platforms: None }
     }
 
     fn writes_to_stdout(&self) -> bool {
@@ -141,7 +141,7 @@ fn write_one(
 ) -> Result<Option<Exported>, ExportError> {
     let images = images(assembled, layers)?;
     let parts: Vec<Part> = parts(&images, output.splits_platforms)?;
-    let names = output.names.as_ref().unwrap_or(&asked.tags).clone();
+    let names = asked.names_of(output);
     let annotations = asked.annotations.iter().chain(&output.annotations).cloned().collect();
     let named = [Named { images, names, annotations }];
     let mut stdout = std::io::stdout().lock();
@@ -223,7 +223,7 @@ pub(crate) fn write_files(
         write_file(path, id.as_bytes())?;
     }
     if let Some(path) = &args.metadata_file {
-        let names: Vec<String> = asked.tags.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = asked.all_names().iter().map(ToString::to_string).collect();
         let mut metadata = serde_json::json!({
             "containerimage.config.digest": id,
             "image.name": names.join(","),

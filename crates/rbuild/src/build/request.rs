@@ -94,6 +94,12 @@ impl Asked {
         asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
         for text in &args.tags {
             match text.split_once('=') {
+                Some(("", _)) => {
+                    return Err(usage(
+                        format!("`--tag {text}` names no stage"),
+                        "write it as STAGE=NAME or NAME",
+                    ));
+                }
                 Some((stage, name)) => {
                     asked.stage_tags.entry(stage.to_lowercase()).or_default().push(names::new_name(name)?);
                 }
@@ -116,6 +122,7 @@ impl Asked {
             asked.annotations.extend(output::annotations(text)?);
         }
         output::check(&asked)?;
+        asked.check_names()?;
         Ok(asked)
     }
 
@@ -194,9 +201,43 @@ impl Asked {
 
     /// What the image of the target is called in the store.
     pub(crate) fn kept_names(&self) -> Vec<Reference> {
-        let kept = self.outputs.iter().filter(|output| output.kind == Kind::Image);
-        let names = kept.flat_map(|output| output.names.as_ref().unwrap_or(&self.tags));
-        names.cloned().collect()
+        let mut names = Vec::new();
+        for output in self.outputs.iter().filter(|output| output.kind == Kind::Image) {
+            names.extend(self.names_of(output));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// What the image of the target is called in an output.
+    pub(crate) fn names_of(&self, output: &Output) -> Vec<Reference> {
+        let more = output.names.iter().filter(|name| !self.tags.contains(name));
+        self.tags.iter().chain(more).cloned().collect()
+    }
+
+    /// What the image of the target is called anywhere, in the order of the command line.
+    pub(crate) fn all_names(&self) -> Vec<Reference> {
+        let mut names = Vec::new();
+        for output in &self.outputs {
+            let new: Vec<_> =
+                self.names_of(output).into_iter().filter(|name| !names.contains(name)).collect();
+            names.extend(new);
+        }
+        names
+    }
+
+    /// A name is of one stage.
+    fn check_names(&self) -> Result<(), Failure> {
+        let mut seen = self.kept_names();
+        for (stage, names) in &self.stage_tags {
+            if let Some(name) = names.iter().find(|name| seen.contains(name)) {
+                let title = format!("`--tag {stage}={}`: another stage has that name, too", name.familiar());
+                return Err(usage(title, "give each stage a name of its own"));
+            }
+            seen.extend(names.iter().cloned());
+        }
+        Ok(())
     }
 
     /// A request for each platform, and behind those for the target the same for each stage whose image gets a name, and for that of each

@@ -37,7 +37,7 @@ pub(crate) fn print(
     }
     let place = |step: &Step| place_of(step, &dockerfile.source);
     lines(plan, &solved.reports, &place, took).iter().for_each(|line| eprintln!("{line}"));
-    let names: Vec<String> = asked.tags.iter().map(oci::Reference::familiar).collect();
+    let names: Vec<String> = asked.all_names().iter().map(oci::Reference::familiar).collect();
     let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(" ")) };
     if let [image] = assembled {
         eprintln!("image {}{names}", image.id);

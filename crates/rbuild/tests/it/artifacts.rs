@@ -109,6 +109,30 @@ COPY --from=test /out /out
 }
 
 #[test]
+fn a_stage_on_a_base_that_an_earlier_one_names_is_one_stage() {
+    const NAME: &str = "a_stage_on_a_base_that_an_earlier_one_names_is_one_stage";
+    let dockerfile = "FROM base AS one
+RUN echo 1 > /one
+FROM base AS test
+RUN mkdir /rep && cat /proc/sys/kernel/random/uuid > /rep/r && exit $((FAIL))
+FROM base
+COPY --from=one /one /one
+COPY --from=test /rep/r /r
+";
+    let Some(world) = world(NAME, dockerfile) else { return };
+    let output = build(&world, &[("test:/rep", "out")], &["--no-cache"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("4 steps ran"), "{}", said(&output));
+    let printed = succeed(world.rbuild().args(["run", "app", "cat", "/r"])).stdout;
+    assert_eq!(fs::read(world.path("out/r")).expect("a file"), printed);
+    let failing = dockerfile.replace("$((FAIL))", "7");
+    write_files(&world.path("context"), &[("Dockerfile", &failing)]);
+    let output = build(&world, &[("test:/rep", "failed")], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(names(&world, "failed"), ["r"], "{}", said(&output));
+}
+
+#[test]
 fn a_step_that_is_no_run_fails_upon_what_was_there() {
     const NAME: &str = "a_step_that_is_no_run_fails_upon_what_was_there";
     let dockerfile = "FROM base AS test\nRUN echo two > /two\nCOPY --from=base /missing /\n";

@@ -163,6 +163,12 @@ fn old_results_are_made_again() {
     let again = build(&world, &["--cache-ttl=0s"]);
     assert!(again.contains("2 steps ran"), "{again}");
     assert_eq!(ran(&["--cache-ttl=1d"]), 0);
+    // A step that is new stands on steps that are old.
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    write_files(&world.path("context"), &[("Dockerfile", "FROM base\nRUN echo a\nRUN echo b\nRUN echo c\n")]);
+    assert!(build(&world, &[]).contains("1 step ran"));
+    let aged = build(&world, &["--cache-ttl=1s"]);
+    assert!(aged.contains("3 steps ran"), "{aged}");
     refused(&world, &["--cache-ttl=soon"], "`--cache-ttl soon` is no duration");
 }
 

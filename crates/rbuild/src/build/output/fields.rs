@@ -22,7 +22,7 @@ struct Fields {
     compression: Option<Compression>,
     /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
     rewrites_times: Option<bool>,
-    names: Option<Vec<Reference>>,
+    names: Vec<Reference>,
     annotations: Vec<Annotation>,
     splits_platforms: Option<bool>,
 }
@@ -107,7 +107,7 @@ impl Fields {
                 "platform-split" => fields.splits_platforms = Some(is_set()?),
                 "name" => {
                     let names = value.split(',').map(names::new_name);
-                    fields.names = Some(names.collect::<Result<_, _>>()?);
+                    fields.names = names.collect::<Result<_, _>>()?;
                 }
                 // What is so by itself.
                 "store" | "unpack" | "oci-mediatypes" if is_set()? => {}
@@ -142,7 +142,7 @@ impl Fields {
             Some("image" | "local" | "tar") if !self.annotations.is_empty() => {
                 Err(wrong(text, "has annotations, and there is no manifest for them to stand in"))
             }
-            Some("local" | "tar") if self.names.is_some() => {
+            Some("local" | "tar") if !self.names.is_empty() => {
                 Err(wrong(text, "has a `name`, and files by themselves have none"))
             }
             Some("image" | "oci" | "docker") if self.splits_platforms.is_some() => {

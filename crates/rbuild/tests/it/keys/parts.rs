@@ -264,7 +264,9 @@ fn flags() -> Vec<(Row, &'static str)> {
     let archive = |dockerfile: &str| {
         let pack = |context: &Path| {
             let tar = context.join("a.tar");
-            succeed(Command::new("tar").arg("-C").arg(context).arg("-cf").arg(tar).arg("one"));
+            // The same bytes each time.
+            let mut command = Command::new("tar");
+            succeed(command.args(["--mtime=@0", "-C"]).arg(context).arg("-cf").arg(tar).arg("one"));
         };
         let mut row = files("COPY: flags", dockerfile, pack);
         row.before.change = Box::new(pack);
