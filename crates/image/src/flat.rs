@@ -51,7 +51,13 @@ impl Flat {
     ) -> Result<Option<Self>, ExportError> {
         let merged = layers.merged(ids)?;
         let resolved = merged.resolve(path, Follow::Last)?;
-        let Some((list, places)) = part(&merged, &resolved) else { return Ok(None) };
+        let Some((mut list, places)) = part(&merged, &resolved) else { return Ok(None) };
+        // A file goes by the name it was asked for by, although a link may have led to it.
+        if let [_, file] = &mut list[..]
+            && resolved.found.is_some_and(|found| !found.entry.is_directory())
+        {
+            file.path = RootfsPath::root().join_name(path.file_name().unwrap_or_default())?;
+        }
         let trees = trees(layers, ids, &list, &places)?;
         Ok(Some(Self { list, places, trees }))
     }

@@ -341,7 +341,7 @@ pub(crate) struct BuildArgs {
     /// Write what is at PATH in a stage into a directory, the files that are there by then if the build fails; may be given several times
     #[arg(long = "artifact", value_name = "STAGE:/PATH=DIRECTORY")]
     pub(crate) artifacts: Vec<Artifact>,
-    /// Make one layer of what the build adds, of all (all), or of what is above a stage (from:STAGE). The cache keeps the layers of the steps
+    /// Make one layer of what the build adds, of all (all), or of what is above a stage (from:STAGE). The cache keeps the layers of the steps, and images of --tag STAGE=NAME keep theirs
     #[arg(long, value_name = "new|all|from:STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "new")]
     pub(crate) squash: Option<Squash>,
     /// Keep the image in the store besides what --output makes of it; without --output it is kept anyway

@@ -43,29 +43,31 @@ impl FromStr for Artifact {
     }
 }
 
-/// Writes all artifacts; gives those that are not there. The filesystems are those of the plan's outputs, as far as there is one.
+/// Writes all artifacts; says of each that is not there that it is not. The filesystems are those of the plan's outputs, as far as there is one.
 pub(super) fn write(
     asked: &Asked,
     plan: &Plan,
     layers: &Layers<'_>,
     filesystems: &[Option<Filesystem>],
-) -> Result<Vec<Artifact>, Failure> {
+) -> Result<Vec<String>, Failure> {
     let platforms = asked.platforms.len().max(1);
     let outputs: Vec<_> = plan.outputs.iter().zip(filesystems).collect();
     // Theirs stand behind all others.
     let own = outputs.rchunks(platforms).take(asked.artifacts.len()).rev();
     let mut missing = Vec::new();
     for (artifact, of_stage) in asked.artifacts.iter().zip(own) {
-        let mut is_there = true;
         for (output, filesystem) in of_stage {
-            let directory = match platforms {
-                1 => artifact.directory.clone(),
-                _ => artifact.directory.join(platform_directory(&output.config.platform())),
+            let platform = output.config.platform();
+            let (directory, of_platform) = match platforms {
+                1 => (artifact.directory.clone(), String::new()),
+                _ => (artifact.directory.join(platform_directory(&platform)), format!(" for {platform}")),
             };
-            is_there &= artifact.write(layers, filesystem.as_ref(), &directory)?;
-        }
-        if !is_there {
-            missing.push(artifact.clone());
+            if !artifact.write(layers, filesystem.as_ref(), &directory)? {
+                missing.push(format!(
+                    "there is no `{}` in stage `{}`{of_platform}",
+                    artifact.path, artifact.stage
+                ));
+            }
         }
     }
     Ok(missing)
@@ -85,20 +87,15 @@ impl Artifact {
             Err(error) => Err(failures::of_export(&error)),
         }
     }
-
-    pub(super) fn is_missing(&self) -> String {
-        format!("there is no `{}` in stage `{}`", self.path, self.stage)
-    }
 }
 
 /// Of a build that succeeded all artifacts are there.
-pub(super) fn must_be_there(missing: &[Artifact]) -> Result<(), Failure> {
+pub(super) fn must_be_there(missing: &[String]) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
-    let diagnostic = |artifact: &Artifact| {
-        Diagnostic::error("artifact", artifact.is_missing()).help("check the path in `--artifact`")
-    };
+    let diagnostic =
+        |title: &String| Diagnostic::error("artifact", title).help("check the path in `--artifact`");
     Err(Failure { exit: Exit::Build, diagnostics: missing.iter().map(diagnostic).collect() })
 }
 

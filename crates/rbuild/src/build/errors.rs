@@ -282,7 +282,11 @@ impl Place<'_> {
     /// `in stage `app`, step 4 of 6`
     fn in_stage(&self) -> String {
         match &self.step.place {
-            Some(place) => format!("in stage `{}`, step {} of {}", place.stage, place.number, place.of),
+            Some(place) => {
+                let platform = place.platform.as_ref().map(|platform| format!(" on {platform}"));
+                let (stage, platform) = (&place.stage, platform.unwrap_or_default());
+                format!("in stage `{stage}`{platform}, step {} of {}", place.number, place.of)
+            }
             None => String::new(),
         }
     }

@@ -216,7 +216,7 @@ impl Work<'_> {
         let saved = saved.map_err(|diagnostic| Failure::new(Exit::Machine, diagnostic));
         match saved.and_then(|filesystems| artifacts::write(self.asked, plan, self.layers, &filesystems)) {
             Ok(missing) => {
-                let notes = missing.iter().map(|artifact| format!("{} yet", artifact.is_missing()));
+                let notes = missing.iter().map(|missing| format!("{missing} yet"));
                 failure.diagnostics.iter_mut().take(1).for_each(|first| first.notes.extend(notes.clone()));
             }
             Err(other) => failure.diagnostics.extend(other.diagnostics),

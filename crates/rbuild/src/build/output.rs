@@ -100,6 +100,21 @@ pub(crate) fn check(asked: &Asked) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
     }
     let all = outputs.iter().flat_map(|output| &output.annotations).chain(&asked.annotations);
+    let is_built = |platform: &Platform| match &asked.platforms[..] {
+        [] => *platform == Platform::host(),
+        platforms => platforms.contains(platform),
+    };
+    for annotation in all.clone() {
+        let (AnnotationOf::Manifest(platform) | AnnotationOf::ManifestDescriptor(platform)) = &annotation.of
+        else {
+            continue;
+        };
+        if let Some(platform) = platform.as_ref().filter(|platform| !is_built(platform)) {
+            let title = format!("the annotation `{}` is for {platform}, which is not built", annotation.key);
+            let help = "name the platform with `--platform`, too";
+            return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+        }
+    }
     let is_of_index = |of: &AnnotationOf| matches!(of, AnnotationOf::Index | AnnotationOf::IndexDescriptor);
     if let Some(annotation) = all.into_iter().find(|annotation| is_one && is_of_index(&annotation.of)) {
         let title = format!("the annotation `{}` is of an index, and one platform has none", annotation.key);

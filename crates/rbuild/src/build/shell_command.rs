@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use oci::Platform;
 use plan::{Place, Step};
 
 use crate::build::Dockerfile;
@@ -24,12 +25,13 @@ impl ShellCommand<'_> {
         if is_stdin(self.context) || self.steps.file.as_deref().is_some_and(is_stdin) {
             return None;
         }
-        let words = self.words(&step_name(step.place.as_ref()?, dockerfile));
+        let place = step.place.as_ref()?;
+        let words = self.words(&step_name(place, dockerfile), place.platform.as_ref());
         let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
         Some(format!("open a shell just before this step with `{line}`{}", self.left_out()))
     }
 
-    fn words(&self, step: &str) -> Vec<String> {
+    fn words(&self, step: &str, platform: Option<&Platform>) -> Vec<String> {
         let Self { root, steps, context } = self;
         let mut words = vec!["rbuild".to_owned()];
         let mut option = |name: &str, value: &str| words.extend([name.to_owned(), value.to_owned()]);
@@ -42,6 +44,11 @@ impl ShellCommand<'_> {
         }
         if *context != Path::new(".") && !is_private(&context.to_string_lossy()) {
             option("--context", &context.to_string_lossy());
+        }
+        // Of several platforms, that of the step.
+        let platforms = platform.map_or_else(|| steps.platforms.join(","), ToString::to_string);
+        if !platforms.is_empty() {
+            option("--platform", &platforms);
         }
         steps.target.iter().for_each(|target| option("--target", target));
         if !steps.build_contexts.iter().any(|context| is_private(context)) {

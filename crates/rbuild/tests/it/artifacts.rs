@@ -58,7 +58,7 @@ fn files_of_a_stage_are_written() {
         assert_eq!(fs::metadata(world.path(directory)).expect("it").permissions().mode() & 0o777, 0o750);
     }
     assert_eq!(fs::read_to_string(world.path("c/one")).expect("a file"), "1\n");
-    assert_eq!(names(&world, "d"), ["one"], "links are followed");
+    assert_eq!(fs::read_to_string(world.path("d/to")).expect("a file"), "1\n", "links are followed");
     // What is there stays.
     fs::write(world.path("a/mine"), "mine").expect("written");
     fs::write(world.path("a/one"), "another").expect("written");
@@ -172,5 +172,8 @@ fn each_platform_has_a_directory() {
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(names(&world, "out"), ["linux_amd64", "linux_arm64"]);
     assert_eq!(names(&world, "out/linux_arm64"), ["arm64"]);
+    let missing = build(&world, &[("files:/d/amd64", "x")], &["--platform=linux/amd64,linux/arm64"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(said(&missing).contains("stage `files` for linux/arm64"), "{}", said(&missing));
     succeed(world.rbuild().args(["inspect", "app"]));
 }

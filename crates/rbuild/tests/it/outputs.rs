@@ -122,6 +122,7 @@ fn what_has_nowhere_to_stand_is_refused() {
         (&["--annotation=a=b", "-o", &local], "has nowhere to stand"),
         (&["--annotation=index:a=b", "-o", &oci], "one platform has none"),
         (&["--annotation=layer:a=b", "-o", &oci], "unknown type"),
+        (&["--annotation=manifest[linux/s390x]:a=b", "-o", &oci], "which is not built"),
         (&["-o", "type=image,annotation.a=b"], "no manifest for them"),
         (&["-o", "type=image,push=true"], "unknown field `push=true`"),
         (&["-o", &split, "--platform=linux/amd64,linux/arm64"], "would mix"),
