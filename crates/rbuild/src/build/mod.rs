@@ -22,7 +22,7 @@ mod summary;
 mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Instant;
 
 use ::dockerfile::Audience;
@@ -44,7 +44,7 @@ use crate::build::request::Asked;
 pub(crate) use crate::build::shell::{shell, unknown_stage};
 use crate::build::shell_command::ShellCommand;
 use crate::build::warnings::Told;
-use crate::cli::{BuildArgs, Call, Global, Method, Progress, StepArgs};
+use crate::cli::{BuildArgs, Call, Global, Method, StepArgs};
 use crate::commands::pull::{Puller, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -76,37 +76,22 @@ fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<
 /// Builds an image.
 fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut asked = Asked::read(args, environment)?;
+    let asked = Asked::read(args, environment)?;
     let session = Session::open(global)?;
-    let agents = Agents::of(&session, &args.steps, environment)?;
-    let fetcher = Fetcher::new(&session, &asked.secrets, environment, &agents);
-    let Input { dockerfile, context, archive } = Input::read(args.names(), &session, &fetcher, environment)?;
-    let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
-    dockerfile.must_be_whole(&judge)?;
-    let main = Place::of(&args.context)?;
-    if let Place::Directory(directory) = &main {
-        let labels = git_labels::of(&dockerfile.path, directory, environment);
-        // Those of the command line count for more.
-        asked.request.labels.splice(..0, labels);
-    }
-    let cancel = Arc::clone(&session.cancel);
-    let cancelled = move || cancel.is_cancelled();
-    let layers = Layers::new(&session.lease, &cancelled);
-    let archive = archive.as_deref();
-    let places = Places { main, named: &asked.contexts, archive };
-    let work = Work {
-        dockerfile: &dockerfile,
-        asked: &asked,
-        session: &session,
-        layers: &layers,
-        fetcher: &fetcher,
-        agents: &agents,
-        places: &places,
-        steps: &args.steps,
-        progress: asked.progress,
-        environment,
-        shell: &ShellCommand { root: &global.root, steps: &args.steps, context: &args.context },
-    };
+    let order =
+        Order { asked, session: &session, steps: &args.steps, context: &args.context, global, environment };
+    order.carry_out(|work, context, judge| make_image(args, work, context, judge, began))?;
+    close(session)
+}
+
+fn make_image(
+    args: &BuildArgs,
+    work: Work<'_>,
+    context: &ContextDir,
+    judge: &Judge,
+    began: Instant,
+) -> Result<(), Failure> {
+    let Work { dockerfile, asked, session, layers, environment, .. } = work;
     let file = &dockerfile.parsed.file;
     let plan = work.plan(|images| {
         let plans: Result<_, _> =
@@ -114,8 +99,8 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
         plans.map(Plan::join)
     })?;
     tracing::debug!(%plan, "plan");
-    let contexts = work.open_contexts(&plan, &context)?;
-    let found = lint::of_build(&dockerfile, &plan, contexts.get(&ContextName::Main), &judge);
+    let contexts = work.open_contexts(&plan, context)?;
+    let found = lint::of_build(dockerfile, &plan, contexts.get(&ContextName::Main), judge);
     let for_metadata = warnings::for_metadata(&found, &dockerfile.source, environment);
     warnings::tell(found, Told::by(asked.progress), &dockerfile.source, environment)?;
     let is_told = asked.progress.is_for_people();
@@ -125,21 +110,69 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     legacy::notes(&args.legacy).iter().filter(|_| is_told).for_each(|note| eprintln!("note: {note}"));
     let solved = work.solve(&plan, &contexts)?;
     let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
-    artifacts::must_be_there(&artifacts::write(&asked, &plan, &layers, &filesystems)?)?;
-    let assembled = Assembly { plan: &plan, solved: &solved, asked: &asked, layers: &layers }.assemble()?;
-    let exported = output::write(&asked, &assembled, &layers, plan.output().epoch.map(Time::whole))?;
+    artifacts::must_be_there(&artifacts::write(asked, &plan, layers, &filesystems)?)?;
+    let assembled = Assembly { plan: &plan, solved: &solved, asked, layers }.assemble()?;
+    let exported = output::write(asked, &assembled, layers, plan.output().epoch.map(Time::whole))?;
     // Losing what `explain` and `diff` show loses nothing that was built.
-    if let Err(error) = report::keep(&dockerfile, &plan, &solved, &session) {
+    if let Err(error) = report::keep(dockerfile, &plan, &solved, session) {
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
     }
-    summary::print(&plan, &solved, &assembled, &asked, &dockerfile, began.elapsed());
-    output::write_files(args, &assembled, &asked, exported.as_ref(), for_metadata)?;
-    close(session)
+    summary::print(&plan, &solved, &assembled, asked, dockerfile, began.elapsed());
+    output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
 }
 
 /// What could not be given back is said, but does not unmake what was built.
 fn close(session: Session) -> Result<(), Failure> {
     session.lease.close().map_err(|error| store_failure(&error))
+}
+
+/// What is to be worked on.
+struct Order<'o> {
+    asked: Asked,
+    session: &'o Session,
+    steps: &'o StepArgs,
+    context: &'o Path,
+    global: &'o Global,
+    environment: &'o Environment,
+}
+
+impl Order<'_> {
+    /// Reads the Dockerfile and finds its context, and has `act` work with them.
+    fn carry_out<T>(
+        self,
+        act: impl FnOnce(Work<'_>, &ContextDir, &Judge) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let Self { mut asked, session, steps, context: named, global, environment } = self;
+        let agents = Agents::of(session, steps, environment)?;
+        let fetcher = Fetcher::new(session, &asked.secrets, environment, &agents);
+        let Input { dockerfile, context, archive } =
+            Input::read(steps.names(named), session, &fetcher, environment)?;
+        let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
+        dockerfile.must_be_whole(&judge)?;
+        let main = Place::of(named)?;
+        if let Place::Directory(directory) = &main {
+            let labels = git_labels::of(&dockerfile.path, directory, environment);
+            // Those of the command line count for more.
+            asked.request.labels.splice(..0, labels);
+        }
+        let cancelled = session.cancelled();
+        let layers = Layers::new(&session.lease, &cancelled);
+        let places = Places { main, named: &asked.contexts, archive: archive.as_deref() };
+        let shell = ShellCommand { root: &global.root, steps, context: named };
+        let work = Work {
+            dockerfile: &dockerfile,
+            asked: &asked,
+            session,
+            layers: &layers,
+            fetcher: &fetcher,
+            agents: &agents,
+            places: &places,
+            steps,
+            environment,
+            shell: &shell,
+        };
+        act(work, &context, &judge)
+    }
 }
 
 /// What the calls of a build work with.
@@ -153,7 +186,6 @@ struct Work<'w> {
     agents: &'w Agents,
     places: &'w Places<'w>,
     steps: &'w StepArgs,
-    progress: Progress,
     environment: &'w Environment,
     /// What the person is told to type to look at a step.
     shell: &'w ShellCommand<'w>,
@@ -166,7 +198,7 @@ impl Work<'_> {
         lower: impl FnOnce(&mut Resolver<'_>) -> Result<Plan, Vec<PlanError>>,
     ) -> Result<Plan, Failure> {
         let Self { dockerfile, asked, session, layers, fetcher, places, steps, environment, .. } = *self;
-        let view = if self.progress.is_for_people() { View::of(environment) } else { View::Quiet };
+        let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
         let puller = Puller::new(layers, &session.cancel, environment, view);
         let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, steps.pull);
         lower(&mut resolver).map_err(|found| errors::of_plan(&found, &dockerfile.source))
@@ -243,7 +275,7 @@ impl Work<'_> {
         let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope).not_before(asked.oldest);
         let resolv_conf = asked.names.resolv_conf(&std::fs::read("/etc/resolv.conf").unwrap_or_default());
         let sandboxes = || crate::commands::sandbox::open(session, asked.cgroup_parent.clone());
-        let renderer = progress::renderer(self.progress, plan, environment);
+        let renderer = progress::renderer(asked.progress, plan, environment);
         let services = Services {
             lease: &session.lease,
             layers,

@@ -5,26 +5,19 @@
 
 use std::path::Path;
 
-use ::dockerfile::Audience;
-use image::Layers;
 use plan::{Moment, Plan, Spot};
 use sandbox::Stdio;
 use solver::{BrokenBelow, Entry, RunFailure};
 use sys::terminal::WindowSize;
 
-use crate::build::agents::Agents;
-use crate::build::fetch::Fetcher;
-use crate::build::images::Places;
-use crate::build::input::{Input, Names, Place, STDIN};
+use crate::build::input::{ContextDir, Names, STDIN};
 use crate::build::request::Asked;
-use crate::build::shell_command::ShellCommand;
-use crate::build::{Dockerfile, Work, close, errors, report};
+use crate::build::{Dockerfile, Order, Work, close, errors, report};
 use crate::cli::{Global, ShellArgs, StepName};
 use crate::commands::run::{self, streams};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
-use crate::lint::Judge;
 use crate::progress::place_of;
 use crate::session::Session;
 use crate::signals::Relay;
@@ -37,52 +30,37 @@ pub(crate) fn shell(args: &ShellArgs, global: &Global, environment: &Environment
 
 fn open(args: &ShellArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
     let asked = Asked::of_steps(&args.steps, environment)?;
-    let names = args.steps.names(&args.context);
-    keep_stdin(names)?;
+    keep_stdin(args.steps.names(&args.context))?;
     let (session, relay) = Session::open_with_relay(global)?;
-    let agents = Agents::of(&session, &args.steps, environment)?;
-    let fetcher = Fetcher::new(&session, &asked.secrets, environment, &agents);
-    let Input { dockerfile, context, archive } = Input::read(names, &session, &fetcher, environment)?;
-    let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
-    dockerfile.must_be_whole(&judge)?;
-    let cancelled = session.cancelled();
-    let layers = Layers::new(&session.lease, &cancelled);
-    let archive = archive.as_deref();
-    let places = Places { main: Place::of(&args.context)?, named: &asked.contexts, archive };
-    let work = Work {
-        dockerfile: &dockerfile,
-        asked: &asked,
-        session: &session,
-        layers: &layers,
-        fetcher: &fetcher,
-        agents: &agents,
-        places: &places,
-        steps: &args.steps,
-        progress: asked.progress,
-        environment,
-        shell: &ShellCommand { root: &global.root, steps: &args.steps, context: &args.context },
-    };
-    let step = wanted(args, &dockerfile, &session)?;
+    let order =
+        Order { asked, session: &session, steps: &args.steps, context: &args.context, global, environment };
+    let code = order.carry_out(|work, context, _| enter(args, work, context, &relay))?;
+    close(session)?;
+    Ok(code)
+}
+
+/// Builds what is before the shell, and starts it.
+fn enter(args: &ShellArgs, work: Work<'_>, context: &ContextDir, relay: &Relay) -> Result<u8, Failure> {
+    let Work { dockerfile, asked, session, .. } = work;
+    let step = wanted(args, dockerfile, session)?;
     let explained = |failure: Failure| match &step {
         Some(step) if args.step.is_none() && failure.exit == Exit::Usage => with_origin(failure, step),
         _ => failure,
     };
-    let spot = spot(step.as_ref(), args.after, &dockerfile).map_err(explained)?;
+    let spot = spot(step.as_ref(), args.after, dockerfile).map_err(explained)?;
     let file = &dockerfile.parsed.file;
     let plan = work.plan(|images| plan::shell(file, &asked.request, images, &spot, &args.command));
     let plan = plan.map_err(explained)?;
     tracing::debug!(%plan, "plan");
-    let contexts = work.open_contexts(&plan, &context)?;
-    let visit = Visit { work, plan: &plan, spot, relay: &relay, args };
+    let contexts = work.open_contexts(&plan, context)?;
+    let visit = Visit { work, plan: &plan, spot, relay, args };
     let entered = work.with_services(&plan, &contexts, |services, renderer| {
         solver::enter(&plan, services, visit.broken_below(), visit.stdio(), |entry| {
             renderer.finish();
             visit.start(entry)
         })
     })?;
-    let code = entered.map_err(|error| work.of_solve(&error, &plan))??;
-    close(session)?;
-    Ok(code)
+    entered.map_err(|error| work.of_solve(&error, &plan))?
 }
 
 /// The shell reads standard input, so nothing else can.

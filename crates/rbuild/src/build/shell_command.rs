@@ -1,6 +1,6 @@
 //! What to type to look at a step of a build: `rbuild shell app@4`, with whatever makes it the same build.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci::Platform;
 use plan::{Place, Step};
@@ -60,6 +60,26 @@ impl ShellCommand<'_> {
             BuildNetwork::Host => option("--network", "host"),
         }
         steps.add_hosts.iter().for_each(|host| option("--add-host", host));
+        steps.from.iter().for_each(|image| option("--from", image));
+        let paths =
+            |paths: &[PathBuf]| paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        let files: [(&str, Vec<String>); 3] = [
+            ("--build-arg-file", paths(&steps.build_arg_files)),
+            (
+                "--ignorefile",
+                steps.ignore_file.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+            ),
+            ("--volume", steps.volumes.clone()),
+        ];
+        let resolver: [(&str, Vec<String>); 3] = [
+            ("--dns", steps.dns.iter().map(ToString::to_string).collect()),
+            ("--dns-search", steps.dns_search.clone()),
+            ("--dns-option", steps.dns_options.clone()),
+        ];
+        for (name, values) in files.iter().chain(&resolver) {
+            values.iter().for_each(|value| option(name, value));
+        }
+        steps.allowed.iter().for_each(|allowed| option("--allow", allowed.as_str()));
         words
     }
 
