@@ -503,6 +503,9 @@ pub(crate) struct LintArgs {
     /// The Dockerfile [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Leave out of the context what this file says [default: DOCKERFILE.dockerignore, .containerignore or .dockerignore]
+    #[arg(long = "ignorefile", value_name = "FILE")]
+    pub(crate) ignore_file: Option<PathBuf>,
     /// Leave a rule out, report it, or let it fail: off, warn or error; may be given several times
     #[arg(long = "rule", value_name = "NAME=LEVEL")]
     pub(crate) rules: Vec<RuleLevel>,
@@ -511,6 +514,13 @@ pub(crate) struct LintArgs {
     /// The directory that COPY and ADD take files from
     #[arg(default_value = ".")]
     pub(crate) context: PathBuf,
+}
+
+impl LintArgs {
+    pub(crate) fn names(&self) -> Names<'_> {
+        let (file, ignore_file) = (self.file.as_deref(), self.ignore_file.as_deref());
+        Names { file, context: &self.context, ignore_file, build_args: &[] }
+    }
 }
 
 /// `--rule`.

@@ -27,7 +27,7 @@ pub(crate) fn call(
     let reads_stdin = args.steps.file.as_deref() == Some(Path::new(STDIN));
     if !reads_stdin && !Place::of(&args.context)?.is_elsewhere() {
         // Nothing is fetched, so no store is needed.
-        let input = Input::of_machine(args.steps.file.as_deref(), &args.context)?;
+        let input = Input::of_machine(args.names())?;
         return answer(method, format, &input, &asked, global, environment);
     }
     let session = Session::open(global)?;

@@ -85,8 +85,14 @@ enum Lifetime {
 }
 
 impl Input {
-    /// Reads a Dockerfile, `file` or one of the usual names, and the directory that it is for.
-    pub(crate) fn of_machine(file: Option<&Path>, context: &Path) -> Result<Self, Failure> {
+    /// Reads a Dockerfile and takes the directory that it is for, both of this machine.
+    pub(crate) fn of_machine(names: Names<'_>) -> Result<Self, Failure> {
+        let mut input = Self::of_directory_here(names.file, names.context)?;
+        input.context.ignore_file = names.ignore_file.map(Path::to_owned);
+        Ok(input)
+    }
+
+    fn of_directory_here(file: Option<&Path>, context: &Path) -> Result<Self, Failure> {
         let dockerfile = Dockerfile::read(file, context)?;
         let context = ContextDir::lasting(context, Some(dockerfile.path.clone()));
         Ok(Self { dockerfile, context, archive: None })
@@ -144,7 +150,7 @@ impl Input {
                     let dockerfile = Dockerfile::parse("Dockerfile", PathBuf::from(STDIN), &text);
                     Ok(Self { dockerfile, context: ContextDir::lasting(&path, None), archive: None })
                 }
-                None => Self::of_machine(names.file, &path),
+                None => Self::of_directory_here(names.file, &path),
             },
         }
     }

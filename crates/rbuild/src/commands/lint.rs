@@ -12,7 +12,7 @@ use crate::lint::{self, Judge};
 
 /// Lints; gives the exit code.
 pub(crate) fn lint(args: &LintArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
-    let input = Input::of_machine(args.file.as_deref(), &args.context)?;
+    let input = Input::of_machine(args.names())?;
     let request = request();
     let mut judge = Judge::new(&input.dockerfile, &request, Audience::Linting)?;
     for chosen in &args.rules {
