@@ -13,6 +13,8 @@ pub enum Cause {
     FirstRun,
     /// The caller wants no cache for it.
     CacheOff,
+    /// The caller wants no results as old as the one that there is.
+    TooOld,
     /// Everything is as it was, but the result is no longer in the store.
     ResultGone,
     /// These differ from the nearest earlier run; never empty, the most telling first.
@@ -123,6 +125,7 @@ impl fmt::Display for Cause {
         match self {
             Self::FirstRun => f.write_str("first run"),
             Self::CacheOff => f.write_str("the cache is off for it"),
+            Self::TooOld => f.write_str("its result is older than wanted"),
             Self::ResultGone => f.write_str("its result is no longer in the store"),
             Self::Changed(changes) => {
                 let Some(first) = changes.first() else { return Ok(()) };

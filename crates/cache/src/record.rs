@@ -72,9 +72,20 @@ impl<'l> Cache<'l> {
     /// # Errors
     /// Those of the store. A damaged record is none.
     pub fn find(&self, key: &RecordKey) -> Result<Option<StepRecord>, store::Error> {
-        let Some(record) = self.lease.record(key)? else { return Ok(None) };
-        let record: Option<StepRecord> = serde_json::from_slice(&record.payload).ok();
-        Ok(record.filter(|record| !self.is_too_old(record)))
+        Ok(self.find_of_any_age(key)?.filter(|record| !self.is_too_old(record)))
+    }
+
+    /// Whether there would be a record under a key, were it not so old.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn has_aged(&self, key: &RecordKey) -> Result<bool, store::Error> {
+        Ok(self.find_of_any_age(key)?.is_some_and(|record| self.is_too_old(&record)))
+    }
+
+    fn find_of_any_age(&self, key: &RecordKey) -> Result<Option<StepRecord>, store::Error> {
+        let record = self.lease.record(key)?;
+        Ok(record.and_then(|record| serde_json::from_slice(&record.payload).ok()))
     }
 
     /// Whether anything in a result is too old. Layers of base images have no time here, and neither have those of files that a mount shows.

@@ -5,6 +5,7 @@ use std::fmt;
 use dockerfile::{MountKey, Rule, Span};
 use oci::{Platform, PlatformError, Reference, ReferenceError};
 
+use crate::path::MAX_BYTES;
 use crate::{
     Entitlement, ExpandError, ImageError, ImagePath, ModeError, PortError, RemoteError, RemoteErrorCause,
 };
@@ -198,6 +199,9 @@ pub enum ErrorKind {
     /// STOPSIGNAL with a wrong value.
     #[error("`{0}` is not a signal")]
     Signal(String),
+    /// A working directory that no kernel has.
+    #[error("the working directory would be a path of {0} bytes, and the longest is of {MAX_BYTES}")]
+    LongWorkdir(usize),
     /// A trigger of a base image that is no instruction.
     #[error("the trigger `{trigger}` cannot be run: {message}")]
     Trigger {
@@ -437,6 +441,7 @@ impl ErrorKind {
             Self::ChecksumOfLocalFile => "checksum-of-local-file",
             Self::Port(_) => "bad-port",
             Self::Signal(_) => "bad-signal",
+            Self::LongWorkdir(_) => "long-path",
             Self::Trigger { .. } => "bad-trigger",
         }
     }

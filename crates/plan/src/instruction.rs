@@ -15,7 +15,7 @@ use crate::lower::Lowering;
 use crate::state::{BaseKnowledge, StageState};
 use crate::suggest::nearest;
 use crate::trigger::{Trigger, TriggerOrigin};
-use crate::{Op, Workdir, args, config, lint, ports, signal};
+use crate::{Op, Workdir, args, config, lint, path, ports, signal};
 
 /// An instruction to lower: a statement of the stage, or a trigger of its base.
 #[derive(Clone, Debug)]
@@ -241,6 +241,11 @@ impl StageLowering<'_, '_> {
         let written = self.expand(word, item)?;
         let base = self.state.cwd();
         let path = base.join(&written);
+        let length = path.as_str().len();
+        if length > path::MAX_BYTES {
+            let error = Finding::new(ErrorKind::LongWorkdir(length), word.span);
+            return Err(error.help("a WORKDIR without a leading `/` is below the one before it").into());
+        }
         // The config and the history keep an absolute path as it was written, unclean as it may be.
         let shown = if written.starts_with('/') { written.clone() } else { path.to_string() };
         if !written.starts_with('/') && !self.state.has_workdir {

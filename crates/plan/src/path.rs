@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The longest path that a kernel takes, without the NUL at its end: `PATH_MAX` of limits.h(0p).
+pub(crate) const MAX_BYTES: usize = 4095;
+
 /// An absolute, lexically cleaned path: no `.`, no `..`, no doubled or trailing slash, and `/` for the root.
 ///
 /// Cleaning is by text, as Dockerfiles define it. Symlinks are followed when the step runs, below the step's root.

@@ -191,7 +191,8 @@ impl<'f> Stages<'f> {
         scope: &FromScope<'_>,
     ) -> Fallible<Base> {
         if let Some(reference) = scope.first_base.filter(|_| self.list.is_empty()) {
-            return Ok(Base::Image(reference.clone()));
+            let is_scratch = reference.familiar_repository() == SCRATCH;
+            return Ok(if is_scratch { Base::Scratch } else { Base::Image(reference.clone()) });
         }
         if image.is_empty() {
             let error = Finding::new(ErrorKind::EmptyImage(word.to_string()), word.span);

@@ -156,7 +156,7 @@ pub(crate) struct StepArgs {
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT],…", value_delimiter = ',')]
     pub(crate) platforms: Vec<String>,
     /// Set an ARG; without a value, it is taken from the environment
-    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]", value_parser = with_name)]
     pub(crate) build_args: Vec<String>,
     /// Set ARGs from a file of lines NAME=VALUE; those of --build-arg count for more
     #[arg(long = "build-arg-file", value_name = "FILE")]
@@ -230,6 +230,11 @@ impl StepArgs {
     }
 }
 
+/// `NAME[=VALUE]`.
+fn with_name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.starts_with('=') { Err("it has no name") } else { Ok(text.to_owned()) }
+}
+
 fn entitlement(text: &str) -> Result<Entitlement, String> {
     let known = Entitlement::ALL.iter().find(|known| known.as_str() == text).copied();
     let names = || Entitlement::ALL.map(Entitlement::as_str).join(" and ");
@@ -294,7 +299,7 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) steps: StepArgs,
     /// Set a label of the image
-    #[arg(long = "label", value_name = "NAME=VALUE")]
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = with_name)]
     pub(crate) labels: Vec<String>,
     /// Remove a label from the image
     #[arg(long = "unsetlabel", value_name = "NAME")]
@@ -303,7 +308,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) inherit_labels: bool,
     /// Set a variable of the image that no step sees; without a value, it is taken from the environment
-    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = with_name)]
     pub(crate) env: Vec<String>,
     /// Remove a variable from the image
     #[arg(long = "unsetenv", value_name = "NAME")]
@@ -313,7 +318,7 @@ pub(crate) struct BuildArgs {
     pub(crate) omit_history: bool,
     /// Let the image, and every file of the layers that are made, be of this time, in seconds since 1970: SOURCE_DATE_EPOCH with
     /// rewrite-timestamp=true
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) timestamp: Option<i64>,
     /// Build the stages, too, that the target does not need
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
@@ -622,7 +627,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Set an environment variable; without a value, it is taken from the environment
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = with_name)]
     pub(crate) env: Vec<String>,
     /// Mount a directory or file of the machine
     #[arg(short, long = "volume", value_name = "SOURCE:TARGET[:ro]")]

@@ -102,15 +102,30 @@ impl Diagnostic {
 
     fn with_excerpt<'d>(&'d self, group: Group<'d>) -> Group<'d> {
         let Some(source) = self.source.as_ref().filter(|_| !self.labels.is_empty()) else { return group };
-        let mut snippet = Snippet::source(visible_in_place(source.text())).path(visible(source.name()));
+        let shown = shown_lines(source, &self.labels);
+        let first = source.position(shown.start).line as usize;
+        let mut snippet = Snippet::source(visible_in_place(source.slice(shown)))
+            .line_start(first)
+            .path(visible(source.name()));
         for (number, (span, text)) in self.labels.iter().enumerate() {
             let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-            let annotation = kind.span(shown_part(source, *span).range());
+            let part = shown_part(source, *span);
+            let annotation = kind.span(Span::new(part.start - shown.start, part.end - shown.start).range());
             let text = visible(text);
             snippet = snippet.annotation(if text.is_empty() { annotation } else { annotation.label(text) });
         }
         group.element(snippet)
     }
+}
+
+/// The lines from the first label to the last: of a long file with many errors, each is drawn without a look at the rest.
+fn shown_lines(source: &Source, labels: &[(Span, String)]) -> Span {
+    let start = labels.iter().map(|(span, _)| span.start).min().unwrap_or_default();
+    let end = labels.iter().map(|(span, _)| shown_part(source, *span).end).max().unwrap_or_default();
+    let first = source.line(source.position(start).line).unwrap_or_default().start;
+    let behind = source.line(source.position(end).line + 1);
+    let text_end = || u32::try_from(source.text().len()).unwrap_or(u32::MAX);
+    Span::new(first, behind.map_or_else(text_end, |line| line.start))
 }
 
 /// The part of a place that is drawn: all of it if it is short, else its first line. Line ends at its end are left out.
@@ -152,6 +167,22 @@ mod tests {
             2 | RUN <<E
               | ^^^^^^^ here"#]]
         .assert_eq(&shown);
+    }
+
+    #[test]
+    fn only_the_lines_between_the_labels_are_looked_at() {
+        let text = "FROM a\nRUN b\n\nRUN c\nRUN d\nRUN e";
+        let shown = |labels: &[(u32, u32)]| {
+            let labels: Vec<_> =
+                labels.iter().map(|(start, end)| (Span::new(*start, *end), String::new())).collect();
+            let source = source(text);
+            source.slice(shown_lines(&source, &labels)).to_owned()
+        };
+        assert_eq!(shown(&[(7, 10)]), "RUN b\n");
+        assert_eq!(shown(&[(15, 18), (7, 10)]), "RUN b\n\nRUN c\n");
+        assert_eq!(shown(&[(13, 13)]), "\n");
+        assert_eq!(shown(&[(27, 32)]), "RUN e");
+        assert_eq!(shown(&[(32, 32)]), "RUN e");
     }
 
     #[test]

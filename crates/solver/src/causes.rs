@@ -48,6 +48,9 @@ impl Causes<'_> {
         };
         let (cause, origin) = match self.changes_since(step, &earlier)? {
             Some((changes, origin)) => (Cause::Changed(changes), origin),
+            None if self.services.cache.has_aged(&self.prepared[step.id.index()].definition)? => {
+                (Cause::TooOld, here)
+            }
             None => self.cause_of_ran_input(step).unwrap_or((Cause::ResultGone, here)),
         };
         Ok(Explained { cause, origin, parts })
@@ -116,7 +119,7 @@ impl Causes<'_> {
         match cause {
             Cause::Changed(changes) => Some((changes.clone(), *origin)),
             Cause::FirstRun => Some((vec![new_instruction()], Origin(id))),
-            Cause::CacheOff | Cause::ResultGone => None,
+            Cause::CacheOff | Cause::TooOld | Cause::ResultGone => None,
         }
     }
 

@@ -73,6 +73,10 @@ fn lines(
     if off > 0 {
         lines.push(format!("{} ran because the cache is off", steps_text(off)));
     }
+    let aged = ran(|cause| *cause == Cause::TooOld).count();
+    if aged > 0 {
+        lines.push(format!("{} ran because of `--cache-ttl`", steps_text(aged)));
+    }
     let reused = steps().filter_map(|(_, report)| match report.outcome.verdict {
         Verdict::Reused { saved, .. } => Some(saved),
         Verdict::Ran { .. } => None,
@@ -86,7 +90,7 @@ fn lines(
 fn is_told_alone(cause: &Cause) -> bool {
     match cause {
         Cause::Changed(_) | Cause::ResultGone => true,
-        Cause::FirstRun | Cause::CacheOff => false,
+        Cause::FirstRun | Cause::CacheOff | Cause::TooOld => false,
     }
 }
 

@@ -69,6 +69,9 @@ fn another_image_stands_for_the_first_from() {
     build(&world, &["--from=other"]);
     assert_eq!(run(&world, "cat /first; ls /which 2>&1 | wc -l"), "other\n1\n");
     refused(&world, &["--from=No good"], "is no image name");
+    write_files(&world.path("context"), &[("Dockerfile", "FROM base\nCOPY Dockerfile /\n")]);
+    build(&world, &["--from=scratch"]);
+    assert_eq!(inspect(&world)["RootFS"]["Layers"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]
@@ -119,6 +122,9 @@ fn the_image_gets_and_loses_what_the_command_line_says() {
     };
     assert!(history(&[]).contains("LABEL own"));
     assert!(!history(&["--omit-history"]).contains("LABEL own"));
+    for nameless in ["--env==x", "--label==x", "--build-arg==x"] {
+        refused(&world, &[nameless], "it has no name");
+    }
     assert_eq!(run(&world, "cat /seen"), "unset\n");
 }
 
@@ -132,6 +138,7 @@ fn the_image_and_its_files_are_of_one_time() {
     succeed(command.arg(world.path("context")));
     assert_eq!(inspect(&world)["Created"], "1970-01-01T00:16:40Z");
     assert_eq!(run(&world, "stat -c %Y /f"), "1000\n");
+    refused(&world, &["--timestamp=-1"], "-1 is not in 0..");
 }
 
 #[test]
@@ -161,14 +168,17 @@ fn old_results_are_made_again() {
     assert!(first.contains("2 steps ran"), "{first}");
     assert_eq!(ran(&["--cache-ttl=1h"]), 0);
     let again = build(&world, &["--cache-ttl=0s"]);
-    assert!(again.contains("2 steps ran"), "{again}");
+    assert!(again.contains("2 steps ran because of `--cache-ttl`"), "{again}");
     assert_eq!(ran(&["--cache-ttl=1d"]), 0);
     // A step that is new stands on steps that are old.
     std::thread::sleep(std::time::Duration::from_millis(1200));
     write_files(&world.path("context"), &[("Dockerfile", "FROM base\nRUN echo a\nRUN echo b\nRUN echo c\n")]);
     assert!(build(&world, &[]).contains("1 step ran"));
     let aged = build(&world, &["--cache-ttl=1s"]);
-    assert!(aged.contains("3 steps ran"), "{aged}");
+    assert!(aged.contains("3 steps ran because of `--cache-ttl`"), "{aged}");
+    let explained = succeed(world.rbuild().args(["explain", "--file"]).arg(world.path("context/Dockerfile")));
+    let explained = String::from_utf8_lossy(&explained.stdout);
+    assert!(explained.contains("its result is older than wanted"), "{explained}");
     refused(&world, &["--cache-ttl=soon"], "`--cache-ttl soon` is no duration");
 }
 
