@@ -4,7 +4,7 @@
 //! name and password if it is Basic, else with a token from the realm it names. A second 401 stands. So an expired token needs no clock,
 //! and a registry that never stops asking gets two requests.
 //!
-//! The scope is always our own, `repository:NAME:pull`, whatever the challenge asks for. Credentials go to the realm because the registry
+//! The scope is always our own, `repository:NAME:pull` or `:pull,push`, whatever the challenge asks for. Credentials go to the realm because the registry
 //! the user logged in to says so, as with every other client; but only over TLS, or where the registry itself has none and is the same host.
 
 use std::collections::{HashMap, HashSet};
@@ -12,15 +12,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ureq::http::HeaderValue;
 use ureq::http::header::WWW_AUTHENTICATE;
+use ureq::http::{HeaderValue, Method};
 
 use crate::challenge::Challenge;
 use crate::credentials::{Credential, Credentials};
 use crate::error::{Failure, Login, RedirectError, RequestError, Says, TokenError};
 use crate::retry::retrying;
 use crate::secret::Secret;
-use crate::transport::{Answer, Authorization, Call, Transport};
+use crate::transport::{Answer, Authorization, Call, Content, Part, Transport};
 use crate::wire::TokenBody;
 use web::{Origin, Url, form};
 
@@ -32,6 +32,17 @@ pub(crate) struct Target {
     pub(crate) repository: String,
     /// `https://registry-1.docker.io/`
     pub(crate) base: Url,
+    pub(crate) access: Access,
+}
+
+/// What is to be done in a repository.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Access {
+    Pull,
+    Push {
+        /// Another repository of the registry, of which a blob is to be taken over.
+        from: Option<String>,
+    },
 }
 
 type Place = (String, String);
@@ -41,7 +52,7 @@ pub(crate) struct Auth {
     /// What was found in `credentials`, so that a helper is run once.
     found: Mutex<HashMap<Place, Credential>>,
     /// What the registry accepted last.
-    granted: Mutex<HashMap<Place, Authorization>>,
+    granted: Mutex<HashMap<(Place, Access), Authorization>>,
     /// Pairs of registry and token server that the user has been told of.
     warned: Mutex<HashSet<Place>>,
 }
@@ -49,6 +60,17 @@ pub(crate) struct Auth {
 impl Target {
     fn place(&self) -> Place {
         (self.registry.clone(), self.repository.clone())
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        let of = |repository: &str, actions: &str| format!("repository:{repository}:{actions}");
+        match &self.access {
+            Access::Pull => vec![of(&self.repository, "pull")],
+            Access::Push { from } => {
+                let from = from.iter().map(|from| of(from, "pull"));
+                std::iter::once(of(&self.repository, "pull,push")).chain(from).collect()
+            }
+        }
     }
 }
 
@@ -65,7 +87,8 @@ impl Auth {
         target: &Target,
         call: &mut Call<'_>,
     ) -> Result<Answer, RequestError> {
-        call.authorization = lock(&self.granted).get(&target.place()).cloned();
+        let key = (target.place(), target.access.clone());
+        call.authorization = lock(&self.granted).get(&key).cloned();
         let answer = transport.send(call)?;
         if answer.status != 401 || answer.origin != target.base.origin() {
             return Ok(answer);
@@ -74,9 +97,26 @@ impl Auth {
         call.authorization = Some(authorization.clone());
         let answer = transport.send(call)?;
         if answer.status == 401 {
-            lock(&self.granted).remove(&target.place());
+            lock(&self.granted).remove(&key);
         } else {
-            lock(&self.granted).insert(target.place(), authorization);
+            lock(&self.granted).insert(key, authorization);
+        }
+        Ok(answer)
+    }
+
+    /// Makes a request that cannot be made twice, with what the registry accepted last. What it accepted is forgotten if it does so no more.
+    pub(crate) fn send_part(
+        &self,
+        transport: &Transport,
+        target: &Target,
+        call: &mut Call<'_>,
+        part: Part<'_>,
+    ) -> Result<Answer, RequestError> {
+        let key = (target.place(), target.access.clone());
+        call.authorization = lock(&self.granted).get(&key).cloned();
+        let answer = transport.send_part(call, part)?;
+        if answer.status == 401 {
+            lock(&self.granted).remove(&key);
         }
         Ok(answer)
     }
@@ -201,10 +241,13 @@ fn token_call<'a>(
     credential: &Credential,
     led_by: Option<crate::Reach>,
 ) -> Result<Call<'a>, RequestError> {
-    let scope = format!("repository:{}:pull", target.repository);
+    let scopes = target.scopes();
     let mut pairs = Vec::new();
     pairs.extend(service.map(|service| ("service", service)));
-    pairs.push(("scope", scope.as_str()));
+    let is_form = matches!(credential, Credential::IdentityToken(_));
+    // The form has one scope parameter for all, the query one for each.
+    let joined = if is_form { vec![scopes.join(" ")] } else { scopes };
+    pairs.extend(joined.iter().map(|scope| ("scope", scope.as_str())));
     let (url, body, authorization) = match credential {
         Credential::IdentityToken(token) => {
             pairs.extend([
@@ -223,7 +266,12 @@ fn token_call<'a>(
         Credential::Anonymous | Credential::RegistryToken(_) => (realm.with_query(&pairs), None, None),
     };
     let url = url.map_err(|error| RequestError::new(realm.origin(), Failure::Redirect(error.into())))?;
-    Ok(Call { url, accept: "application/json", range_from: None, authorization, form: body, led_by })
+    let content = body.map(|body: String| Content {
+        media_type: "application/x-www-form-urlencoded",
+        bytes: body.into_bytes().into(),
+    });
+    let method = if content.is_some() { Method::POST } else { Method::GET };
+    Ok(Call { method, authorization, content, led_by, ..Call::get(url, "application/json") })
 }
 
 fn accept_token(

@@ -130,12 +130,8 @@ impl Transfer {
     fn open(&mut self) -> Result<Piece, BlobError> {
         loop {
             let range_from = (self.offset > 0 && !self.whole_only).then_some(self.offset);
-            let question = Question {
-                path: format!("blobs/{}", self.digest),
-                what: format!("blob {}", self.digest),
-                accept: "*/*",
-                range_from,
-            };
+            let (path, what) = (format!("blobs/{}", self.digest), format!("blob {}", self.digest));
+            let question = Question { range_from, ..Question::get(path, what, "*/*") };
             let answer = self.client.ask(&self.reference, &question, Ok)?;
             let host = answer.origin.to_string();
             let begins = match answer.status {

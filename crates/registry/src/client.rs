@@ -5,16 +5,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci::Reference;
+use ureq::http::Method;
 use web::{Roots, RootsError, Url};
 
-use crate::auth::{Auth, Target};
+use crate::auth::{Access, Auth, Target};
 use crate::credentials::Credentials;
-use crate::error::{Failure, RequestError, Says};
+use crate::error::{Failure, RedirectError, RequestError, Says};
 use crate::limits::Limits;
 use crate::names::Names;
 use crate::retry::{retry_after, retrying};
 use crate::timing::Timing;
-use crate::transport::{Answer, Call, PlainHttp, Transport};
+use crate::transport::{Answer, Call, Content, Part, PlainHttp, Transport};
 
 /// Where Docker Hub really answers.
 const HUB_HOST: &str = "registry-1.docker.io";
@@ -51,12 +52,34 @@ struct Inner {
 
 /// What is asked of a repository.
 pub(crate) struct Question<'a> {
-    /// Below `/v2/NAME/`.
-    pub(crate) path: String,
+    pub(crate) method: Method,
+    pub(crate) place: Location,
     /// For messages: `tag latest`.
     pub(crate) what: String,
     pub(crate) accept: &'a str,
     pub(crate) range_from: Option<u64>,
+    pub(crate) access: Access,
+    pub(crate) content: Option<Content<'a>>,
+    /// The answers besides 200 and 206 that the question is about.
+    pub(crate) statuses: &'static [u16],
+}
+
+/// Where something is asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Location {
+    /// Below `/v2/NAME/`.
+    Below(String),
+    /// Where the registry said.
+    At(Url),
+}
+
+impl<'a> Question<'a> {
+    /// To be given what is at `path`, below `/v2/NAME/`.
+    pub(crate) fn get(path: String, what: String, accept: &'a str) -> Self {
+        let place = Location::Below(path);
+        let (method, access) = (Method::GET, Access::Pull);
+        Self { method, place, what, accept, range_from: None, access, content: None, statuses: &[] }
+    }
 }
 
 impl Client {
@@ -99,17 +122,42 @@ impl Client {
         mut finish: impl FnMut(Answer) -> Result<T, RequestError>,
     ) -> Result<T, RequestError> {
         retrying(self.transport(), || {
-            let target = self.target(reference)?;
-            let path = format!("/v2/{}/{}", target.repository, question.path);
-            let url = target
-                .base
-                .join(&path)
-                .map_err(|error| RequestError::new(&target.registry, Failure::Redirect(error.into())))?;
-            let (accept, range_from) = (question.accept, question.range_from);
-            let mut call = Call { url, accept, range_from, authorization: None, form: None, led_by: None };
+            let target = self.target(reference, &question.access)?;
+            let mut call = self.call(&target, question)?;
             let answer = self.0.auth.send(self.transport(), &target, &mut call)?;
             finish(self.judge(&target, question, answer)?)
         })
+    }
+
+    /// Asks once, with a part of a blob as the body.
+    pub(crate) fn send_part(
+        &self,
+        reference: &Reference,
+        question: &Question<'_>,
+        part: Part<'_>,
+    ) -> Result<Answer, RequestError> {
+        let target = self.target(reference, &question.access)?;
+        let mut call = self.call(&target, question)?;
+        let answer = self.0.auth.send_part(self.transport(), &target, &mut call, part)?;
+        self.judge(&target, question, answer)
+    }
+
+    fn call<'q>(&self, target: &Target, question: &Question<'q>) -> Result<Call<'q>, RequestError> {
+        let failed = |error: RedirectError| RequestError::new(&target.registry, Failure::Redirect(error));
+        let (url, led_by) = match &question.place {
+            Location::Below(path) => {
+                let path = format!("/v2/{}/{path}", target.repository);
+                (target.base.join(&path).map_err(|error| failed(error.into()))?, None)
+            }
+            Location::At(url) => {
+                let (own, origin) = (target.base.origin(), url.origin());
+                self.transport().check_protection(own.https, url).map_err(failed)?;
+                (url.clone(), (origin != own).then(|| self.transport().reach(&own)))
+            }
+        };
+        let Question { method, accept, range_from, content, .. } = question;
+        let (method, range_from, content) = (method.clone(), *range_from, content.clone());
+        Ok(Call { method, range_from, content, led_by, ..Call::get(url, accept) })
     }
 
     fn judge(
@@ -119,7 +167,8 @@ impl Client {
         answer: Answer,
     ) -> Result<Answer, RequestError> {
         let status = answer.status;
-        if matches!(status, 200 | 206) || (status == 416 && question.range_from.is_some()) {
+        let is_end_of_range = status == 416 && question.range_from.is_some();
+        if matches!(status, 200 | 206) || is_end_of_range || question.statuses.contains(&status) {
             return Ok(answer);
         }
         let retry_after = retry_after(&answer.headers);
@@ -139,11 +188,12 @@ impl Client {
         Err(RequestError::new(origin, failure))
     }
 
-    fn target(&self, reference: &Reference) -> Result<Target, RequestError> {
+    fn target(&self, reference: &Reference, access: &Access) -> Result<Target, RequestError> {
         let registry = reference.registry().to_owned();
         let host = if registry == "docker.io" { HUB_HOST } else { &registry };
         let base = self.base(host)?;
-        Ok(Target { registry, repository: reference.repository().to_owned(), base })
+        let (repository, access) = (reference.repository().to_owned(), access.clone());
+        Ok(Target { registry, repository, base, access })
     }
 
     /// The address of a registry. One that may go without TLS is asked which it speaks, the first time.
@@ -171,9 +221,7 @@ impl Client {
             let url = base
                 .join("/v2/")
                 .map_err(|e| RequestError::new(base.origin(), Failure::Redirect(e.into())))?;
-            let (accept, authorization) = ("application/json", None);
-            let call = Call { url, accept, range_from: None, authorization, form: None, led_by: None };
-            self.transport().send(&call).map(|answer| answer.status)
+            self.transport().send(&Call::get(url, "application/json")).map(|answer| answer.status)
         };
         let error = match speaks(&plain) {
             Ok(400) => None,

@@ -166,9 +166,9 @@ pub enum RedirectError {
         /// What it resolved to.
         address: std::net::IpAddr,
     },
-    /// 307 or 308 in answer to a token request with credentials in its body.
-    #[error("a request with credentials in its body is not repeated elsewhere")]
-    Post,
+    /// In answer to a request that changes something, or has credentials in its body.
+    #[error("a request that is no GET is not repeated elsewhere")]
+    NotRepeated,
 }
 
 /// Why a registry's challenge could not be answered.
@@ -216,6 +216,20 @@ impl RequestError {
             Failure::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             _ => false,
         }
+    }
+
+    /// Whether an upload is not where it was thought to be: gone, or at another offset.
+    pub(crate) fn is_about_place(&self) -> bool {
+        match &*self.failure {
+            Failure::NotFound { .. } => true,
+            Failure::Status { status, .. } => *status == 416,
+            _ => false,
+        }
+    }
+
+    /// Whether whoever asks has no right to.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(*self.failure, Failure::Denied { status: 401, .. })
     }
 
     /// The pause that the server asked for.

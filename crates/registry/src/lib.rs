@@ -1,10 +1,12 @@
 //! The distribution client: images from registries (OCI distribution specification; Docker's token authentication).
 //!
-//! A [`Client`] does three things, each blocking, each safe to do from several threads:
+//! A [`Client`] does five things, each blocking, each safe to do from several threads:
 //!
 //! * [`Client::manifest`] fetches the document that a reference stands for;
 //! * [`Client::resolve`] goes on from there, through indexes, to the image for a platform;
-//! * [`Client::blob`] streams a config or a layer.
+//! * [`Client::blob`] streams a config or a layer;
+//! * [`Client::push_blob`] sees to it that a repository has a blob, sending as little as it can;
+//! * [`Client::push_manifest`] then gives it a name.
 //!
 //! ```no_run
 //! use std::{io, sync::Arc};
@@ -41,7 +43,7 @@
 //! * **Bytes are what was asked for.** A manifest has the digest asked for or announced; a blob its descriptor's size, then digest.
 //! * **Waiting has an end** ([`Limits`]), and what may pass is tried again, at the place where it broke off, with jitter.
 //! * **Credentials reach only whom they are for**: the origin that challenged us, and the token server it names, over TLS. They are
-//!   asked for in a scope of one repository, to pull.
+//!   asked for in a scope of one repository, to pull, and to push only when something is pushed.
 //! * **Nobody sends us inward**: redirects and token realms cannot lead from the internet to this network or this machine ([`Reach`]).
 //! * **An error says which host did what** ([`RequestError`]), in words fit for a terminal.
 //!
@@ -50,8 +52,7 @@
 //! # In the order of reading
 //!
 //! `client` makes requests and judges answers; `auth` answers challenges; `transport` is one exchange with its redirects; `retry` repeats it.
-//! `manifest`, `resolve` and `blob` are the operations on top. Pushing will be a further operation beside them; a mirror will be a further
-//! base address in `client`.
+//! `manifest`, `resolve`, `blob` and `push` are the operations on top. A mirror will be a further base address in `client`.
 
 #![forbid(unsafe_code)]
 
@@ -62,6 +63,7 @@ mod timing;
 
 mod blob;
 mod manifest;
+mod push;
 mod resolve;
 
 mod auth;
@@ -84,6 +86,7 @@ pub use error::{Failure, Login, Phase, RedirectError, RequestError, Says, TokenE
 pub use limits::Limits;
 pub use manifest::{Fetched, ManifestError};
 pub use names::{Address, Names, Reach, SystemNames};
+pub use push::{Delivery, Outgoing, PushError, Source};
 pub use resolve::{ResolveError, Resolved};
 pub use secret::Secret;
 pub use timing::Timing;

@@ -9,7 +9,7 @@ use crate::transport::Answer;
 use crate::wire::ManifestShape;
 
 /// The header with which a registry says what a tag stands for.
-const DIGEST_HEADER: &str = "Docker-Content-Digest";
+pub(crate) const DIGEST_HEADER: &str = "Docker-Content-Digest";
 
 /// A manifest or index as received. Its digest is that of `bytes`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,7 +107,7 @@ impl Client {
             }
         };
         let accept = ManifestKind::ACCEPTED.join(", ");
-        let question = Question { path, what, accept: &accept, range_from: None };
+        let question = Question::get(path, what, &accept);
         let (host, headers, bytes) = self.ask(reference, &question, |answer| {
             let Answer { origin, headers, body, .. } = answer;
             Ok((origin.to_string(), headers, body.read_all("manifest", self.limits().manifest_bytes)?))

@@ -5,18 +5,22 @@
 //! the agent that makes the hop, so that what was checked is what is connected to. An agent has its own connection pool, so an address
 //! reached directly is not reused for a redirect that may not go there.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::{fmt, io, thread};
 
-use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE};
-use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use ureq::http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE,
+};
+use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, request};
 use ureq::tls::RootCerts;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, AsSendBody, SendBody};
 use web::{Origin, Url};
 
 use crate::body::Body;
@@ -42,20 +46,38 @@ pub(crate) struct Authorization {
 }
 
 /// A request to be made.
+#[derive(Clone)]
 pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) accept: &'a str,
     /// Asks for the bytes from here on.
     pub(crate) range_from: Option<u64>,
     pub(crate) authorization: Option<Authorization>,
-    /// Makes it a POST of this form.
-    pub(crate) form: Option<String>,
+    pub(crate) content: Option<Content<'a>>,
     /// Whose word the address is, if not the user's: see [`Reach::may_lead_to`].
     pub(crate) led_by: Option<Reach>,
 }
 
+/// A body that a request has, small enough to be held.
+#[derive(Clone)]
+pub(crate) struct Content<'a> {
+    pub(crate) media_type: &'a str,
+    pub(crate) bytes: Cow<'a, [u8]>,
+}
+
+/// A part of a blob on its way to a registry.
+pub(crate) struct Part<'r> {
+    pub(crate) bytes: &'r mut dyn Read,
+    pub(crate) length: u64,
+    /// Where in the blob it begins.
+    pub(crate) from: u64,
+}
+
 /// What came back after the last redirect. Any status.
 pub(crate) struct Answer {
+    /// Whom it is from: behind the last redirect.
+    pub(crate) url: Url,
     pub(crate) origin: Origin,
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -77,6 +99,14 @@ pub(crate) struct Transport {
 /// The reach of each host looked up so far; the outermost, if its addresses differ or change.
 #[derive(Debug, Default)]
 struct Reaches(Mutex<HashMap<String, Reach>>);
+
+impl<'a> Call<'a> {
+    /// A GET, without anything of its own.
+    pub(crate) fn get(url: Url, accept: &'a str) -> Self {
+        let method = Method::GET;
+        Self { method, url, accept, range_from: None, authorization: None, content: None, led_by: None }
+    }
+}
 
 impl Transport {
     pub(crate) fn new(
@@ -145,25 +175,39 @@ impl Transport {
         if self.is_cancelled() {
             return Err(RequestError::new(origin, Failure::Cancelled));
         }
-        tracing::debug!(%url, range_from = call.range_from, "request");
+        tracing::debug!(method = %call.method, %url, range_from = call.range_from, "request");
         let agent = led_by.map_or(&self.direct, |reach| &self.led[reach as usize]);
-        let mut request = Request::builder().uri(url.uri().clone()).header(ACCEPT, call.accept);
-        if let Some(from) = call.range_from {
-            request = request.header(RANGE, format!("bytes={from}-"));
-        }
-        if let Some(authorization) = call.authorization.as_ref().filter(|a| a.origin == origin) {
-            request = request.header(AUTHORIZATION, authorization.value.clone());
-        }
-        let result = match &call.form {
-            None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
-            Some(form) => request
-                .method("POST")
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(form.as_str())
-                .map_err(ureq::Error::from)
-                .and_then(|request| agent.run(request)),
+        let request = head(call, url);
+        let result = match &call.content {
+            // A request that could have a body says that it has none.
+            None if call.method != Method::GET && call.method != Method::HEAD => run(agent, request, &[][..]),
+            None => run(agent, request, ()),
+            Some(Content { media_type, bytes }) => {
+                run(agent, request.header(CONTENT_TYPE, *media_type), &bytes[..])
+            }
         };
         result.map_err(|error| RequestError::new(origin, self.failure(error)))
+    }
+
+    /// Makes a request whose body is a part of a blob. It cannot be made twice, so it follows no redirect.
+    pub(crate) fn send_part(&self, call: &Call<'_>, part: Part<'_>) -> Result<Answer, RequestError> {
+        let origin = call.url.origin();
+        if self.is_cancelled() {
+            return Err(RequestError::new(origin, Failure::Cancelled));
+        }
+        let Part { bytes, length, from } = part;
+        tracing::debug!(method = %call.method, url = %call.url, from, length, "request");
+        let agent = call.led_by.map_or(&self.direct, |reach| &self.led[reach as usize]);
+        let mut request = head(call, &call.url)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, length);
+        // Of what begins at the beginning, not every registry wants to know where it is.
+        if from > 0 {
+            request = request.header(CONTENT_RANGE, format!("{from}-{}", from + length - 1));
+        }
+        let response = run(agent, request, SendBody::from_reader(bytes));
+        let response = response.map_err(|error| RequestError::new(&origin, self.failure(error)))?;
+        Ok(self.answer(&call.url, response))
     }
 
     fn answer(&self, url: &Url, response: Response<ureq::Body>) -> Answer {
@@ -171,12 +215,12 @@ impl Transport {
         let origin = url.origin();
         tracing::debug!(host = %origin, status = head.status.as_u16(), "answer");
         let body = Body::new(body.into_reader(), &origin, &self.limits, Arc::clone(&self.timing));
-        Answer { origin, status: head.status.as_u16(), headers: head.headers, body }
+        Answer { url: url.clone(), origin, status: head.status.as_u16(), headers: head.headers, body }
     }
 
     fn next_hop<B>(&self, call: &Call<'_>, url: &Url, response: &Response<B>) -> Result<Url, RedirectError> {
-        if call.form.is_some() {
-            return Err(RedirectError::Post);
+        if call.method != Method::GET && call.method != Method::HEAD {
+            return Err(RedirectError::NotRepeated);
         }
         let location = response.headers().get(LOCATION).ok_or(RedirectError::NoLocation)?;
         let next = url.join(&String::from_utf8_lossy(location.as_bytes()))?;
@@ -215,6 +259,27 @@ impl Transport {
             other => Failure::NotHttp(Box::new(other)),
         }
     }
+}
+
+/// Everything but the body.
+fn head(call: &Call<'_>, url: &Url) -> request::Builder {
+    let mut request =
+        Request::builder().method(&call.method).uri(url.uri().clone()).header(ACCEPT, call.accept);
+    if let Some(from) = call.range_from {
+        request = request.header(RANGE, format!("bytes={from}-"));
+    }
+    if let Some(authorization) = call.authorization.as_ref().filter(|a| a.origin == url.origin()) {
+        request = request.header(AUTHORIZATION, authorization.value.clone());
+    }
+    request
+}
+
+fn run(
+    agent: &Agent,
+    request: request::Builder,
+    body: impl AsSendBody,
+) -> Result<Response<ureq::Body>, ureq::Error> {
+    agent.run(request.body(body)?)
 }
 
 /// A host that may not be asked has done nothing: the one that redirected to it has.

@@ -1,4 +1,4 @@
-//! An in-process registry on a loopback port: the pull side of the distribution API, and every way to get it wrong.
+//! An in-process registry on a loopback port: the distribution API without deletion, and every way to get it wrong.
 //!
 //! By default it serves what was put into it. [`Registry::on`] replaces the answer below a path by a closure, which may misbehave at will and may
 //! fall back on the proper answer ([`Exchange::serve`]). Every request is recorded. Dropping the registry closes all its connections and
@@ -11,7 +11,7 @@
 //! assert_eq!(registry.requests().len(), 0, "{image}");
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -47,7 +47,7 @@ pub struct Seen {
     pub query: String,
     /// With lower-case names.
     pub headers: Vec<(String, String)>,
-    /// Of a POST.
+    /// As far as it came.
     pub body: Vec<u8>,
     /// How many requests for this path came before.
     pub earlier: usize,
@@ -99,6 +99,10 @@ struct Shared {
     handlers: Mutex<Vec<(String, Arc<Handler>)>>,
     access: Mutex<Access>,
     seen: Mutex<Vec<Seen>>,
+    /// What has come of each upload, by its path.
+    uploads: Mutex<HashMap<String, Vec<u8>>>,
+    /// `repository@digest`, of what was pushed.
+    pushed: Mutex<HashSet<String>>,
     connections: Mutex<Vec<(TcpStream, JoinHandle<()>)>>,
     speech: Speech,
     stopping: AtomicBool,
@@ -153,6 +157,8 @@ impl Registry {
             handlers: Mutex::default(),
             access: Mutex::new(Access::Open),
             seen: Mutex::default(),
+            uploads: Mutex::default(),
+            pushed: Mutex::default(),
             connections: Mutex::default(),
             speech,
             stopping: AtomicBool::new(false),
@@ -327,9 +333,18 @@ impl Exchange<'_> {
         let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n", body.len());
         headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
         self.send(format!("{head}\r\n").as_bytes())?;
-        self.send(body)?;
+        if self.seen.method != "HEAD" {
+            self.send(body)?;
+        }
         self.keep = true;
         Ok(())
+    }
+
+    /// Takes what came of a part of an upload, but for all behind its first `bytes`, and breaks the connection.
+    pub fn break_off_after(&mut self, bytes: usize) {
+        let kept = &self.seen.body[..bytes.min(self.seen.body.len())];
+        lock(&self.shared.uploads).entry(self.seen.path.clone()).or_default().extend_from_slice(kept);
+        self.keep = false;
     }
 
     /// A redirect.
@@ -378,7 +393,18 @@ impl Exchange<'_> {
         if seen.path == "/v2/" {
             return self.respond(200, &[], b"{}");
         }
-        let found = find(shared, path);
+        if path.contains("/blobs/uploads/") {
+            return self.serve_upload();
+        }
+        if seen.method == "PUT" {
+            return self.take_manifest();
+        }
+        // A repository has what was pushed into it; what tests put there is in all of them.
+        let found = find(shared, path).filter(|(digest, _)| {
+            let pushed = lock(&shared.pushed);
+            let of = |name: &String| name.ends_with(&format!("@{digest}"));
+            !pushed.iter().any(of) || pushed.contains(&format!("{}@{digest}", self.repository()))
+        });
         match found {
             Some((digest, bytes)) if seen.path.contains("/manifests/") => {
                 let media_type = media_type(&bytes);
@@ -395,6 +421,69 @@ impl Exchange<'_> {
                 self.respond(404, &[("Content-Type", "application/json")], body.to_string().as_bytes())
             }
         }
+    }
+
+    fn serve_upload(&mut self) -> io::Result<()> {
+        let (shared, seen) = (self.shared, self.seen);
+        let pair = |name: &str| {
+            let mut pairs = seen.query.split('&').filter_map(|pair| pair.split_once('='));
+            let value = pairs.find(|(key, _)| *key == name).map(|(_, value)| value);
+            value.map(|value| value.replace("%3A", ":").replace("%2F", "/"))
+        };
+        if seen.method == "POST" {
+            if let (Some(digest), Some(from)) = (pair("mount"), pair("from"))
+                && lock(&shared.pushed).contains(&format!("{from}@{digest}"))
+            {
+                lock(&shared.pushed).insert(format!("{}@{digest}", self.repository()));
+                return self.respond(201, &[], b"");
+            }
+            let mut uploads = lock(&shared.uploads);
+            let path = format!("/v2/{}/blobs/uploads/{}", self.repository(), uploads.len());
+            uploads.insert(path.clone(), Vec::new());
+            drop(uploads);
+            return self.respond(202, &[("Location", &path), ("Range", "0-0")], b"");
+        }
+        let mut uploads = lock(&shared.uploads);
+        let Some(upload) = uploads.get_mut(&seen.path) else {
+            drop(uploads);
+            return self.respond(404, &[], br#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}"#);
+        };
+        let begins = seen.header("content-range").and_then(|range| range.split('-').next()?.parse().ok());
+        if begins.unwrap_or(0) != upload.len() && !seen.body.is_empty() {
+            drop(uploads);
+            return self.respond(416, &[], b"");
+        }
+        upload.extend_from_slice(&seen.body);
+        let range = format!("0-{}", upload.len().saturating_sub(1));
+        if seen.method != "PUT" {
+            drop(uploads);
+            let status = if seen.method == "GET" { 204 } else { 202 };
+            return self.respond(status, &[("Location", &seen.path), ("Range", &range)], b"");
+        }
+        let bytes = upload.clone();
+        uploads.remove(&seen.path);
+        drop(uploads);
+        let digest = digest(&bytes);
+        if pair("digest").as_deref() != Some(&*digest) {
+            return self.respond(400, &[], br#"{"errors":[{"code":"DIGEST_INVALID"}]}"#);
+        }
+        self.take(&digest, bytes);
+        self.respond(201, &[("Docker-Content-Digest", &digest)], b"")
+    }
+
+    fn take_manifest(&mut self) -> io::Result<()> {
+        let (digest, name) = (digest(&self.seen.body), self.seen.path.rsplit('/').next().unwrap_or_default());
+        if !name.starts_with("sha256:") {
+            let tag = format!("{}:{name}", self.repository());
+            lock(&self.shared.tags).insert(tag, digest.clone());
+        }
+        self.take(&digest, self.seen.body.clone());
+        self.respond(201, &[("Docker-Content-Digest", &digest)], b"")
+    }
+
+    fn take(&self, digest: &str, bytes: Vec<u8>) {
+        lock(&self.shared.blobs).insert(digest.to_owned(), bytes);
+        lock(&self.shared.pushed).insert(format!("{}@{digest}", self.repository()));
     }
 
     fn serve_blob(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -421,7 +510,14 @@ impl Exchange<'_> {
             Access::Open => true,
             Access::Basic(user, password) => authorization == Some(&basic(user, password)),
             Access::Token(_) => {
-                let expected = format!("Bearer {}", token(&format!("repository:{}:pull", self.repository())));
+                let repository = self.repository();
+                let is_write = self.seen.method != "GET" || self.seen.path.contains("/uploads/");
+                let actions = if is_write { "pull,push" } else { "pull" };
+                let mut scope = format!("repository:{repository}:{actions}");
+                if let Some((_, from)) = self.seen.query.split_once("from=") {
+                    scope.push_str(&format!(" repository:{}:pull", from.replace("%2F", "/")));
+                }
+                let expected = format!("Bearer {}", token(&scope));
                 self.seen.path == "/v2/" || authorization == Some(&expected)
             }
         }
@@ -447,9 +543,9 @@ impl Exchange<'_> {
         if !allowed {
             return self.respond(401, &[], br#"{"details":"incorrect username or password"}"#);
         }
-        let mut pairs = self.seen.query.split('&').filter_map(|pair| pair.split_once('='));
-        let scope = pairs.find(|(name, _)| *name == "scope").map_or("", |(_, value)| value);
-        let scope = scope.replace("%3A", ":").replace("%2F", "/");
+        let pairs = self.seen.query.split('&').filter_map(|pair| pair.split_once('='));
+        let scopes: Vec<&str> = pairs.filter(|(name, _)| *name == "scope").map(|(_, value)| value).collect();
+        let scope = scopes.join(" ").replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
         let body = json!({ "token": token(&scope), "expires_in": 300 }).to_string();
         self.respond(200, &[("Content-Type", "application/json")], body.as_bytes())
     }

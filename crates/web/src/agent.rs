@@ -39,6 +39,7 @@ pub fn config(bounds: &Bounds, roots: RootCerts, user_agent: &str) -> Config {
         .timeout_recv_response(Some(bounds.first_byte))
         .timeout_recv_body(bounds.body)
         .timeout_per_read(Some(bounds.stall))
+        .timeout_per_write(Some(bounds.stall))
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build()
 }

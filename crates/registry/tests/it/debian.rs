@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use expect_test::expect;
-use registry::Credentials;
-use testkit::registry::{Registry, basic};
+use registry::{Client, Credentials, Delivery};
+use testkit::registry::Registry;
 
 use crate::world::{Setup, login, pull, setup};
 
@@ -51,26 +51,22 @@ impl Debian {
         Some(Self { process, host: host.expect("the registry listens"), _directory: directory })
     }
 
-    fn put(&self, agent: &ureq::Agent, url: &str, media_type: &str, bytes: &[u8]) {
-        let request = agent.put(url).header("Authorization", basic("hub", "pw"));
-        request.header("Content-Type", media_type).send(bytes).unwrap();
+    /// Copies an image out of a test registry; says how its blobs got there.
+    fn push(&self, source: &Registry, repository: &str, mount_from: Option<&str>) -> Vec<Delivery> {
+        let (resolved, blobs) =
+            pull(&setup().client().0, &crate::world::reference(source, "team/app")).unwrap();
+        let client = self.client(login(&self.host, "hub", "pw"));
+        let target = oci::Reference::parse(&format!("{}/{repository}", self.host)).unwrap();
+        let delivered =
+            blobs.iter().map(|bytes| crate::push::push(&client, &target, bytes, mount_from).unwrap());
+        let delivered = delivered.collect();
+        let media_type = resolved.manifest.media_type.to_string();
+        client.push_manifest(&target, &media_type, &resolved.manifest.bytes).unwrap();
+        delivered
     }
 
-    /// Copies an image out of a test registry.
-    fn push(&self, source: &Registry, repository: &str) {
-        let (resolved, blobs) =
-            pull(&setup().client().0, &crate::world::reference(source, repository)).unwrap();
-        let agent = ureq::Agent::new_with_defaults();
-        let base = format!("http://{}/v2/{repository}", self.host);
-        for bytes in blobs {
-            let start =
-                agent.post(&format!("{base}/blobs/uploads/")).header("Authorization", basic("hub", "pw"));
-            let location = start.send_empty().unwrap().headers()["location"].to_str().unwrap().to_owned();
-            let url = format!("{location}&digest={}", oci::Digest::of(&bytes));
-            self.put(&agent, &url, "application/octet-stream", &bytes);
-        }
-        let media_type = resolved.manifest.media_type.to_string();
-        self.put(&agent, &format!("{base}/manifests/latest"), &media_type, &resolved.manifest.bytes);
+    fn client(&self, credentials: Credentials) -> Client {
+        Setup { credentials, ..setup() }.client().0
     }
 }
 
@@ -82,16 +78,18 @@ impl Drop for Debian {
 }
 
 #[test]
-fn images_are_pulled_from_debians_registry() {
+fn images_are_pushed_to_debians_registry_and_pulled_from_it() {
     let Some(debian) = Debian::start() else { return };
     let source = Registry::start();
     let layer: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
     let digest = source.add_image("team/app", "latest", "linux/amd64", &[&layer, b"two"]);
-    debian.push(&source, "team/app");
+    assert_eq!(debian.push(&source, "team/app", None), [Delivery::Sent; 3]);
+    assert_eq!(debian.push(&source, "team/app", None), [Delivery::Existed; 3]);
+    assert_eq!(debian.push(&source, "team/other", Some("team/app")), [Delivery::Mounted; 3]);
 
-    let client = |credentials: Credentials| Setup { credentials, ..setup() }.client().0;
+    let client = |credentials: Credentials| debian.client(credentials);
     let known = client(login(&debian.host, "hub", "pw"));
-    for name in ["team/app".to_owned(), format!("team/app@{digest}")] {
+    for name in ["team/other".to_owned(), "team/app".to_owned(), format!("team/app@{digest}")] {
         let reference = oci::Reference::parse(&format!("{}/{name}", debian.host)).unwrap();
         let (resolved, blobs) = pull(&known, &reference).unwrap();
         assert_eq!(resolved.digest().to_string(), digest);

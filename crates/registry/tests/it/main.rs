@@ -6,6 +6,7 @@ mod blobs;
 mod debian;
 mod hostile;
 mod login;
+mod push;
 mod redirects;
 mod resolve;
 mod tls;

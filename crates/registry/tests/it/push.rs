@@ -1,0 +1,220 @@
+//! Blobs and manifests into a registry.
+
+use std::cell::Cell;
+use std::io::Read;
+
+use expect_test::expect;
+use oci::{Digest, Reference};
+use registry::{Client, Credentials, Delivery, Outgoing, PushError, Source};
+use testkit::registry::{Access, MANIFEST, Registry};
+
+use crate::world::{Setup, chain, client, login, reference, setup};
+
+/// A blob in memory.
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+impl Source for Bytes {
+    fn read(
+        &self,
+        from: u64,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), PushError>,
+    ) -> Result<(), PushError> {
+        consume(&mut &self.0[usize::try_from(from).unwrap()..])
+    }
+}
+
+pub(crate) fn push(
+    client: &Client,
+    reference: &Reference,
+    bytes: &[u8],
+    mount_from: Option<&str>,
+) -> Result<Delivery, String> {
+    let digest = Digest::of(bytes);
+    let (source, size) = (Bytes(bytes.to_vec()), bytes.len() as u64);
+    let told = Cell::new(0);
+    let outgoing =
+        Outgoing { digest: &digest, size, source: &source, mount_from, progress: &|bytes| told.set(bytes) };
+    let delivery = client.push_blob(reference, &outgoing).map_err(|error| chain(&error))?;
+    assert_eq!(told.get(), if delivery == Delivery::Sent { size } else { 0 });
+    Ok(delivery)
+}
+
+fn large() -> Vec<u8> {
+    (0..100_000u32).flat_map(u32::to_le_bytes).collect()
+}
+
+/// Method and path of each request, and how long its body is.
+fn seen(registry: &Registry) -> String {
+    let requests = registry.requests();
+    let line = |seen: &testkit::registry::Seen| {
+        let path = seen.path.split("sha256:").next().unwrap_or_default();
+        let from = seen.header("content-range").map(|range| format!(" at {range}")).unwrap_or_default();
+        format!("{} {path} {}{from}", seen.method, seen.body.len())
+    };
+    requests.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_is_pushed_can_be_pulled_and_is_not_pushed_again() {
+    let registry = Registry::start();
+    let (client, app) = (client(), reference(&registry, "team/app"));
+    assert_eq!(push(&client, &app, b"small", None), Ok(Delivery::Sent));
+    assert_eq!(push(&client, &app, &large(), None), Ok(Delivery::Sent));
+    assert_eq!(push(&client, &app, &large(), None), Ok(Delivery::Existed));
+    let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{}},"layers":[]}}"#);
+    client.push_manifest(&app, MANIFEST, manifest.as_bytes()).unwrap();
+    assert_eq!(client.manifest(&app).unwrap().bytes, manifest.as_bytes());
+    expect![[r#"
+        GET /v2/ 0
+        HEAD /v2/team/app/blobs/ 0
+        POST /v2/team/app/blobs/uploads/ 0
+        PUT /v2/team/app/blobs/uploads/0 5
+        HEAD /v2/team/app/blobs/ 0
+        POST /v2/team/app/blobs/uploads/ 0
+        PATCH /v2/team/app/blobs/uploads/0 400000
+        PUT /v2/team/app/blobs/uploads/0 0
+        HEAD /v2/team/app/blobs/ 0
+        PUT /v2/team/app/manifests/latest 100
+        GET /v2/team/app/manifests/latest 0"#]]
+    .assert_eq(&seen(&registry));
+}
+
+#[test]
+fn a_blob_of_another_repository_is_taken_over_from_there() {
+    let registry = Registry::start();
+    registry.set_access(Access::Token(Some(("hub", "pw"))));
+    let client = Setup { credentials: login(&registry.host(), "hub", "pw"), ..setup() }.client().0;
+    push(&client, &reference(&registry, "team/base"), &large(), None).unwrap();
+    let app = reference(&registry, "team/app");
+    assert_eq!(push(&client, &app, &large(), Some("team/base")), Ok(Delivery::Mounted));
+    // Where it is not, it is sent.
+    let other = reference(&registry, "team/other");
+    assert_eq!(push(&client, &other, &large(), Some("team/nothing")), Ok(Delivery::Sent));
+    let scopes = registry.requests().into_iter().filter(|seen| seen.path == "/token");
+    let scopes: Vec<String> = scopes.map(|seen| seen.query.replace("%3A", ":").replace("%2F", "/")).collect();
+    expect![[r#"
+        service=testkit&scope=repository:team/base:pull%2Cpush&account=hub
+        service=testkit&scope=repository:team/app:pull%2Cpush&account=hub
+        service=testkit&scope=repository:team/app:pull%2Cpush&scope=repository:team/base:pull&account=hub
+        service=testkit&scope=repository:team/other:pull%2Cpush&account=hub
+        service=testkit&scope=repository:team/other:pull%2Cpush&scope=repository:team/nothing:pull&account=hub"#]]
+    .assert_eq(&scopes.join("\n"));
+}
+
+#[test]
+fn an_upload_that_breaks_off_goes_on_where_it_was() {
+    let registry = Registry::start();
+    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match (&*seen.method, seen.earlier) {
+        ("PATCH", 0 | 2) => {
+            exchange.break_off_after(150_000);
+            Ok(())
+        }
+        _ => exchange.serve(),
+    });
+    assert_eq!(push(&client(), &reference(&registry, "team/app"), &large(), None), Ok(Delivery::Sent));
+    expect![[r#"
+        GET /v2/ 0
+        HEAD /v2/team/app/blobs/ 0
+        POST /v2/team/app/blobs/uploads/ 0
+        PATCH /v2/team/app/blobs/uploads/0 400000
+        GET /v2/team/app/blobs/uploads/0 0
+        PATCH /v2/team/app/blobs/uploads/0 250000 at 150000-399999
+        GET /v2/team/app/blobs/uploads/0 0
+        PATCH /v2/team/app/blobs/uploads/0 100000 at 300000-399999
+        PUT /v2/team/app/blobs/uploads/0 0"#]]
+    .assert_eq(&seen(&registry));
+}
+
+#[test]
+fn an_upload_that_is_gone_begins_anew() {
+    let registry = Registry::start();
+    registry.on("/v2/team/app/blobs/uploads/0", |seen, exchange| match &*seen.method {
+        "PATCH" => Ok(()),
+        _ => exchange.respond(404, &[], b""),
+    });
+    assert_eq!(push(&client(), &reference(&registry, "team/app"), &large(), None), Ok(Delivery::Sent));
+    assert_eq!(registry.requests().iter().filter(|seen| seen.method == "POST").count(), 2);
+}
+
+#[test]
+fn an_upload_that_never_gets_anywhere_ends() {
+    let registry = Registry::start();
+    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match &*seen.method {
+        "PATCH" => Ok(()),
+        _ => exchange.serve(),
+    });
+    let result = push(&client(), &reference(&registry, "team/app"), &large(), None);
+    let error = result.unwrap_err().replace(&registry.host(), "HOST");
+    expect!["`HOST` broke the connection (tried 3 times)"].assert_eq(&error);
+}
+
+#[test]
+fn a_token_that_runs_out_within_an_upload_is_asked_for_anew() {
+    let registry = Registry::start();
+    registry.set_access(Access::Token(None));
+    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match &*seen.method {
+        "PATCH" if seen.earlier == 0 => exchange.respond(401, &[], b""),
+        _ => exchange.serve(),
+    });
+    assert_eq!(push(&client(), &reference(&registry, "team/app"), &large(), None), Ok(Delivery::Sent));
+}
+
+#[test]
+fn who_may_not_push_is_told_so() {
+    let registry = Registry::start();
+    registry.set_access(Access::Basic("hub", "pw"));
+    let error = |credentials: Credentials| {
+        let client = Setup { credentials, ..setup() }.client().0;
+        let result = push(&client, &reference(&registry, "team/app"), b"x", None);
+        result.unwrap_err().replace(&registry.host(), "HOST")
+    };
+    expect!["`HOST` refuses `team/app` without a login (status 401; it may also not exist)"]
+        .assert_eq(&error(Credentials::none()));
+    expect!["`HOST` refuses `team/app` to `hub` (status 401; it may also not exist)"]
+        .assert_eq(&error(login(&registry.host(), "hub", "guess")));
+}
+
+#[test]
+fn what_the_registry_says_must_fit_what_was_sent() {
+    let registry = Registry::start();
+    let app = reference(&registry, "team/app");
+    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match &*seen.method {
+        "POST" if seen.earlier == 0 => exchange.respond(202, &[], b""),
+        "POST" if seen.earlier == 1 => exchange.respond(202, &[("Location", "ftp://elsewhere/")], b""),
+        "POST" if seen.earlier == 2 => exchange.redirect("/v2/other/blobs/uploads/"),
+        "PUT" => {
+            let other = Digest::of(b"other").to_string();
+            exchange.respond(201, &[("Docker-Content-Digest", &other)], b"")
+        }
+        _ => exchange.serve(),
+    });
+    let mut errors = String::new();
+    for _ in 0..4 {
+        errors += &push(&client(), &app, b"x", None).unwrap_err().replace(&registry.host(), "HOST");
+        errors += "\n";
+    }
+    expect![[r#"
+        `HOST` does not say where an upload goes on
+        `HOST` redirects to where it may not: `ftp://elsewhere/` is neither https nor http
+        `HOST` redirects to where it may not: a request that is no GET is not repeated elsewhere
+        `HOST` was given sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 and calls it sha256:d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa
+    "#]].assert_eq(&errors);
+}
+
+#[test]
+fn an_upload_elsewhere_gets_no_credentials() {
+    let (registry, elsewhere) = (Registry::start(), Registry::start());
+    registry.set_access(Access::Basic("hub", "pw"));
+    let location = format!("http://{}/upload", elsewhere.host());
+    registry.on("/v2/team/app/blobs/uploads/", move |_, exchange| {
+        exchange.respond(202, &[("Location", &location)], b"")
+    });
+    elsewhere.on("/upload", |_, exchange| exchange.respond(201, &[("Location", "/upload")], b""));
+    let client = Setup { credentials: login(&registry.host(), "hub", "pw"), ..setup() }.client().0;
+    for bytes in [b"small".to_vec(), large()] {
+        assert_eq!(push(&client, &reference(&registry, "team/app"), &bytes, None), Ok(Delivery::Sent));
+    }
+    let requests = elsewhere.requests();
+    assert_eq!(requests.iter().map(|seen| seen.body.len()).collect::<Vec<_>>(), [5, 400_000, 0]);
+    assert!(requests.iter().all(|seen| seen.header("authorization").is_none()));
+}
