@@ -194,3 +194,11 @@ fn one_pattern_of_one_mebibyte_is_asked_about_a_deep_path() {
         });
     }
 }
+
+#[test]
+fn all_ports_there_are_are_not_exposed_again_and_again() {
+    let lines = |count: usize| format!("FROM scratch\n{}", "EXPOSE 0-65535\n".repeat(count));
+    assert!(plan(&lines(4)).is_ok());
+    assert!(refused(&lines(1000)).contains("64 MiB"));
+    assert!(refused(&format!("FROM scratch\nEXPOSE {}", "0-65535 ".repeat(3000))).contains("64 MiB"));
+}

@@ -14,7 +14,7 @@
 mod annotations;
 mod documents;
 mod output;
-mod package;
+pub(crate) mod package;
 mod tree;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@
 //! | [`assemble`](fn@assemble): layers and a config, from a build | [`export::archive`], [`export::layout`]: OCI and Docker archives | [`find`](fn@find), [`local`](fn@local): what a name means |
 //! | [`import`](mod@import): a root filesystem's tar | [`export::rootfs_tar`], [`export::rootfs_tree`]: files only | [`list`](fn@list), [`history`](fn@history), [`inspect`](fn@inspect) |
 //! | [`load`](mod@load): an archive that somebody saved | | [`tag`](fn@tag), [`remove`](fn@remove) |
-//! | [`pull`](mod@pull): from a registry | | [`fsck`](fn@fsck) |
+//! | [`pull`](mod@pull): from a registry | [`push`](mod@push): into a registry | [`fsck`](fn@fsck) |
 //!
 //! **Invariants.**
 //!
@@ -40,6 +40,7 @@ pub mod export;
 pub mod import;
 pub mod load;
 pub mod pull;
+pub mod push;
 
 mod fsck;
 mod inspect;
@@ -59,6 +60,7 @@ pub use list::{HistoryLine, Listed, history, list};
 pub use load::load;
 pub use names::{NameError, RemoveMode, Removed, name, remove, tag};
 pub use pull::pull;
+pub use push::push;
 pub use receive::{DescriptorError, ReceiveError};
 pub use retime::no_younger_than;
 pub use rootfs::{Disposable, MountPoint, Rootfs, RootfsError};

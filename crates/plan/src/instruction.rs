@@ -202,9 +202,12 @@ impl StageLowering<'_, '_> {
             let expanded = expand::words(word.as_str(), item.escape, &self.state.env);
             for spec in self.report(expanded, word)? {
                 self.shared.warnings.extend(lint::port_style(&spec, word.span));
-                ports.extend(
-                    ports::parse(&spec).map_err(|error| Finding::new(ErrorKind::Port(error), word.span))?,
-                );
+                let parsed = ports::parse(&spec);
+                let parsed = parsed.map_err(|error| Finding::new(ErrorKind::Port(error), word.span))?;
+                // A few characters may be all the ports that there are. Each is kept twice, in the config and in the history.
+                let bytes: usize = parsed.iter().map(|port| size_of::<String>() + 2 * port.len()).sum();
+                self.count(spec.len() + bytes, word.span)?;
+                ports.extend(parsed);
             }
         }
         Ok(config::add_ports(&mut self.state.config, &ports))

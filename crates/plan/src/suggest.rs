@@ -13,11 +13,15 @@ pub(crate) fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c s
     }
     let lower = name.to_lowercase();
     let limit = (name.chars().count() / 3).max(1);
+    // Each character more or less is an edit.
     let is_comparable = |candidate: &&str| {
-        *candidate != name && !candidate.is_empty() && candidate.len() <= 2 * MAX_NAME_BYTES
+        *candidate != name
+            && !candidate.is_empty()
+            && candidate.len() <= 2 * MAX_NAME_BYTES
+            && candidate.chars().count().abs_diff(name.chars().count()) <= limit
     };
     let near = candidates.into_iter().take(MAX_CANDIDATES).filter(is_comparable);
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
+    let distance = |candidate: &str| strsim::osa_distance(&lower, &candidate.to_lowercase());
     // The text decides between equally near ones, so that the answer does not depend on the candidates' order.
     near.map(|candidate| (distance(candidate), candidate))
         .filter(|(d, _)| *d <= limit)

@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Get an image from a registry
     Pull(PullArgs),
+    /// Send an image to a registry
+    Push(PushArgs),
     /// List images
     Images(ListArgs),
     /// Remove image names, and images that have none left
@@ -722,6 +724,24 @@ pub(crate) struct PullArgs {
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
     /// The image
+    pub(crate) reference: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PushArgs {
+    /// Push every tag of the repository that is here
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Say nothing but what was pushed
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Push one platform of an image that is here for several
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// How to compress layers of our own making [default: gzip]; what came from elsewhere leaves as it came
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) compression: Option<Compression>,
+    /// The image, named with the registry that it goes to
     pub(crate) reference: String,
 }
 

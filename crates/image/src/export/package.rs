@@ -21,8 +21,8 @@ use crate::{Error, Layers, LocalImage, tar};
 
 /// A file of a layout.
 #[derive(Clone, Debug)]
-pub(super) struct File {
-    pub(super) size: u64,
+pub(crate) struct File {
+    pub(crate) size: u64,
     content: Content,
 }
 
@@ -37,37 +37,46 @@ enum Content {
 
 /// A layer as it leaves.
 #[derive(Clone, Debug)]
-pub(super) struct PackedLayer {
-    pub(super) digest: Digest,
-    pub(super) compression: Compression,
-    pub(super) file: File,
+pub(crate) struct PackedLayer {
+    pub(crate) digest: Digest,
+    pub(crate) compression: Compression,
+    pub(crate) file: File,
 }
 
 /// An image as it leaves.
 #[derive(Debug)]
-pub(super) struct Package {
-    pub(super) image: LocalImage,
-    pub(super) manifest: Manifest,
-    pub(super) config_bytes: Vec<u8>,
-    pub(super) layers: Vec<PackedLayer>,
+pub(crate) struct Package {
+    pub(crate) image: LocalImage,
+    pub(crate) manifest: Manifest,
+    pub(crate) config_bytes: Vec<u8>,
+    pub(crate) layers: Vec<PackedLayer>,
 }
 
 /// An image, or those of several platforms, as they leave.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// One for each platform.
-    pub(super) packages: Vec<Package>,
+    pub(crate) packages: Vec<Package>,
     /// Of several.
-    pub(super) index: Option<Manifest>,
+    pub(crate) index: Option<Manifest>,
     pub(super) names: Vec<Reference>,
     pub(super) annotations: Vec<Annotation>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Manifest {
-    pub(super) digest: Digest,
-    pub(super) media_type: String,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Manifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// How images are packed.
+#[derive(Clone, Copy)]
+pub(crate) struct Packing<'p> {
+    /// Of layers that did not come compressed.
+    pub(crate) compression: Compression,
+    /// Told of each layer as soon as its bytes are there; says whether to go on.
+    pub(crate) ready: &'p dyn Fn(&PackedLayer) -> bool,
 }
 
 /// Prepares images; what they are compressed to is in the store when this returns.
@@ -76,11 +85,13 @@ pub(super) fn all(
     images: &[Named],
     compression: Compression,
 ) -> Result<Vec<Group>, ExportError> {
-    images.iter().map(|named| group(layers, named, compression)).collect()
+    let packing = Packing { compression, ready: &|_| true };
+    images.iter().map(|named| group(layers, named, packing)).collect()
 }
 
-fn group(layers: &Layers<'_>, named: &Named, compression: Compression) -> Result<Group, ExportError> {
-    let packages = named.images.iter().map(|image| package(layers, image, compression, &named.annotations));
+/// Prepares the images of one name.
+pub(crate) fn group(layers: &Layers<'_>, named: &Named, packing: Packing<'_>) -> Result<Group, ExportError> {
+    let packages = named.images.iter().map(|image| package(layers, image, packing, &named.annotations));
     let packages = packages.collect::<Result<Vec<_>, ExportError>>()?;
     let index = if packages.len() > 1 { Some(documents::index(&packages, &named.annotations)) } else { None };
     let can_be_given = |name: &&Reference| name.tag().is_some() && name.digest().is_none();
@@ -91,7 +102,7 @@ fn group(layers: &Layers<'_>, named: &Named, compression: Compression) -> Result
 fn package(
     layers: &Layers<'_>,
     image: &LocalImage,
-    compression: Compression,
+    packing: Packing<'_>,
     annotations: &[Annotation],
 ) -> Result<Package, ExportError> {
     let image = image.clone();
@@ -105,11 +116,14 @@ fn package(
     let missing = || store::Error::MissingBlob(image.id.digest().clone());
     let config_bytes = layers.lease().store().read_blob(image.id.digest())?.ok_or_else(missing)?;
     let own = annotations::of_manifest(annotations, &image.config.platform());
-    let came = if own.is_empty() { as_it_came(layers, &image, &found, compression)? } else { None };
+    let came = if own.is_empty() { as_it_came(layers, &image, &found, packing.compression)? } else { None };
     let (manifest, packed) = match came {
-        Some(came) => came,
+        Some((manifest, packed)) => {
+            packed.iter().try_for_each(|layer| packing.tell(layer))?;
+            (manifest, packed)
+        }
         None => {
-            let packed = pack_layers(layers, &image, &found, compression)?;
+            let packed = pack_layers(layers, &image, &found, packing)?;
             let bytes = documents::manifest(&image.id, config_bytes.len(), &packed, &own);
             if own.is_empty() {
                 remember(layers, &image, &packed, &bytes)?;
@@ -177,14 +191,16 @@ fn pack_layers(
     layers: &Layers<'_>,
     image: &LocalImage,
     found: &[Layer],
-    compression: Compression,
+    packing: Packing<'_>,
 ) -> Result<Vec<PackedLayer>, ExportError> {
     let mut packed = Vec::with_capacity(found.len());
     for (layer, diff_id) in found.iter().zip(&image.config.rootfs.diff_ids) {
         if layer.diff_id().is_some_and(|own| own != diff_id) {
             return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
         }
-        packed.push(pack_layer(layers, image, layer, diff_id, compression)?);
+        let layer = pack_layer(layers, image, layer, diff_id, packing.compression)?;
+        packing.tell(&layer)?;
+        packed.push(layer);
     }
     Ok(packed)
 }
@@ -266,6 +282,12 @@ fn remember(
     Ok(())
 }
 
+impl Packing<'_> {
+    fn tell(&self, layer: &PackedLayer) -> Result<(), ExportError> {
+        if (self.ready)(layer) { Ok(()) } else { Err(Error::Cancelled.into()) }
+    }
+}
+
 impl Group {
     /// The blobs.
     pub(super) fn blobs(&self) -> BTreeMap<Digest, File> {
@@ -274,7 +296,7 @@ impl Group {
     }
 
     /// What stands for all of it.
-    pub(super) fn manifest(&self) -> Option<&Manifest> {
+    pub(crate) fn manifest(&self) -> Option<&Manifest> {
         self.index.as_ref().or(self.packages.first().map(|package| &package.manifest))
     }
 
@@ -296,12 +318,12 @@ impl Package {
 }
 
 impl File {
-    pub(super) fn of(bytes: Vec<u8>) -> Self {
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
         Self { size: bytes.len() as u64, content: Content::Bytes(bytes) }
     }
 
     /// Writes exactly [`File::size`] bytes.
-    pub(super) fn copy(&self, layers: &Layers<'_>, to: &mut dyn Write) -> Result<(), ExportError> {
+    pub(crate) fn copy(&self, layers: &Layers<'_>, to: &mut dyn Write) -> Result<(), ExportError> {
         match &self.content {
             Content::Bytes(bytes) => to.write_all(bytes).map_err(ExportError::Write),
             Content::Blob(digest) => copy_blob(layers, digest, self.size, to),

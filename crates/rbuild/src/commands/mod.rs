@@ -13,6 +13,8 @@ pub(crate) mod images;
 pub(crate) mod lint;
 pub(crate) mod machine;
 pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod registry;
 pub(crate) mod run;
 pub(crate) mod transfer;
 pub(crate) mod upkeep;

@@ -1,51 +1,27 @@
 //! Images from registries: the client with everything that it is told of this machine and its user.
 
-mod client;
-mod progress;
-
-use std::cell::OnceCell;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use image::Layers;
-use image::pull::{PullFailure, PullOptions, Pulled};
+use image::pull::{Progress, PullFailure, PullOptions, Pulled};
 use oci::{Platform, PlatformError, Reference};
-use registry::{Client, CredentialsError, Login, ManifestError, ResolveError};
+use registry::{Login, ManifestError, ResolveError};
 use solver::Cancel;
-use web::RootsError;
 
 use crate::cli::{Global, PullArgs};
 use crate::commands::failures;
+use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::session::Session;
 
-pub(crate) use progress::View;
-
-/// How many layers come at once: more than one, since a single connection seldom fills the line; few, since registries count requests.
-const TRANSFERS: usize = 4;
-
 /// Why an image could not be pulled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PullError {
-    /// A file with credentials is there and cannot be used.
-    #[error("cannot use the credentials in `{}`", path.display())]
-    Credentials {
-        path: PathBuf,
-        #[source]
-        source: CredentialsError,
-    },
-    /// A file with credentials is there and cannot be read.
-    #[error("cannot read the credentials in `{}`", path.display())]
-    CredentialsFile {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    /// The certificates of this machine.
-    #[error("no connection to registries can be made")]
-    Roots(#[from] RootsError),
+    /// There is no client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The registry, or what it gave.
     #[error(transparent)]
     Pull(#[from] image::pull::PullError),
@@ -67,17 +43,12 @@ impl PullError {
 
     /// For a command that is about nothing but this image.
     pub(crate) fn into_failure(self) -> Failure {
-        let diagnostic = Diagnostic::from_error("pull", &self);
-        match &self {
+        match self {
+            Self::Client(error) => error.into_failure(),
             Self::Pull(image::pull::PullError { failure: PullFailure::Image(error), .. }) => {
-                failures::of_image(error)
+                failures::of_image(&error)
             }
-            Self::Pull(_) => Failure::new(Exit::Network, diagnostic),
-            Self::Roots(_) => Failure::new(Exit::Machine, diagnostic),
-            Self::Credentials { .. } | Self::CredentialsFile { .. } => Failure::new(
-                Exit::Usage,
-                diagnostic.help("log in again with `docker login` or `podman login`"),
-            ),
+            Self::Pull(_) => Failure::new(Exit::Network, Diagnostic::from_error("pull", &self)),
         }
     }
 }
@@ -85,11 +56,8 @@ impl PullError {
 /// Pulls images for one command.
 pub(crate) struct Puller<'p> {
     layers: &'p Layers<'p>,
-    cancel: &'p Cancel,
-    environment: &'p Environment,
+    connection: Connection<'p>,
     view: View,
-    /// Made when the first image is asked for: most commands need none.
-    client: OnceCell<Client>,
 }
 
 impl<'p> Puller<'p> {
@@ -99,32 +67,23 @@ impl<'p> Puller<'p> {
         environment: &'p Environment,
         view: View,
     ) -> Self {
-        Self { layers, cancel, environment, view, client: OnceCell::new() }
+        Self { layers, connection: Connection::new(cancel, environment), view }
     }
 
     /// Pulls one image into the store and names it.
     pub(crate) fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Pulled, PullError> {
-        let client = self.client()?;
-        let _hook = self.cancel.hook({
-            let client = client.clone();
-            move || client.cancel()
-        });
-        let shown = self.view.begin(reference);
-        let options =
-            PullOptions { platform, transfers: TRANSFERS, progress: &|progress| shown.show(&progress) };
+        let (client, _hook) = self.connection.client()?;
+        let shown = self.view.begin(Way::Pull, reference);
+        let progress = |progress| match progress {
+            Progress::Found { layers, .. } => shown.counted(layers),
+            Progress::Began { layer, bytes } => shown.began(&layer, bytes),
+            Progress::Received { layer, bytes } => shown.moved(&layer, bytes),
+            Progress::Ended { layer } => shown.ended(&layer, None),
+        };
+        let options = PullOptions { platform, transfers: TRANSFERS, progress: &progress };
         let pulled = image::pull(self.layers, client, reference, options);
-        shown.end(pulled.as_ref().ok());
+        shown.end(pulled.as_ref().ok().map(|pulled| &pulled.digest));
         Ok(pulled?)
-    }
-
-    fn client(&self) -> Result<&Client, PullError> {
-        match self.client.get() {
-            Some(client) => Ok(client),
-            None => {
-                let client = client::connect(self.environment)?;
-                Ok(self.client.get_or_init(|| client))
-            }
-        }
     }
 }
 

@@ -212,3 +212,20 @@ fn what_is_decided_is_told_if_it_is_asked_for() {
     assert!(!run(&mut command(&world, &[])).stderr.contains("DEBUG"));
     assert!(run(&mut command(&world, &["--debug"])).stderr.contains("DEBUG"));
 }
+
+#[test]
+fn as_many_steps_run_at_once_as_jobs_are_given() {
+    const NAME: &str = "as_many_steps_run_at_once_as_jobs_are_given";
+    // Whoever finds another one at work fails.
+    let run = |stage: &str| {
+        format!(
+            "FROM base AS {stage}\nRUN --mount=type=cache,id=place,target=/c mkdir /c/work && sleep 0.5 && rmdir /c/work && touch /{stage}\n"
+        )
+    };
+    let copies = "FROM base\nCOPY --from=a /a /\nCOPY --from=b /b /\n";
+    let Some(world) = world(NAME, &format!("{}{}{copies}", run("a"), run("b"))) else { return };
+    let alone = self::run(&mut command(&world, &["--jobs=1"]));
+    assert_eq!(alone.code, Some(0), "{}", alone.stderr);
+    let together = self::run(&mut command(&world, &["--jobs=2", "--no-cache"]));
+    assert_eq!(together.code, Some(1), "{}", together.stderr);
+}

@@ -1,0 +1,304 @@
+//! Images into registries.
+//!
+//! The config goes first: whoever may not push is told so before anything is compressed. Each layer goes as soon as it is packed, several at
+//! a time, while the next one is being packed. Manifests go last, so that nothing has a name before all of it is there.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, PipeReader, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+use oci::{Compression, Digest, Reference};
+use registry::{Client, Delivery, Outgoing, Source};
+
+use crate::export::package::{self, File, Group, PackedLayer, Packing};
+use crate::export::{Annotation, ExportError, Named};
+use crate::{Error, Layers, LocalImage};
+
+/// How far a push is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// A layer is ready to leave.
+    Began {
+        /// Of its bytes.
+        layer: Digest,
+        /// How many there are.
+        bytes: u64,
+    },
+    /// So much of it has been handed over; less than before, if the connection broke.
+    Sent {
+        /// Of its bytes.
+        layer: Digest,
+        /// How many of them.
+        bytes: u64,
+    },
+    /// The registry has it.
+    Ended {
+        /// Of its bytes.
+        layer: Digest,
+        /// How it came there.
+        delivery: Delivery,
+    },
+}
+
+/// What a push is told besides what to push where.
+#[derive(Clone, Copy)]
+pub struct PushOptions<'o> {
+    /// Of layers of our own making; what came from outside is not packed anew.
+    pub compression: Compression,
+    /// What stands in the manifests and the index. With any, an image gets a manifest of its own, even if it came with one.
+    pub annotations: &'o [Annotation],
+    /// How many layers leave at once.
+    pub transfers: usize,
+    /// Called from any thread.
+    pub progress: &'o (dyn Fn(Progress) + Sync),
+}
+
+/// What was pushed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pushed {
+    /// Of its manifest or its index.
+    pub digest: Digest,
+    /// How long that document is, in bytes.
+    pub bytes: u64,
+}
+
+/// An image that could not be pushed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot push `{reference}`")]
+pub struct PushError {
+    /// As what.
+    pub reference: Box<Reference>,
+    /// Why.
+    #[source]
+    pub failure: PushFailure,
+}
+
+/// Why an image could not be pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushFailure {
+    /// It could not be packed.
+    #[error(transparent)]
+    Export(Box<ExportError>),
+    /// The registry did not take it.
+    #[error(transparent)]
+    Registry(Box<registry::PushError>),
+    /// There is no image to push.
+    #[error("there is nothing to push")]
+    Nothing,
+}
+
+impl From<ExportError> for PushFailure {
+    fn from(error: ExportError) -> Self {
+        Self::Export(Box::new(error))
+    }
+}
+
+impl From<Error> for PushFailure {
+    fn from(error: Error) -> Self {
+        ExportError::from(error).into()
+    }
+}
+
+impl From<registry::PushError> for PushFailure {
+    /// Tells failures of ours from those of the registry.
+    fn from(error: registry::PushError) -> Self {
+        match error {
+            registry::PushError::Source(source) => match source.downcast::<ExportError>() {
+                Ok(error) => error.into(),
+                Err(source) => Self::Registry(Box::new(registry::PushError::Source(source))),
+            },
+            error => Self::Registry(Box::new(error)),
+        }
+    }
+}
+
+/// Pushes an image, or an index of those of several platforms, and gives it a name.
+///
+/// # Errors
+/// [`PushError`]; then the name means what it meant before, unless it was the registry's answer to the last request that was lost.
+pub fn push(
+    layers: &Layers<'_>,
+    client: &Client,
+    images: Vec<LocalImage>,
+    reference: &Reference,
+    options: PushOptions<'_>,
+) -> Result<Pushed, PushError> {
+    let remote = Remote { layers, client, reference, options };
+    let named = Named { images, names: Vec::new(), annotations: options.annotations.to_vec() };
+    remote.push(&named).map_err(|failure| PushError { reference: Box::new(reference.clone()), failure })
+}
+
+/// A repository that is pushed to.
+#[derive(Clone, Copy)]
+struct Remote<'p> {
+    layers: &'p Layers<'p>,
+    client: &'p Client,
+    reference: &'p Reference,
+    options: PushOptions<'p>,
+}
+
+impl Remote<'_> {
+    fn push(&self, named: &Named) -> Result<Pushed, PushFailure> {
+        for image in &named.images {
+            let missing = || Error::from(store::Error::MissingBlob(image.id.digest().clone()));
+            let bytes = self.layers.lease().store().read_blob(image.id.digest()).map_err(Error::from)?;
+            self.deliver(image.id.digest(), &File::of(bytes.ok_or_else(missing)?), None, &|_| {})?;
+        }
+        let group = self.push_layers(named)?;
+        let top = group.manifest().ok_or(PushFailure::Nothing)?;
+        if group.index.is_some() {
+            for package::Package { manifest, .. } in &group.packages {
+                let place = self.reference.at_digest(manifest.digest.clone());
+                self.client.push_manifest(&place, &manifest.media_type, &manifest.bytes)?;
+            }
+        }
+        self.client.push_manifest(self.reference, &top.media_type, &top.bytes)?;
+        Ok(Pushed { digest: top.digest.clone(), bytes: top.bytes.len() as u64 })
+    }
+
+    /// Packs all layers, and sends each as soon as it is packed.
+    fn push_layers(&self, named: &Named) -> Result<Group, PushFailure> {
+        let elsewhere = self.elsewhere()?;
+        let failure = Mutex::new(None);
+        let has_failed = AtomicBool::new(false);
+        let (sender, receiver) = mpsc::channel::<PackedLayer>();
+        let receiver = Mutex::new(receiver);
+        let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+        let work = || {
+            while let Some(layer) = next() {
+                if has_failed.load(Ordering::Relaxed) {
+                    continue;
+                }
+                if let Err(error) = self.push_layer(&layer, &elsewhere) {
+                    has_failed.store(true, Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                }
+            }
+        };
+        let packed = thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.options.transfers.max(1)).map(|_| scope.spawn(work)).collect();
+            let known = RefCell::new(HashSet::new());
+            let ready = |layer: &PackedLayer| {
+                let is_new = known.borrow_mut().insert(layer.digest.clone());
+                // Somebody receives for as long as this sender lives.
+                !is_new || (sender.send(layer.clone()).is_ok() && !has_failed.load(Ordering::Relaxed))
+            };
+            let packing = Packing { compression: self.options.compression, ready: &ready };
+            let packed = package::group(self.layers, named, packing);
+            drop(sender);
+            workers.into_iter().for_each(|worker| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            });
+            packed
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(failure) => Err(failure),
+            None => Ok(packed?),
+        }
+    }
+
+    fn push_layer(
+        &self,
+        layer: &PackedLayer,
+        elsewhere: &BTreeMap<Digest, String>,
+    ) -> Result<(), PushFailure> {
+        let PackedLayer { digest, file, .. } = layer;
+        let tell = self.options.progress;
+        tell(Progress::Began { layer: digest.clone(), bytes: file.size });
+        let from = elsewhere.get(digest).map(String::as_str);
+        let sent = |bytes| tell(Progress::Sent { layer: digest.clone(), bytes });
+        let delivery = self.deliver(digest, file, from, &sent)?;
+        tell(Progress::Ended { layer: digest.clone(), delivery });
+        Ok(())
+    }
+
+    fn deliver(
+        &self,
+        digest: &Digest,
+        file: &File,
+        mount_from: Option<&str>,
+        progress: &dyn Fn(u64),
+    ) -> Result<Delivery, PushFailure> {
+        let source = Reading { layers: self.layers, file };
+        let outgoing = Outgoing { digest, size: file.size, source: &source, mount_from, progress };
+        Ok(self.client.push_blob(self.reference, &outgoing)?)
+    }
+
+    /// In which other repositories of the registry blobs may be: those whose images here have them.
+    fn elsewhere(&self) -> Result<BTreeMap<Digest, String>, Error> {
+        let mut elsewhere = BTreeMap::new();
+        let tags = self.layers.lease().store().tags()?;
+        let of_registry = tags.iter().filter(|tag| {
+            let (name, own) = (&tag.reference, self.reference);
+            name.registry() == own.registry() && name.repository() != own.repository()
+        });
+        for tag in of_registry {
+            for id in tag.images() {
+                let Some(image) = LocalImage::by_id(self.layers, id)? else { continue };
+                for digest in image.manifests.iter().flat_map(|known| &known.layers) {
+                    elsewhere.insert(digest.clone(), tag.reference.repository().to_owned());
+                }
+            }
+        }
+        Ok(elsewhere)
+    }
+}
+
+/// A file of a package, to be read.
+struct Reading<'r> {
+    layers: &'r Layers<'r>,
+    file: &'r File,
+}
+
+impl Source for Reading<'_> {
+    /// Through a pipe, so that a layer of any form is verified while it is read, and is on no disk for it.
+    fn read(
+        &self,
+        from: u64,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), registry::PushError>,
+    ) -> Result<(), registry::PushError> {
+        let (mut reader, writer) = io::pipe().map_err(registry::PushError::Source)?;
+        let is_abandoned = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let mut into = Abandonable { writer, is_abandoned: &is_abandoned };
+            let copying = scope.spawn(move || self.file.copy(self.layers, &mut into));
+            let consumed = skip(&mut reader, from).and_then(|()| consume(&mut reader));
+            is_abandoned.store(consumed.is_err(), Ordering::Relaxed);
+            // To the end in any case: whoever writes where nobody reads would be killed by a signal.
+            let drained = io::copy(&mut reader, &mut io::sink());
+            let copied = copying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match (copied, consumed) {
+                // It was told to end.
+                (Err(ExportError::Write(_)) | Ok(()), Err(error)) => Err(error),
+                (Err(error), _) => Err(registry::PushError::Source(io::Error::other(error))),
+                (Ok(()), Ok(())) => drained.map(drop).map_err(registry::PushError::Source),
+            }
+        })
+    }
+}
+
+fn skip(reader: &mut PipeReader, bytes: u64) -> Result<(), registry::PushError> {
+    io::copy(&mut reader.take(bytes), &mut io::sink()).map(drop).map_err(registry::PushError::Source)
+}
+
+/// A pipe that takes no more when nobody wants more.
+struct Abandonable<'a, W> {
+    writer: W,
+    is_abandoned: &'a AtomicBool,
+}
+
+impl<W: Write> Write for Abandonable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_abandoned.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}

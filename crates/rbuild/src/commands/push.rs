@@ -1,0 +1,163 @@
+//! Images into registries.
+
+use std::sync::Arc;
+
+use image::export::{Annotation, Format};
+use image::push::{self, PushFailure, PushOptions, Pushed};
+use image::{Layers, LocalImage};
+use oci::{Compression, Platform, PlatformError, Reference};
+use registry::{Delivery, Failure as RegistryFailure};
+use solver::Cancel;
+
+use crate::cli::{Global, PushArgs};
+use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
+use crate::commands::{failures, names, transfer};
+use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::session::Session;
+
+/// Why an image could not be pushed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PushError {
+    /// There is no client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The image or the registry.
+    #[error(transparent)]
+    Push(#[from] push::PushError),
+}
+
+impl PushError {
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::Client(error) => error.into_failure(),
+            Self::Push(push::PushError { failure: PushFailure::Export(error), .. }) => {
+                failures::of_export(&error)
+            }
+            Self::Push(error) => {
+                let mut diagnostic = Diagnostic::from_error("push", &error);
+                if let PushFailure::Registry(failure) = &error.failure
+                    && let registry::PushError::Request(request) = &**failure
+                    && let RegistryFailure::Denied { .. } | RegistryFailure::Token(_) = &*request.failure
+                {
+                    let registry = error.reference.registry();
+                    diagnostic = diagnostic.help(format!("log in with `docker login {registry}` or `podman login {registry}`, as somebody who may push"));
+                }
+                Failure::new(Exit::Network, diagnostic)
+            }
+        }
+    }
+}
+
+/// Pushes images for one command.
+pub(crate) struct Pusher<'p> {
+    layers: &'p Layers<'p>,
+    connection: Connection<'p>,
+    view: View,
+}
+
+impl<'p> Pusher<'p> {
+    pub(crate) fn new(
+        layers: &'p Layers<'p>,
+        cancel: &'p Arc<Cancel>,
+        environment: &'p Environment,
+        view: View,
+    ) -> Self {
+        Self { layers, connection: Connection::new(cancel, environment), view }
+    }
+
+    /// Pushes an image, or an index of several.
+    pub(crate) fn push(
+        &self,
+        images: Vec<LocalImage>,
+        reference: &Reference,
+        compression: Compression,
+        annotations: &[Annotation],
+    ) -> Result<Pushed, PushError> {
+        let (client, _hook) = self.connection.client()?;
+        let shown = self.view.begin(Way::Push, reference);
+        let progress = |progress| match progress {
+            push::Progress::Began { layer, bytes } => shown.began(&layer, bytes),
+            push::Progress::Sent { layer, bytes } => shown.has_moved(&layer, bytes),
+            push::Progress::Ended { layer, delivery } => shown.ended(&layer, how(delivery)),
+        };
+        let options = PushOptions { compression, annotations, transfers: TRANSFERS, progress: &progress };
+        let pushed = image::push(self.layers, client, images, reference, options);
+        shown.end(pushed.as_ref().ok().map(|pushed| &pushed.digest));
+        Ok(pushed?)
+    }
+}
+
+fn how(delivery: Delivery) -> Option<&'static str> {
+    match delivery {
+        Delivery::Existed => Some("is there already"),
+        Delivery::Mounted => Some("is taken over from another repository"),
+        Delivery::Sent => None,
+    }
+}
+
+/// `rbuild push`.
+pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
+    let name = names::new_name(&args.reference)?;
+    let platform = args.platform.as_deref().map(str::parse::<Platform>).transpose();
+    let platform = platform.map_err(|error: PlatformError| {
+        let help = "write it as OS/ARCH, such as `linux/arm64`";
+        Failure::new(Exit::Usage, Diagnostic::error("usage", error.to_string()).help(help))
+    })?;
+    let session = Session::open(global)?;
+    let cancelled = session.cancelled();
+    let layers = Layers::new(&session.lease, &cancelled);
+    let view = if args.quiet { View::Quiet } else { View::of(environment) };
+    let pusher = Pusher::new(&layers, &session.cancel, environment, view);
+    for reference in references(args, &name, &layers)? {
+        let images = images(&layers, &reference, platform.as_ref())?;
+        let compression = transfer::compression(args.compression, Format::Oci);
+        let pushed = pusher.push(images, &reference, compression, &[]);
+        let pushed = pushed.map_err(|error| match session.cancel.is_cancelled() {
+            true => Failure::cancelled(),
+            false => error.into_failure(),
+        })?;
+        println!("{}", reference.at_digest(pushed.digest).familiar());
+    }
+    session.close()
+}
+
+/// The name, or all of its repository.
+fn references(args: &PushArgs, name: &Reference, layers: &Layers<'_>) -> Result<Vec<Reference>, Failure> {
+    if !args.all_tags {
+        return Ok(vec![name.clone()]);
+    }
+    let tags = layers.lease().store().tags().map_err(|error| crate::session::store_failure(&error))?;
+    let of_repository = |other: &Reference| {
+        other.registry() == name.registry()
+            && other.repository() == name.repository()
+            && other.digest().is_none()
+    };
+    let found: Vec<_> = tags.into_iter().map(|tag| tag.reference).filter(of_repository).collect();
+    if found.is_empty() {
+        let title = format!("no image of the repository `{}` is in the store", name.familiar_repository());
+        let diagnostic = Diagnostic::error("no-image", title);
+        return Err(Failure::new(Exit::Usage, diagnostic.help("`rbuild images` lists those that are here")));
+    }
+    Ok(found)
+}
+
+/// What a name means: all platforms, or the one asked for.
+fn images(
+    layers: &Layers<'_>,
+    reference: &Reference,
+    platform: Option<&Platform>,
+) -> Result<Vec<LocalImage>, Failure> {
+    let found = image::find_all(layers, &reference.familiar()).map_err(|error| failures::of_find(&error))?;
+    let Some(platform) = platform else { return Ok(found) };
+    let have: Vec<String> = found.iter().map(|image| image.config.platform().to_string()).collect();
+    let fitting: Vec<_> =
+        found.into_iter().filter(|image| image.config.platform().fit(platform).is_some()).collect();
+    if fitting.is_empty() {
+        let title = format!("`{}` is not here for {platform}", reference.familiar());
+        let help = format!("it is here for {}", have.join(", "));
+        return Err(Failure::new(Exit::Usage, Diagnostic::error("no-platform", title).help(help)));
+    }
+    Ok(fitting.into_iter().take(1).collect())
+}
