@@ -32,7 +32,7 @@ impl Graph {
         let id = StepId(self.steps.len());
         let place = origin.stage.map(|stage| {
             let number = self.next_number(&stage);
-            Place { stage, number, of: 0, platform: None }
+            Place { stage, number, of: 0, platform: None, target: None }
         });
         self.steps.push(Step {
             id,

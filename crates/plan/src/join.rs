@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use oci::Platform;
+
 use crate::{Op, Plan, Step, StepId};
 
 impl Plan {
@@ -11,17 +13,19 @@ impl Plan {
     /// # Panics
     /// Without any plan.
     #[must_use]
-    pub fn join(plans: Vec<Self>) -> Self {
-        let joined = plans.into_iter().reduce(Self::and);
-        let mut joined = joined.expect("a build is for one platform and target at least");
-        let platform = joined.output().config.platform();
-        if joined.outputs.iter().any(|output| output.config.platform() != platform) {
-            for step in &mut joined.steps {
-                let platform = step.platform.clone();
-                step.place.iter_mut().for_each(|place| place.platform = Some(platform.clone()));
+    pub fn join(mut plans: Vec<Self>) -> Self {
+        let targets: Vec<Platform> = plans.iter().map(|plan| plan.output().config.platform()).collect();
+        if targets.iter().any(|target| *target != targets[0]) {
+            for (plan, target) in plans.iter_mut().zip(targets) {
+                for step in &mut plan.steps {
+                    let (platform, target) = (Some(step.platform.clone()), Some(target.clone()));
+                    step.place.iter_mut().for_each(|place| {
+                        (place.platform, place.target) = (platform.clone(), target.clone());
+                    });
+                }
             }
         }
-        joined
+        plans.into_iter().reduce(Self::and).expect("a build is for one platform and target at least")
     }
 
     fn and(mut self, other: Self) -> Self {
@@ -43,8 +47,9 @@ impl Plan {
             };
             let same = same.map(|own| own.id);
             ids.push(same.unwrap_or(StepId(self.steps.len())));
-            if same.is_none() {
-                self.steps.push(Step { id: StepId(self.steps.len()), op, ..step });
+            match same {
+                None => self.steps.push(Step { id: StepId(self.steps.len()), op, ..step }),
+                Some(StepId(own)) => self.steps[own].is_also(&step),
             }
         }
         for mut output in other.outputs {
@@ -58,6 +63,17 @@ impl Plan {
         let new: Vec<_> = other.warnings.into_iter().filter(|new| !self.warnings.contains(new)).collect();
         self.warnings.extend(new);
         self
+    }
+}
+
+impl Step {
+    /// What is a step of two images is told of neither.
+    fn is_also(&mut self, other: &Self) {
+        if let (Some(own), Some(other)) = (&mut self.place, &other.place)
+            && own.target != other.target
+        {
+            own.target = None;
+        }
     }
 }
 

@@ -151,7 +151,19 @@ impl Display for StepId {
 impl Display for Place {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if let Some(platform) = &self.platform {
-            write!(f, "{platform} ")?;
+            write!(f, "{platform}")?;
+            // As BuildKit writes that something is compiled on one platform for another.
+            if let Some(target) = self.target.as_ref().filter(|target| *target != platform) {
+                let same_system = target.os == platform.os;
+                let target = target.to_string();
+                let shown = if same_system {
+                    target.split_once('/').map_or(&*target, |(_, rest)| rest)
+                } else {
+                    &target
+                };
+                write!(f, "->{shown}")?;
+            }
+            f.write_str(" ")?;
         }
         write!(f, "{} {}/{}", self.stage, self.number, self.of)
     }

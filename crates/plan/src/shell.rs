@@ -68,6 +68,7 @@ impl Lowering<'_> {
             number,
             of: self.graph.count(stage),
             platform: None,
+            target: None,
         });
         let span = step.map_or(self.stages.get(stage).syntax.span, |step| step.span);
         let origin =

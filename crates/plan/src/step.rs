@@ -48,6 +48,8 @@ pub struct Place {
     pub of: usize,
     /// For which platform it is, in a build for several.
     pub platform: Option<Platform>,
+    /// For which platform the image is to be that it is a step of, in a build for several; none if it is a step of more than one.
+    pub target: Option<Platform>,
 }
 
 /// How a stage is called: its name, or `stage-N`.

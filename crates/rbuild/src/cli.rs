@@ -232,6 +232,13 @@ impl StepArgs {
     }
 }
 
+/// The options of a command, `--` before each.
+pub(crate) fn option_names(command: &str) -> Vec<String> {
+    let ours = Cli::command();
+    let options = ours.find_subcommand(command).into_iter().flat_map(clap::Command::get_arguments);
+    options.filter_map(clap::Arg::get_long).map(|name| format!("--{name}")).collect()
+}
+
 /// `NAME[=VALUE]`.
 fn with_name(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || text.starts_with('=') { Err("it has no name") } else { Ok(text.to_owned()) }
@@ -337,8 +344,8 @@ pub(crate) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// What to make of the result: type=image|oci|docker|local|tar[,dest=PATH]; other fields are name=NAME, compression=CODEC,
-    /// rewrite-timestamp=true, annotation.KEY=VALUE and platform-split=true; may be given several times
+    /// What to make of the result: type=image|registry|oci|docker|local|tar[,dest=PATH]; other fields are name=NAME, push=true,
+    /// compression=CODEC, rewrite-timestamp=true, annotation.KEY=VALUE and platform-split=true; may be given several times
     #[arg(short, long = "output", value_name = "type=TYPE,…")]
     pub(crate) outputs: Vec<String>,
     /// Say something about the image in its manifest, or as TYPE:KEY=VALUE in another place: manifest, index, manifest-descriptor or
@@ -351,6 +358,9 @@ pub(crate) struct BuildArgs {
     /// Make one layer of what the build adds, of all (all), or of what is above a stage (from:STAGE). The cache keeps the layers of the steps, and images of --tag STAGE=NAME keep theirs
     #[arg(long, value_name = "new|all|from:STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "new")]
     pub(crate) squash: Option<Squash>,
+    /// Send the image to the registries that its names say; it is kept in the store, too
+    #[arg(long)]
+    pub(crate) push: bool,
     /// Keep the image in the store besides what --output makes of it; without --output it is kept anyway
     #[arg(long)]
     pub(crate) load: bool,
@@ -620,7 +630,7 @@ pub(crate) enum RunNetwork {
 }
 
 #[derive(Args, Debug)]
-#[command(trailing_var_arg = true)]
+#[command(trailing_var_arg = true, override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND]...")]
 pub(crate) struct RunArgs {
     /// Keep standard input open
     #[arg(short, long)]
@@ -658,13 +668,21 @@ pub(crate) struct RunArgs {
     /// Run a small init that passes signals on and reaps orphans
     #[arg(long)]
     pub(crate) init: bool,
-    /// The image
-    pub(crate) image: String,
-    /// Command and arguments instead of the image's own
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    /// The image, and behind it the command and its arguments if they are to be others than the image's own
+    #[arg(required = true, allow_hyphen_values = true, value_name = "IMAGE [COMMAND]")]
+    pub(crate) words: Vec<String>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+}
+
+impl RunArgs {
+    pub(crate) fn image(&self) -> &str {
+        self.words.first().map(String::as_str).unwrap_or_default()
+    }
+
+    pub(crate) fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }
 
 #[derive(Args, Debug)]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
+use crate::listing::tell;
 
 /// Exit codes of every command but `run` and `shell`, which give their process' own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,8 +62,8 @@ impl Failure {
         let shown = self.diagnostics.iter().map(|diagnostic| diagnostic.render(environment.has_colour()));
         let shown: Vec<String> = shown.collect();
         match self.exit {
-            Exit::Cancelled => eprintln!("cancelled"),
-            _ => eprintln!("{}", shown.join("\n\n")),
+            Exit::Cancelled => tell("cancelled"),
+            _ => tell(format_args!("{}", shown.join("\n\n"))),
         }
         ExitCode::from(self.exit as u8)
     }

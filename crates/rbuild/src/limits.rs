@@ -78,6 +78,11 @@ pub(crate) struct ResourceArgs {
 }
 
 impl ResourceArgs {
+    /// The option, if it was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        (!self.resources.is_empty()).then_some("--resource")
+    }
+
     /// The limits with those that are given here in their place.
     pub(crate) fn over(&self, limits: &LimitArgs) -> Result<LimitArgs, Failure> {
         let mut all = limits.clone();
@@ -95,6 +100,26 @@ impl ResourceArgs {
 const RESOURCE_HELP: &str = "write it as NAME=VALUE, such as `memory=2g` or `cpu-quota=50000`";
 
 impl LimitArgs {
+    /// The options that were given.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &'static str> {
+        let Self { memory, memory_swap, cpus, cpu_quota, cpu_period, cpu_shares, .. } = self;
+        let Self { cpuset_cpus, cpuset_mems, cgroup_parent, shm_size, ulimits, .. } = self;
+        let all = [
+            ("--memory", memory.is_some()),
+            ("--memory-swap", memory_swap.is_some()),
+            ("--cpus", cpus.is_some()),
+            ("--cpu-quota", cpu_quota.is_some()),
+            ("--cpu-period", cpu_period.is_some()),
+            ("--cpu-shares", cpu_shares.is_some()),
+            ("--cpuset-cpus", cpuset_cpus.is_some()),
+            ("--cpuset-mems", cpuset_mems.is_some()),
+            ("--cgroup-parent", cgroup_parent.is_some()),
+            ("--shm-size", shm_size.is_some()),
+            ("--ulimit", !ulimits.is_empty()),
+        ];
+        all.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name)
+    }
+
     /// Sets one by the name that it has in `--resource`.
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let number = || value.parse::<u64>().map_err(|_| format!("`{value}` is no number"));

@@ -1,5 +1,6 @@
 //! Listings: columns for a person, JSON for a program.
 
+use std::fmt;
 use std::io::{self, Write as _};
 
 use jiff::Timestamp;
@@ -45,6 +46,11 @@ pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     write_out(&format!("{text}\n"))
 }
 
+/// Writes one line to standard output.
+pub(crate) fn write_line(line: impl fmt::Display) -> Result<(), Failure> {
+    write_out(&format!("{line}\n"))
+}
+
 /// Writes to standard output. Whoever reads no further, as `head` does, has seen enough.
 pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
@@ -55,6 +61,12 @@ pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Tells a person something, on standard error. That nobody may be there to read it is no reason to stop.
+pub(crate) fn tell(text: impl fmt::Display) {
+    // In one piece: other programs write there, too.
+    drop(io::stderr().lock().write_all(format!("{text}\n").as_bytes()));
 }
 
 /// Left-aligned columns, two spaces apart, headings in capitals.

@@ -4,7 +4,6 @@
 //! ([`failure`]). It adds no behaviour of its own: whatever a command does, a library function does.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that talks to people")]
 #![cfg_attr(feature = "libfuzzer", no_main)]
 #![cfg_attr(
     feature = "libfuzzer",

@@ -106,7 +106,7 @@ impl OwnAgent {
 
     fn add(&self, keys: &[&str]) -> Result<(), Failure> {
         let mut command = Command::new("ssh-add");
-        command.arg("-q").args(keys).env("SSH_AUTH_SOCK", &self.socket).stdin(Stdio::null());
+        command.args(["-q", "--"]).args(keys).env("SSH_AUTH_SOCK", &self.socket).stdin(Stdio::null());
         let output = command.output().map_err(|error| no_program("ssh-add", &error))?;
         if output.status.success() {
             return Ok(());

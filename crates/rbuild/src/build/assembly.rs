@@ -22,6 +22,32 @@ pub(super) struct Assembly<'a> {
     pub(super) layers: &'a Layers<'a>,
 }
 
+/// Refuses what cannot be squashed, before anything is built.
+pub(super) fn check(plan: &Plan, asked: &Asked) -> Result<(), Failure> {
+    let Some(squash) = &asked.squash else { return Ok(()) };
+    let mut of_target = plan.outputs.iter().take(asked.platforms.len().max(1));
+    of_target.try_for_each(|output| squash_base(plan, output, squash).map(drop))
+}
+
+/// How many layers stay as they are when those above become one.
+fn squash_base(plan: &Plan, output: &Output, squash: &Squash) -> Result<usize, Failure> {
+    let of_image = output.config.rootfs.diff_ids.len();
+    let stage = match squash {
+        Squash::New => return Ok(of_image),
+        Squash::All => return Ok(0),
+        Squash::From(stage) => stage,
+    };
+    let is_meant =
+        |label: &StageLabel| label.name.as_ref() == Some(stage) || label.index.to_string() == *stage;
+    let Some((_, step)) = output.bases.iter().find(|(label, _)| is_meant(label)) else {
+        let title = format!("`--squash=from:{stage}`: the target is not made FROM a stage `{stage}`");
+        let help = "name a stage that it is made FROM, or write `--squash=new`";
+        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+    };
+    let makes_layer = |id: &StepId| !matches!(plan.step(*id).op, Op::Scratch | Op::Image(_));
+    Ok(of_image + plan.chain(*step).iter().filter(|id| makes_layer(id)).count())
+}
+
 impl Assembly<'_> {
     /// Makes the images and names them; gives those of the target, one for each platform.
     pub(super) fn assemble(self) -> Result<Vec<Assembled>, Failure> {
@@ -50,7 +76,7 @@ impl Assembly<'_> {
         let tags = if outputs.len() == 1 { names } else { &[] };
         let mut assembled = Vec::with_capacity(outputs.len());
         for (output, filesystem) in outputs.iter().zip(filesystems) {
-            let base = squash.map(|squash| self.squash_base(output, squash)).transpose()?;
+            let base = squash.map(|squash| squash_base(self.plan, output, squash)).transpose()?;
             let (history, created) = self.history(output);
             let image = self.contents(output, filesystem, history, base).and_then(|contents| {
                 image::assemble(self.layers, &contents, &AssembleOptions { created, tags })
@@ -62,25 +88,6 @@ impl Assembly<'_> {
             image::name(self.layers, &ids, names).map_err(|error| errors::of_image(&error))?;
         }
         Ok(assembled)
-    }
-
-    /// How many layers stay as they are when those above become one.
-    fn squash_base(self, output: &Output, squash: &Squash) -> Result<usize, Failure> {
-        let of_image = output.config.rootfs.diff_ids.len();
-        let stage = match squash {
-            Squash::New => return Ok(of_image),
-            Squash::All => return Ok(0),
-            Squash::From(stage) => stage,
-        };
-        let is_meant =
-            |label: &StageLabel| label.name.as_ref() == Some(stage) || label.index.to_string() == *stage;
-        let Some((_, step)) = output.bases.iter().find(|(label, _)| is_meant(label)) else {
-            let title = format!("`--squash=from:{stage}`: the target is not made FROM a stage `{stage}`");
-            let help = "name a stage that it is made FROM, or write `--squash=new`";
-            return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
-        };
-        let makes_layer = |id: &StepId| !matches!(self.plan.step(*id).op, Op::Scratch | Op::Image(_));
-        Ok(of_image + self.plan.chain(*step).iter().filter(|id| makes_layer(id)).count())
     }
 
     /// Config and layers; those above the first `squashed` become one.

@@ -5,10 +5,10 @@ use std::path::Path;
 use dockerfile::Audience;
 
 use crate::build::agents::Agents;
+use crate::build::errors;
 use crate::build::fetch::Fetcher;
 use crate::build::input::{Input, Place, STDIN};
 use crate::build::request::Asked;
-use crate::build::{close, errors};
 use crate::cli::{BuildArgs, Format, Global, Method};
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -34,7 +34,7 @@ pub(crate) fn call(
     let fetcher = Fetcher::new(&session, &asked.secrets, environment, &Agents::default());
     let input = Input::read(args.names(), &session, &fetcher, environment)?;
     let code = answer(method, format, &input, &asked, global, environment)?;
-    close(session)?;
+    session.close()?;
     Ok(code)
 }
 

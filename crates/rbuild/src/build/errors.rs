@@ -283,8 +283,11 @@ impl Place<'_> {
     fn in_stage(&self) -> String {
         match &self.step.place {
             Some(place) => {
-                let platform = place.platform.as_ref().map(|platform| format!(" on {platform}"));
-                let (stage, platform) = (&place.stage, platform.unwrap_or_default());
+                let on = place.platform.as_ref().map(|platform| format!(" on {platform}"));
+                let target = place.target.as_ref().filter(|target| place.platform.as_ref() != Some(target));
+                let target = target.map(|target| format!(" for {target}"));
+                let platform = on.unwrap_or_default() + &target.unwrap_or_default();
+                let stage = &place.stage;
                 format!("in stage `{stage}`{platform}, step {} of {}", place.number, place.of)
             }
             None => String::new(),

@@ -35,7 +35,7 @@ pub(super) fn of(dockerfile: &Path, context: &Path, environment: &Environment) -
     labels
 }
 
-/// What git says, if it succeeds. It starts no program that the repository names.
+/// What git says, if it succeeds. It starts no hook; filters it does, which is why it looks into no repository of somebody else's (safe.directory in git-config(1)).
 fn git(directory: &Path, args: &[&str], environment: &Environment) -> Option<String> {
     let program = environment.program_directories().into_iter().map(|directory| directory.join("git"));
     let mut command = Command::new(program.into_iter().find(|path| path.is_file())?);

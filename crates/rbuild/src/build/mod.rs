@@ -46,11 +46,13 @@ use crate::build::shell_command::ShellCommand;
 use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Call, Global, Method, StepArgs};
 use crate::commands::pull::Puller;
+use crate::commands::push::Pusher;
 use crate::commands::registry::View;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::lint::{self, Judge};
+use crate::listing::tell;
 use crate::progress::{self, Renderer};
 use crate::session::{Session, now, store_failure};
 
@@ -59,11 +61,13 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
     let Some(path) = &args.logfile else { return call(args, global, environment) };
     let log = LogFile::begin(path)?;
     let environment = Environment { stderr_is_terminal: false, ..environment.clone() };
-    let done = call(args, global, &environment);
-    if let Err(failure) = &done {
-        log.end(failure)?;
-    }
-    done
+    call(args, global, &environment).map_err(|mut failure| {
+        // What cannot be written there is told here.
+        if let Err(error) = log.end(&failure) {
+            failure.diagnostics.extend(error.diagnostics);
+        }
+        failure
+    })
 }
 
 fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
@@ -82,7 +86,7 @@ fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result
     let order =
         Order { asked, session: &session, steps: &args.steps, context: &args.context, global, environment };
     order.carry_out(|work, context, judge| make_image(args, work, context, judge, began))?;
-    close(session)
+    session.close()
 }
 
 fn make_image(
@@ -100,6 +104,7 @@ fn make_image(
         plans.map(Plan::join)
     })?;
     tracing::debug!(%plan, "plan");
+    assembly::check(&plan, asked)?;
     let contexts = work.open_contexts(&plan, context)?;
     let found = lint::of_build(dockerfile, &plan, contexts.get(&ContextName::Main), judge);
     let for_metadata = warnings::for_metadata(&found, &dockerfile.source, environment);
@@ -108,7 +113,10 @@ fn make_image(
     if asked.rewrites_times && plan.output().epoch.is_none() && is_told {
         warnings::tell_of_no_epoch(environment);
     }
-    legacy::notes(&args.legacy).iter().filter(|_| is_told).for_each(|note| eprintln!("note: {note}"));
+    legacy::notes(&args.legacy)
+        .iter()
+        .filter(|_| is_told)
+        .for_each(|note| tell(format_args!("note: {note}")));
     let solved = work.solve(&plan, &contexts)?;
     let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
     artifacts::must_be_there(&artifacts::write(asked, &plan, layers, &filesystems)?)?;
@@ -119,12 +127,11 @@ fn make_image(
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
     }
     summary::print(&plan, &solved, &assembled, asked, dockerfile, began.elapsed());
+    let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
+    let pushed =
+        output::push(asked, &assembled, layers, &Pusher::new(layers, &session.cancel, environment, view));
+    let exported = exported.or(pushed.map_err(|failure| work.unless_cancelled(failure))?);
     output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
-}
-
-/// What could not be given back is said, but does not unmake what was built.
-fn close(session: Session) -> Result<(), Failure> {
-    session.lease.close().map_err(|error| store_failure(&error))
 }
 
 /// What is to be worked on.
@@ -193,6 +200,11 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
+    /// What fails because everything ends is no news.
+    fn unless_cancelled(&self, failure: Failure) -> Failure {
+        if self.session.cancel.is_cancelled() { Failure::cancelled() } else { failure }
+    }
+
     /// Makes a plan, with what is needed to look up what the Dockerfile names.
     fn plan(
         &self,

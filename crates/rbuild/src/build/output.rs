@@ -3,6 +3,7 @@
 mod annotations;
 mod fields;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use image::export::{
@@ -17,8 +18,11 @@ use sys::root::Time;
 use crate::build::request::Asked;
 use crate::cli::{BuildArgs, Progress};
 use crate::commands::failures;
+use crate::commands::push::{PushError, Pusher};
 use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::listing::write_line;
 
 pub(crate) use annotations::annotations;
 pub(crate) use fields::{rewrites_times, wrong};
@@ -31,6 +35,8 @@ pub(crate) struct Output {
     pub(crate) names: Vec<Reference>,
     /// Besides those of `--annotation`.
     annotations: Vec<Annotation>,
+    /// Whether it is sent to the registries that its names say, and how layers of our own making are compressed for that.
+    pub(crate) push: Option<Compression>,
     /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
     splits_platforms: Option<bool>,
 }
@@ -71,16 +77,24 @@ pub(crate) enum Target {
 
 impl Output {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, names: Vec::new(), annotations: Vec::new(), splits_platforms: None }
+        Self { kind, names: Vec::new(), annotations: Vec::new(), push: None, splits_platforms: None }
     }
 
     fn writes_to_stdout(&self) -> bool {
         matches!(self.kind, Kind::Archive { to: Target::Stdout, .. } | Kind::Tar(Target::Stdout))
     }
 
+    /// The file that it is.
+    fn file(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Archive { to: Target::File(path), .. } | Kind::Tar(Target::File(path)) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether there are manifests in it.
     fn has_manifests(&self) -> bool {
-        matches!(self.kind, Kind::Archive { .. } | Kind::Layout { .. })
+        matches!(self.kind, Kind::Archive { .. } | Kind::Layout { .. }) || self.push.is_some()
     }
 }
 
@@ -90,9 +104,30 @@ impl Target {
     }
 }
 
-/// Refuses what cannot be done together.
-pub(crate) fn check(asked: &Asked) -> Result<(), Failure> {
+/// `--push`: the image is sent where its names say, whatever else is made of it.
+pub(crate) fn push_too(outputs: &mut Vec<Output>) {
+    if outputs.iter().all(|output| output.kind != Kind::Image) {
+        outputs.push(Output::new(Kind::Image));
+    }
+    for output in outputs.iter_mut().filter(|output| output.kind == Kind::Image) {
+        output.push = output.push.or(Some(Compression::Gzip));
+    }
+}
+
+/// Refuses what cannot be done together, or here.
+pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Failure> {
     let outputs = &asked.outputs;
+    if outputs.iter().any(|output| output.push.is_some() && asked.names_of(output).is_empty()) {
+        let title = "there is no name under which the image could be pushed";
+        let help = "name it with its registry: `--tag registry.example.com/team/app:1.2`";
+        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+    }
+    if environment.stdout_is_terminal && outputs.iter().any(Output::writes_to_stdout) {
+        return Err(wrong(
+            "-",
+            "is a terminal, and an archive is nothing for one: direct it somewhere with `>`",
+        ));
+    }
     let is_one = asked.platforms.len() <= 1;
     if !asked.annotations.is_empty() && !outputs.iter().any(Output::has_manifests) {
         let title = "`--annotation` has nowhere to stand: the image is kept without a manifest";
@@ -127,6 +162,13 @@ pub(crate) fn check(asked: &Asked) -> Result<(), Failure> {
     if outputs.iter().filter(|output| output.writes_to_stdout()).count() > 1 {
         return Err(wrong("-", "stands twice, and there is one standard output"));
     }
+    let mut files = BTreeSet::new();
+    if let Some(twice) = outputs.iter().filter_map(Output::file).find(|file| !files.insert(*file)) {
+        return Err(wrong(
+            &format!("dest={}", twice.display()),
+            "stands twice, and one would overwrite the other",
+        ));
+    }
     Ok(())
 }
 
@@ -143,6 +185,27 @@ pub(crate) fn write(
         let written = write_one(output, asked, assembled, layers, modified)
             .map_err(|error| failures::of_export(&error))?;
         exported = exported.or(written);
+    }
+    Ok(exported)
+}
+
+/// Sends the image wherever it is to be sent; says which manifest it got.
+pub(crate) fn push(
+    asked: &Asked,
+    assembled: &[Assembled],
+    layers: &Layers<'_>,
+    pusher: &Pusher<'_>,
+) -> Result<Option<Exported>, Failure> {
+    let mut exported = None;
+    for output in &asked.outputs {
+        let Some(compression) = output.push else { continue };
+        let images = images(assembled, layers).map_err(|error| failures::of_export(&error))?;
+        let annotations: Vec<_> = asked.annotations.iter().chain(&output.annotations).cloned().collect();
+        for name in asked.names_of(output) {
+            let pushed = pusher.push(images.clone(), &name, compression, &annotations);
+            let pushed = pushed.map_err(PushError::into_failure)?;
+            exported.get_or_insert(Exported { manifest: pushed.digest });
+        }
     }
     Ok(exported)
 }
@@ -252,7 +315,7 @@ pub(crate) fn write_files(
         write_file(path, format!("{metadata:#}\n").as_bytes())?;
     }
     if asked.progress == Progress::Quiet && !asked.outputs.iter().any(Output::writes_to_stdout) {
-        println!("{id}");
+        write_line(id)?;
     }
     Ok(())
 }
@@ -265,7 +328,10 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let written = if is_special {
         std::fs::write(path, bytes)
     } else {
-        std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path))
+        std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path)).inspect_err(|_| {
+            // It may not even be there.
+            drop(std::fs::remove_file(&temporary));
+        })
     };
     written.map_err(|error| {
         let title = format!("cannot write `{}`", path.display());

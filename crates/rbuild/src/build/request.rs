@@ -114,6 +114,9 @@ impl Asked {
         legacy::check(&args.legacy)?;
         asked.rewrites_times = output::rewrites_times(&args.outputs)? || args.timestamp.is_some();
         asked.outputs = outputs;
+        if args.push {
+            output::push_too(&mut asked.outputs);
+        }
         let is_kept = asked.outputs.is_empty() || args.load;
         if is_kept && asked.outputs.iter().all(|output| output.kind != Kind::Image) {
             asked.outputs.push(Output::new(Kind::Image));
@@ -121,7 +124,7 @@ impl Asked {
         for text in &args.annotations {
             asked.annotations.extend(output::annotations(text)?);
         }
-        output::check(&asked)?;
+        output::check(&asked, environment)?;
         asked.check_names()?;
         Ok(asked)
     }
@@ -146,6 +149,10 @@ impl Asked {
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
             ..Request::plain(Platform::host())
         };
+        if let Some(volume) = twice(&request.volumes) {
+            let title = format!("two volumes are to be at `{}`", volume.target);
+            return Err(usage(title, "leave one of them out"));
+        }
         let limits = args.resources.over(&args.limits)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
@@ -345,7 +352,13 @@ fn build_args(args: &StepArgs, environment: &Environment) -> Result<Vec<BuildArg
         })?;
         // As buildah reads them: a line is what `--build-arg` would be given.
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        given.extend(lines.map(|line| build_arg(line, environment)));
+        for line in lines {
+            if line.starts_with('=') {
+                let title = format!("`{}`: `{line}` has no name", file.display());
+                return Err(usage(title, "write each line as NAME=VALUE"));
+            }
+            given.push(build_arg(line, environment));
+        }
     }
     given.extend(args.build_args.iter().map(|text| build_arg(text, environment)));
     let epoch = environment.variable(EPOCH).filter(|value| !value.is_empty());
@@ -372,6 +385,15 @@ pub(super) fn build_arg(text: &str, environment: &Environment) -> BuildArg {
     let (name, value) = split(text, '=');
     let value = value.or_else(|| environment.variable(&name).map(ToOwned::to_owned));
     BuildArg { name, value }
+}
+
+/// The first volume whose target another one has, too.
+fn twice(volumes: &[HostMount]) -> Option<&HostMount> {
+    volumes
+        .iter()
+        .enumerate()
+        .find(|(at, one)| volumes[..*at].iter().any(|other| other.target == one.target))
+        .map(|(_, one)| one)
 }
 
 fn host_mount(text: &str) -> Result<HostMount, Failure> {
@@ -443,22 +465,27 @@ fn tag_or_digest(text: &str) -> Result<Reference, Failure> {
         .map_err(|error| usage(format!("`{text}` is no image name: {error}"), "a name looks like `app:1.2`"))
 }
 
-/// `id=ID[,src=FILE|,env=VARIABLE][,type=file|env][,cache=hash]`; without either, the variable ID if there is one, else the file ID.
+/// `id=ID[,src=FILE|,env=VARIABLE|,type=env,src=VARIABLE][,cache=hash]`; without any, the variable ID if there is one, else the file ID.
 fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Failure> {
     const HELP: &str = "write it as id=ID,src=FILE or id=ID,env=VARIABLE, with `,cache=hash` if another value is to run steps again";
     let (mut id, mut file, mut variable, mut in_key) = (None, None, None, SecretInKey::Ignored);
+    let mut is_variable = false;
     for field in crate::fields::split(text) {
         let (key, value) = split(&field, '=');
         match (key.as_str(), value) {
             ("id", Some(value)) => id = Some(value),
             ("src" | "source", Some(value)) => file = Some(value),
             ("env", Some(value)) => variable = Some(value),
-            ("type", Some(value)) if value == "file" || value == "env" => {}
+            ("type", Some(value)) if value == "file" || value == "env" => is_variable = value == "env",
             ("cache", Some(value)) if value == "hash" => in_key = SecretInKey::Counted,
             _ => return Err(usage(format!("`--secret {text}` has an unknown field `{field}`"), HELP)),
         }
     }
     let id = id.ok_or_else(|| usage(format!("`--secret {text}` has no id"), HELP))?;
+    // As buildx has it: of the type `env`, a source is a variable.
+    if is_variable && variable.is_none() {
+        variable = file.take();
+    }
     let from_environment = |name: &str| environment.variable(name).map(|value| value.as_bytes().to_vec());
     let value = match (file, variable) {
         (Some(file), _) => std::fs::read(&file).map_err(|error| {

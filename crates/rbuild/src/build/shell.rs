@@ -12,12 +12,13 @@ use sys::terminal::WindowSize;
 
 use crate::build::input::{ContextDir, Names, STDIN};
 use crate::build::request::Asked;
-use crate::build::{Dockerfile, Order, Work, close, errors, report};
+use crate::build::{Dockerfile, Order, Work, errors, report};
 use crate::cli::{Global, ShellArgs, StepName};
 use crate::commands::run::{self, streams};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::listing::tell;
 use crate::progress::place_of;
 use crate::session::Session;
 use crate::signals::Relay;
@@ -35,7 +36,7 @@ fn open(args: &ShellArgs, global: &Global, environment: &Environment) -> Result<
     let order =
         Order { asked, session: &session, steps: &args.steps, context: &args.context, global, environment };
     let code = order.carry_out(|work, context, _| enter(args, work, context, &relay))?;
-    close(session)?;
+    session.close()?;
     Ok(code)
 }
 
@@ -87,6 +88,11 @@ fn wanted(args: &ShellArgs, dockerfile: &Dockerfile, session: &Session) -> Resul
 fn spot(step: Option<&StepName>, after: bool, dockerfile: &Dockerfile) -> Result<Spot, Failure> {
     let Some(step) = step else { return Ok(Spot { stage: None, moment: Moment::End }) };
     let moment = match step.number {
+        None if after => {
+            let title = format!("`--after` needs a step, and `{}` is a stage", step.stage);
+            let help = format!("name one of its steps, such as `{}@2`", step.stage);
+            return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+        }
         None => Moment::End,
         Some(number) if after => Moment::After(number),
         Some(number) => Moment::Before(number),
@@ -151,7 +157,7 @@ impl Visit<'_> {
             self.tell_of(failure);
         }
         if self.is_on_terminal() || self.args.step.is_none() {
-            eprintln!("{}; what you write here goes away with the shell", self.place());
+            tell(format_args!("{}; what you write here goes away with the shell", self.place()));
         }
         let input = if self.is_on_terminal() { run::Input::Keyboard } else { run::Input::Ours };
         if self.is_on_terminal() && !spec.env.iter().any(|(name, _)| name == "TERM") {
@@ -167,7 +173,7 @@ impl Visit<'_> {
         let shell = self.plan.step(self.plan.output().step);
         let Some(failed) = shell.op.parent() else { return };
         let diagnostic = errors::of_run(failure, self.plan.step(failed), &self.work.dockerfile.source);
-        eprintln!("{}\n", diagnostic.render(self.work.environment.has_colour()));
+        tell(format_args!("{}\n", diagnostic.render(self.work.environment.has_colour())));
     }
 
     /// `just before step 4 of 6 in stage `app` (Dockerfile:7)`

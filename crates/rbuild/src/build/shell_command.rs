@@ -26,9 +26,15 @@ impl ShellCommand<'_> {
             return None;
         }
         let place = step.place.as_ref()?;
-        let words = self.words(&step_name(place, dockerfile), place.platform.as_ref());
+        let target = place.target.clone().or_else(|| place.platform.as_ref().and(self.first_platform()));
+        let words = self.words(&step_name(place, dockerfile), target.as_ref());
         let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
         Some(format!("open a shell just before this step with `{line}`{}", self.left_out()))
+    }
+
+    /// Any does for a step that images of several platforms have in common.
+    fn first_platform(&self) -> Option<Platform> {
+        self.steps.platforms.first().and_then(|platform| crate::build::request::platform(platform).ok())
     }
 
     fn words(&self, step: &str, platform: Option<&Platform>) -> Vec<String> {
@@ -45,7 +51,7 @@ impl ShellCommand<'_> {
         if *context != Path::new(".") && !is_private(&context.to_string_lossy()) {
             option("--context", &context.to_string_lossy());
         }
-        // Of several platforms, that of the step.
+        // Of several platforms, that which the step is for.
         let platforms = platform.map_or_else(|| steps.platforms.join(","), ToString::to_string);
         if !platforms.is_empty() {
             option("--platform", &platforms);
@@ -94,6 +100,7 @@ impl ShellCommand<'_> {
             ("--ssh", !steps.ssh.is_empty()),
         ];
         let names = options.iter().filter(|(_, is_left_out)| *is_left_out).map(|(name, _)| *name);
+        let names = names.chain(steps.limits.given()).chain(steps.resources.given());
         match names.collect::<Vec<_>>().as_slice() {
             [] => String::new(),
             [one] => format!(", and the same {one}"),

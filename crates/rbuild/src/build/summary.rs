@@ -10,7 +10,7 @@ use solver::{Solved, StepReport, Verdict};
 use crate::build::Dockerfile;
 use crate::build::report::origin_of;
 use crate::build::request::Asked;
-use crate::listing::{human_bytes, human_duration};
+use crate::listing::{human_bytes, human_duration, tell};
 use crate::progress::{is_work, place_of};
 use crate::terminal::{cut, one_line};
 
@@ -36,15 +36,15 @@ pub(crate) fn print(
         return;
     }
     let place = |step: &Step| place_of(step, &dockerfile.source);
-    lines(plan, &solved.reports, &place, took).iter().for_each(|line| eprintln!("{line}"));
+    lines(plan, &solved.reports, &place, took).iter().for_each(tell);
     let names: Vec<String> = asked.all_names().iter().map(oci::Reference::familiar).collect();
     let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(" ")) };
     if let [image] = assembled {
-        eprintln!("image {}{names}", image.id);
+        tell(format_args!("image {}{names}", image.id));
         return;
     }
     for image in assembled {
-        eprintln!("image {} for {}{names}", image.id, image.config.platform());
+        tell(format_args!("image {} for {}{names}", image.id, image.config.platform()));
     }
 }
 

@@ -10,6 +10,7 @@ use crate::diagnostic::Diagnostic;
 use crate::environment::{Environment, is_true};
 use crate::failure::{Exit, Failure};
 use crate::lint::Found;
+use crate::listing;
 use crate::progress::rawjson;
 
 /// Warnings of one kind that are shown in full; a file that breaks one rule everywhere would push everything else off the screen.
@@ -46,9 +47,9 @@ pub(crate) fn tell(
 ) -> Result<(), Failure> {
     let is_wrong = found.iter().any(Found::is_error);
     if told == Told::Records && !is_wrong {
-        found
-            .iter()
-            .for_each(|found| eprintln!("{}", json!({ "warnings": [rawjson::warning(found, source)] })));
+        found.iter().for_each(|found| {
+            listing::tell(format_args!("{}", json!({ "warnings": [rawjson::warning(found, source)] })))
+        });
     }
     let diagnostics: Vec<_> = found.into_iter().map(|found| found.diagnostic).collect();
     if is_wrong {
@@ -56,7 +57,7 @@ pub(crate) fn tell(
     }
     if told == Told::Yes {
         for line in shown(&diagnostics, environment.has_colour()) {
-            eprintln!("{line}\n");
+            listing::tell(format_args!("{line}\n"));
         }
     }
     Ok(())
@@ -73,7 +74,7 @@ pub(crate) fn tell_of_no_epoch(environment: &Environment) {
     let title = "`rewrite-timestamp` rewrites nothing, since the build has no `SOURCE_DATE_EPOCH`";
     let warning = Diagnostic::warning("no-epoch", title);
     let help = "give one: `--build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`";
-    eprintln!("{}\n", warning.help(help).render(environment.has_colour()));
+    listing::tell(format_args!("{}\n", warning.help(help).render(environment.has_colour())));
 }
 
 /// The first of each kind in full, and how many more there are.

@@ -12,7 +12,7 @@ use layer::compare::{Times, compare};
 use crate::cli::{DiffArgs, Format, Global};
 use crate::commands::diff::side::Side;
 use crate::commands::failures;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::listing::print_json;
 use crate::session::Session;
 
@@ -21,6 +21,14 @@ const DIFFERENT: u8 = 1;
 
 /// Compares, and gives the exit code.
 pub(crate) fn diff(args: &DiffArgs, global: &Global) -> Result<u8, Failure> {
+    look(args, global).map_err(|failure| match failure.exit {
+        // That code says something else here.
+        Exit::Build => Failure { exit: Exit::Machine, ..failure },
+        _ => failure,
+    })
+}
+
+fn look(args: &DiffArgs, global: &Global) -> Result<u8, Failure> {
     let session = Session::open(global)?;
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);

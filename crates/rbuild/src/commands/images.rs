@@ -26,7 +26,7 @@ pub(crate) fn images(args: &ListArgs, global: &Global) -> Result<(), Failure> {
     let layers = Layers::new(&session.lease, &cancelled);
     let listed = image::list(&layers).map_err(|error| failures::of_image(&error))?;
     if args.quiet {
-        listed.iter().for_each(|image| println!("{}", image.id.digest().short()));
+        listed.iter().try_for_each(|image| listing::write_line(image.id.digest().short()))?;
         return session.close();
     }
     let now = Timestamp::now();
@@ -79,7 +79,7 @@ pub(crate) fn rmi(args: &RmiArgs, global: &Global) -> Result<(), Failure> {
     let mut failures = Vec::new();
     for name in &args.images {
         match image::remove(&layers, name, mode) {
-            Ok(removed) => removed.iter().for_each(print_removed),
+            Ok(removed) => removed.iter().try_for_each(print_removed)?,
             Err(error) => failures.push(failures::of_name(&error)),
         }
     }
@@ -87,10 +87,10 @@ pub(crate) fn rmi(args: &RmiArgs, global: &Global) -> Result<(), Failure> {
     first_of(failures)
 }
 
-fn print_removed(removed: &Removed) {
+fn print_removed(removed: &Removed) -> Result<(), Failure> {
     match removed {
-        Removed::Untagged(name) => println!("Untagged: {}", name.familiar()),
-        Removed::Deleted(id) => println!("Deleted: {id}"),
+        Removed::Untagged(name) => listing::write_line(format_args!("Untagged: {}", name.familiar())),
+        Removed::Deleted(id) => listing::write_line(format_args!("Deleted: {id}")),
     }
 }
 

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use image::Layers;
 use image::pull::{Progress, PullFailure, PullOptions, Pulled};
-use oci::{Platform, PlatformError, Reference};
+use oci::{Platform, Reference};
 use registry::{Login, ManifestError, ResolveError};
 use solver::Cancel;
 
+use crate::build::request::platform;
 use crate::cli::{Global, PullArgs};
 use crate::commands::failures;
 use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::listing::write_line;
 use crate::session::Session;
 
 /// Why an image could not be pulled.
@@ -99,9 +101,7 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, environment: &Environment) 
     })?;
     let platform = match &args.platform {
         None => Platform::host(),
-        Some(text) => text.parse().map_err(|error: PlatformError| {
-            usage(error.to_string(), "write it as OS/ARCH, such as `linux/arm64`")
-        })?,
+        Some(text) => platform(text)?,
     };
     let session = Session::open(global)?;
     let cancelled = session.cancelled();
@@ -112,6 +112,6 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, environment: &Environment) 
         true => Failure::cancelled(),
         false => error.into_failure(),
     })?;
-    println!("{}", pulled.image.id);
+    write_line(&pulled.image.id)?;
     session.close()
 }

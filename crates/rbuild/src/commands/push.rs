@@ -5,16 +5,18 @@ use std::sync::Arc;
 use image::export::{Annotation, Format};
 use image::push::{self, PushFailure, PushOptions, Pushed};
 use image::{Layers, LocalImage};
-use oci::{Compression, Platform, PlatformError, Reference};
+use oci::{Compression, Platform, Reference};
 use registry::{Delivery, Failure as RegistryFailure};
 use solver::Cancel;
 
+use crate::build::request::platform;
 use crate::cli::{Global, PushArgs};
 use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
 use crate::commands::{failures, names, transfer};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::listing::write_line;
 use crate::session::Session;
 
 /// Why an image could not be pushed.
@@ -100,11 +102,7 @@ fn how(delivery: Delivery) -> Option<&'static str> {
 /// `rbuild push`.
 pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let name = names::new_name(&args.reference)?;
-    let platform = args.platform.as_deref().map(str::parse::<Platform>).transpose();
-    let platform = platform.map_err(|error: PlatformError| {
-        let help = "write it as OS/ARCH, such as `linux/arm64`";
-        Failure::new(Exit::Usage, Diagnostic::error("usage", error.to_string()).help(help))
-    })?;
+    let platform = args.platform.as_deref().map(platform).transpose()?;
     let session = Session::open(global)?;
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
@@ -118,7 +116,7 @@ pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) 
             true => Failure::cancelled(),
             false => error.into_failure(),
         })?;
-        println!("{}", reference.at_digest(pushed.digest).familiar());
+        write_line(reference.at_digest(pushed.digest).familiar())?;
     }
     session.close()
 }

@@ -13,6 +13,7 @@ use sandbox::{Durability, SandboxError, Sandboxes, Spec, Upper};
 
 use crate::build::errors::{EMULATOR_HELP, foreign, is_foreign};
 use crate::build::request::platform;
+use crate::cli::option_names;
 use crate::cli::{Global, RunArgs};
 use crate::commands::failures;
 use crate::commands::pull::Puller;
@@ -20,9 +21,10 @@ use crate::commands::registry::View;
 pub(crate) use crate::commands::run::request::Input;
 use crate::commands::run::request::Request;
 use crate::commands::run::surroundings::Surroundings;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, nearest};
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::listing::tell;
 use crate::session::{Session, store_failure};
 use crate::signals::Relay;
 
@@ -41,6 +43,7 @@ pub(crate) fn told_apart(failure: Failure) -> Failure {
 }
 
 fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
+    check_image(args.image())?;
     let request = Request::read(args, environment)?;
     let (session, relay) = Session::open_with_relay(global)?;
     let cancelled = session.cancelled();
@@ -50,7 +53,8 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     let (sandboxes, spec) = std::thread::scope(|scope| {
         let sandboxes = scope.spawn(|| super::sandbox::open(&session, request.cgroup_parent.clone()));
         let spec = find_or_pull(&layers, args, &puller)
-            .and_then(|image| Ok((spec(&request, &image, &layers)?, image.config.platform())));
+            .and_then(|image| Ok((spec(&request, &image, &layers)?, image.config.platform())))
+            .and_then(|found| request.make_volumes().map(|()| found));
         (sandboxes.join(), spec)
     });
     let (spec, platform) =
@@ -68,9 +72,24 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     Ok(code)
 }
 
+/// What stands before the image and is no option of ours looks like the image.
+fn check_image(image: &str) -> Result<(), Failure> {
+    if !image.starts_with('-') {
+        return Ok(());
+    }
+    let written = image.split_once('=').map_or(image, |(name, _)| name);
+    let names = option_names("run");
+    let help = match nearest(written, names.iter().map(String::as_str)) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => "`rbuild run --help` lists the options".to_owned(),
+    };
+    let title = format!("`{written}` is no option of `rbuild run`");
+    Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
+}
+
 /// The image that is here, else the registry's. One for another platform than was asked for is as good as none.
 fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Result<LocalImage, Failure> {
-    let name = args.image.as_str();
+    let name = args.image();
     let asked = args.platform.as_deref().map(platform).transpose()?;
     let wanted = asked.clone().unwrap_or_else(Platform::host);
     let fits =
@@ -116,7 +135,7 @@ fn did_you_mean(similar: Option<&str>) -> String {
 fn warned_of_platform(image: LocalImage) -> LocalImage {
     let (own, host) = (image.config.platform(), Platform::host());
     if own.fit(&host).is_none() {
-        eprintln!("warning: the image is for {own}, and this machine is {host}");
+        tell(format_args!("warning: the image is for {own}, and this machine is {host}"));
     }
     image
 }

@@ -15,6 +15,7 @@ use crate::commands::{failures, names};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::listing::write_line;
 use crate::session::{Session, now};
 
 /// How many layers of an archive are read at once; hashing and decompressing are what takes the time.
@@ -36,7 +37,7 @@ pub(crate) fn import(args: &ImportArgs, global: &Global, environment: &Environme
         message: format!("Imported from {}", args.file.display()),
     };
     let imported = image::import(&layers, &mut tar, &options).map_err(|error| failures::of_import(&error))?;
-    println!("{}", imported.id);
+    write_line(&imported.id)?;
     session.close()
 }
 
@@ -88,8 +89,11 @@ pub(crate) fn load(args: &LoadArgs, global: &Global, environment: &Environment) 
         .map_err(|error| failures::of_load(&error))?;
     for image in loaded {
         match image.names.is_empty() {
-            true => println!("Loaded image ID: {}", image.image.id),
-            false => image.names.iter().for_each(|(name, _)| println!("Loaded image: {}", name.familiar())),
+            true => write_line(format_args!("Loaded image ID: {}", image.image.id))?,
+            false => {
+                let mut names = image.names.iter().map(|(name, _)| name.familiar());
+                names.try_for_each(|name| write_line(format_args!("Loaded image: {name}")))?;
+            }
         }
     }
     session.close()

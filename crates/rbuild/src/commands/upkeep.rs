@@ -16,7 +16,7 @@ use crate::cli::{Format, FormatArgs, FsckArgs, Global, PruneArgs};
 use crate::commands::sandbox::sweep;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
-use crate::listing::{self, human_bytes};
+use crate::listing::{self, human_bytes, write_line};
 use crate::session::{Session, store_failure};
 
 /// Shows what takes how much of the disk, and how much of it the two ways to prune would free.
@@ -160,7 +160,7 @@ pub(crate) fn fsck(args: &FsckArgs, global: &Global) -> Result<u8, Failure> {
     let report = image::fsck(session.store(), mode).map_err(|error| store_failure(&error))?;
     match args.format.format {
         Format::Json => listing::print_json(&fsck_document(&report))?,
-        Format::Table => print_report(&report, mode),
+        Format::Table => print_report(&report, mode)?,
     }
     session.close()?;
     Ok(match report.worst() {
@@ -169,22 +169,24 @@ pub(crate) fn fsck(args: &FsckArgs, global: &Global) -> Result<u8, Failure> {
     })
 }
 
-fn print_report(report: &Report<LayerDamage>, mode: FsckMode) {
+fn print_report(report: &Report<LayerDamage>, mode: FsckMode) -> Result<(), Failure> {
     for found in &report.found {
-        println!("{}: {}{}", severity(found), told(found), outcome(&found.outcome, mode));
+        let outcome = outcome(&found.outcome, mode);
+        write_line(format_args!("{}: {}{outcome}", severity(found), told(found)))?;
     }
     let count = |wanted| report.found.iter().filter(|found| found.finding.severity() == wanted).count();
-    println!(
+    write_line(format_args!(
         "checked {} layers and {} blobs of {}: {} damaged, {} to be reclaimed",
         report.layers,
         report.blobs,
         human_bytes(report.blob_bytes),
         count(Severity::Damage),
         count(Severity::Reclaimable),
-    );
+    ))?;
     if mode == FsckMode::Check && !report.found.is_empty() {
-        println!("`rbuild fsck --repair` removes what can be made again, and puts the rest aside");
+        write_line("`rbuild fsck --repair` removes what can be made again, and puts the rest aside")?;
     }
+    Ok(())
 }
 
 fn severity(found: &Found<LayerDamage>) -> &'static str {

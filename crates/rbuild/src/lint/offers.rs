@@ -7,17 +7,14 @@ use serde_json::{Map, Value, json};
 use super::show::{Location, encoded};
 use crate::cli::Format;
 use crate::failure::Failure;
-use crate::listing::{print_json, table};
+use crate::listing::{print_json, table, write_out};
 use crate::terminal::one_line;
 
 /// Prints what the build of a target takes.
 pub(crate) fn print_outline(outline: &Outline, source: &Source, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => print_json(&outline_document(outline, source)),
-        Format::Table => {
-            print!("{}", outline_text(outline));
-            Ok(())
-        }
+        Format::Table => write_out(&outline_text(outline)),
     }
 }
 
@@ -30,8 +27,7 @@ pub(crate) fn print_targets(targets: &[Target<'_>], source: &Source, format: For
                 .iter()
                 .map(|target| vec![target_name(target), one_line(target.description.unwrap_or_default())])
                 .collect();
-            print!("{}", table(&["TARGET", "DESCRIPTION"], &rows));
-            Ok(())
+            write_out(&table(&["TARGET", "DESCRIPTION"], &rows))
         }
     }
 }

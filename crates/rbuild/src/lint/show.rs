@@ -12,7 +12,7 @@ use crate::cli::Format;
 use crate::diagnostic::Severity;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
-use crate::listing::print_json;
+use crate::listing::{print_json, tell, write_line};
 
 /// Writes findings to standard output; gives the exit code, which is that of a failed build if there is an error among them.
 pub(crate) fn print(findings: &Findings, format: Format, environment: &Environment) -> Result<u8, Failure> {
@@ -20,13 +20,14 @@ pub(crate) fn print(findings: &Findings, format: Format, environment: &Environme
         Format::Json => print_json(&Results::of(findings))?,
         Format::Table => {
             for found in &findings.list {
-                println!("{}\n", found.diagnostic.render(environment.has_colour_on_stdout()));
+                let shown = found.diagnostic.render(environment.has_colour_on_stdout());
+                write_line(format_args!("{shown}\n"))?;
             }
-            println!("{}", summary(&findings.list));
+            write_line(summary(&findings.list))?;
             if !findings.unknown_images.is_empty() {
                 let names: Vec<_> =
                     findings.unknown_images.iter().map(|image| format!("`{}`", image.familiar())).collect();
-                eprintln!("not looked into, because not in the store: {}", names.join(", "));
+                tell(format_args!("not looked into, because not in the store: {}", names.join(", ")));
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use plan::{Plan, StepId};
 use solver::{Event, Reuse, Until, Verdict};
 
-use crate::listing::{human_bytes, human_duration};
+use crate::listing::{human_bytes, human_duration, tell};
 use crate::progress::{Renderer, Shown, shown_steps};
 use crate::terminal::{log_line, one_line};
 
@@ -34,13 +34,13 @@ impl Renderer for Plain {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         // Written under the lock: lines of one step stay in order.
         for line in lines.fold(event, self.began.elapsed()) {
-            eprintln!("{line}");
+            tell(line);
         }
     }
 
     fn finish(&self) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.end_all().iter().for_each(|line| eprintln!("{line}"));
+        lines.end_all().iter().for_each(tell);
     }
 }
 

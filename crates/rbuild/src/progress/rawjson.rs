@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use solver::{Event, Reuse, Stream, Verdict};
 
 use crate::lint::Found;
+use crate::listing::tell;
 use crate::progress::{Renderer, Shown, shown_steps};
 
 /// Writes to standard error.
@@ -31,13 +32,13 @@ impl Renderer for RawJson {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         // Written under the lock: records of one step stay in order.
         if let Some(record) = records.fold(event, &Timestamp::now().to_string()) {
-            eprintln!("{record}");
+            tell(record);
         }
     }
 
     fn finish(&self) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.end_all(&Timestamp::now().to_string()).iter().for_each(|record| eprintln!("{record}"));
+        records.end_all(&Timestamp::now().to_string()).iter().for_each(tell);
     }
 }
 

@@ -122,13 +122,13 @@ fn logins_of_docker_and_podman_are_used() {
 }
 
 /// Debian's `docker-registry` on a port of its own choosing.
-struct DebianRegistry {
+pub(crate) struct DebianRegistry {
     process: Child,
-    host: String,
+    pub(crate) host: String,
 }
 
 impl DebianRegistry {
-    fn start(directory: &Path) -> Self {
+    pub(crate) fn start(directory: &Path) -> Self {
         let config = directory.join("registry.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n\
@@ -159,6 +159,32 @@ impl Drop for DebianRegistry {
         self.process.kill().expect("a child can be killed");
         self.process.wait().expect("a child can be waited for");
     }
+}
+
+#[test]
+fn of_several_platforms_the_one_asked_for_is_pulled() {
+    let registry = Registry::start();
+    let empty_tar = [0; 1024];
+    let entries = ["linux/amd64", "linux/arm64"].map(|platform| {
+        let tag = platform.replace('/', "-");
+        (registry.add_image("app", &tag, platform, &[&empty_tar]), platform)
+    });
+    let entries = entries.each_ref().map(|(digest, platform)| (digest.as_str(), *platform));
+    registry.add_index("app", "both", &entries);
+    let world = World::new();
+    let name = registry.reference("app:both");
+    for (architecture, args) in
+        [("arm64", &["--platform", "linux/arm64"][..]), ("amd64", &["--platform=linux/amd64"])]
+    {
+        let id = succeed(world.rbuild().arg("pull").args(args).arg(&name)).stdout;
+        let id = String::from_utf8(id).expect("an id");
+        let shown = succeed(world.rbuild().args(["inspect", id.trim()])).stdout;
+        let shown: serde_json::Value = serde_json::from_slice(&shown).expect("JSON");
+        assert_eq!(shown[0]["Architecture"], architecture);
+    }
+    let (code, _, words) = output_of(world.rbuild().args(["pull", "--platform=linux/s390x", &name]));
+    assert_eq!(code, Some(3), "{words}");
+    assert_eq!(output_of(world.rbuild().args(["pull", "--platform=?", &name])).0, Some(2));
 }
 
 #[test]

@@ -83,6 +83,9 @@ fn what_runs_follows_from_entrypoint_command_and_arguments() {
     check(&world, &["both"], "entry command\n");
     check(&world, &["both", "own"], "entry own\n");
     check(&world, &["both", "--flag", "-x"], "entry --flag -x\n");
+    let ours = ["both", "-i", "-D", "--help", "--root", "x", "-e", "--", "A=1"];
+    check(&world, &ours, "entry -i -D --help --root x -e -- A=1\n");
+    check_code(&world, &["--nosuch", "both"], 125);
     check(&world, &["--entrypoint", "echo", "both", "own"], "own\n");
     check(&world, &["--entrypoint", "echo", "both"], "\n");
     check(&world, &["--entrypoint", "", "both", "echo", "own"], "own\n");

@@ -133,6 +133,11 @@ fn an_image_that_is_saved_and_loaded_is_the_same_image() {
             let flags =
                 ["save", "--format", format, "--compression", compression, "sample", "base:latest", "-o"];
             succeed(world.rbuild().args(flags).arg(&archive));
+            let bytes = fs::read(&archive).unwrap();
+            let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            assert_eq!(has("manifest.json"), format == "docker", "{format} {compression}");
+            let packed = ["+gzip", "+zstd"].map(|kind| has(&format!("layer.v1.tar{kind}")));
+            assert_eq!(packed, [compression == "gzip", compression == "zstd"], "{format} {compression}");
             let other = World::new();
             let said = stdout(succeed(other.rbuild().args(["load", "-i"]).arg(&archive)));
             assert_eq!(

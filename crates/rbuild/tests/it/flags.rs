@@ -229,3 +229,51 @@ fn as_many_steps_run_at_once_as_jobs_are_given() {
     let together = self::run(&mut command(&world, &["--jobs=2", "--no-cache"]));
     assert_eq!(together.code, Some(1), "{}", together.stderr);
 }
+
+#[test]
+fn a_secret_of_the_type_env_is_a_variable() {
+    const NAME: &str = "a_secret_of_the_type_env_is_a_variable";
+    let Some(world) = world(NAME, "FROM base\nRUN --mount=type=secret,id=x cat /run/secrets/x > /seen\n")
+    else {
+        return;
+    };
+    let built = |args: &[&str]| run(command(&world, args).env("VARIABLE", "hello"));
+    for secret in ["id=x,type=env,src=VARIABLE", "id=x,type=env,env=VARIABLE", "id=x,env=VARIABLE"] {
+        let said = built(&["--no-cache", "--secret", secret]);
+        assert_eq!(said.code, Some(0), "{secret}: {}", said.stderr);
+        assert_eq!(run(world.rbuild().args(["run", "app", "cat", "/seen"])).stdout, "hello");
+    }
+    assert_eq!(built(&["--secret=id=x,type=file,src=VARIABLE"]).code, Some(2));
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_anything_is() {
+    const NAME: &str = "what_cannot_be_done_is_refused_before_anything_is";
+    let Some(world) = world(NAME, "FROM base\nRUN echo ran\n") else { return };
+    let file = world.path("out.tar");
+    let outputs = [format!("type=tar,dest={}", file.display()), format!("type=oci,dest={}", file.display())];
+    for (args, words) in [
+        (vec!["-o", &outputs[0], "-o", &outputs[1]], "stands twice"),
+        (vec!["--volume=/tmp:/x", "--volume=/usr:/x"], "two volumes are to be at `/x`"),
+        (vec!["--squash=from:nothing"], "is not made FROM a stage"),
+    ] {
+        let said = run(&mut command(&world, &args));
+        assert_eq!(said.code, Some(2), "{args:?}: {}", said.stderr);
+        assert!(said.stderr.contains(words) && !said.stderr.contains("ran"), "{args:?}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn nobody_has_to_read_what_is_said() {
+    const NAME: &str = "nobody_has_to_read_what_is_said";
+    let Some(world) = world(NAME, "FROM base\nRUN echo ran\n") else { return };
+    let full = || std::fs::File::create("/dev/full").expect("it takes nothing");
+    let code = |command: &mut Command| command.status().expect("rbuild starts").code();
+    assert_eq!(code(command(&world, &[]).stderr(full())), Some(0));
+    assert_eq!(code(command(&world, &["--progress=rawjson", "--no-cache"]).stderr(full())), Some(0));
+    assert_eq!(code(world.rbuild().args(["rmi", "nothing"]).stderr(full())), Some(2));
+    // Whoever asks for an id wants to have it.
+    let said = run(command(&world, &["--quiet"]).stdout(full()));
+    assert_eq!(said.code, Some(4));
+    assert!(said.stderr.contains("cannot write to standard output"), "{}", said.stderr);
+}

@@ -14,6 +14,7 @@ mod caches;
 mod cli_help;
 mod commands_listings;
 mod commands_pull;
+mod commands_push;
 mod commands_run;
 mod commands_transfer;
 mod commands_upkeep;

@@ -28,7 +28,7 @@ fn build(world: &World, args: &[&str]) -> String {
 }
 
 /// A store with an image `base` for amd64 and arm64, whose shell says of which it is.
-fn with_both(test: &str) -> Option<World> {
+pub(crate) fn with_both(test: &str) -> Option<World> {
     if !testkit::can_run(test, &[Need::Root, Need::Busybox, Need::ForeignBusybox, Need::Program("skopeo")]) {
         return None;
     }
@@ -221,4 +221,23 @@ fn a_foreign_program_without_an_emulator_is_refused_with_the_way_out() {
     let output = world.rbuild().args(["run", "app", "/bin/sh"]).output().expect("rbuild starts");
     assert_eq!(output.status.code(), Some(126));
     assert!(text(&output.stderr).contains("qemu-user-static"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_step_that_fails_for_one_of_several_platforms_says_for_which() {
+    const NAME: &str = "a_step_that_fails_for_one_of_several_platforms_says_for_which";
+    let Some(world) = World::with_base(NAME) else { return };
+    let dockerfile = "FROM --platform=$BUILDPLATFORM base AS compiled\n\
+        RUN true\nARG TARGETARCH\nRUN test $TARGETARCH != s390x\nFROM scratch\nCOPY --from=compiled /etc/passwd /\n";
+    write_files(&world.path("context"), &[("Dockerfile", dockerfile)]);
+    let mut command = world.rbuild();
+    command.args(["build", "--platform=linux/arm64,linux/s390x", "--progress=plain"]);
+    let output = command.arg(world.path("context")).output().expect("rbuild starts");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("in stage `compiled` on linux/amd64 for linux/s390x, step 3 of 3"), "{said}");
+    assert!(said.contains("[linux/amd64->s390x compiled 3/3] "), "{said}");
+    assert!(said.contains("shell compiled@3 ") && said.contains("--platform linux/s390x"), "{said}");
+    // What all have in common is told of none.
+    assert!(said.contains("[linux/amd64 compiled 2/3] "), "{said}");
 }

@@ -10,7 +10,7 @@ use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
-const HELP: &str = "write it as type=image, type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
+const HELP: &str = "write it as type=image, type=registry, type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
 
 /// The fields of one `--output` before they are understood.
 #[derive(Default)]
@@ -25,6 +25,8 @@ struct Fields {
     names: Vec<Reference>,
     annotations: Vec<Annotation>,
     splits_platforms: Option<bool>,
+    /// Whether it is sent to a registry.
+    push: Option<bool>,
 }
 
 /// Whether images are to have files no younger than `SOURCE_DATE_EPOCH`: `rewrite-timestamp` of the outputs, which is of one image and so must
@@ -63,7 +65,7 @@ impl Output {
             || fields.destination.clone().ok_or_else(|| wrong(text, "says not where to: it has no `dest`"));
         let compression = |default: Compression| fields.compression.unwrap_or(default);
         let kind = match fields.kind.as_deref() {
-            Some("image") => Kind::Image,
+            Some("image" | "registry") => Kind::Image,
             Some("oci") if fields.is_tar == Some(false) => {
                 let directory = PathBuf::from(destination()?);
                 Kind::Layout { compression: compression(Compression::Gzip), directory }
@@ -81,8 +83,9 @@ impl Output {
             Some(_) => return Err(wrong(text, "has an unknown type")),
             None => return Err(wrong(text, "has no type")),
         };
+        let push = fields.is_pushed().then(|| compression(Compression::Gzip));
         let Fields { names, annotations, splits_platforms, .. } = fields;
-        Ok(Self { kind, names, annotations, splits_platforms })
+        Ok(Self { kind, names, annotations, push, splits_platforms })
     }
 }
 
@@ -111,7 +114,7 @@ impl Fields {
                 }
                 // What is so by itself.
                 "store" | "unpack" | "oci-mediatypes" if is_set()? => {}
-                "push" if !is_set()? => {}
+                "push" => fields.push = Some(is_set()?),
                 _ => match annotations::of_field(key, value) {
                     Some(found) => fields.annotations.push(found?),
                     None => return Err(wrong(text, &format!("has an unknown field `{field}`"))),
@@ -121,16 +124,27 @@ impl Fields {
         Ok(fields)
     }
 
+    fn is_pushed(&self) -> bool {
+        self.push == Some(true) || self.kind.as_deref() == Some("registry")
+    }
+
     /// Refuses what would have no effect: whoever wrote it expects one.
     fn check(&self, text: &str) -> Result<(), Failure> {
         match self.kind.as_deref() {
             Some("image") if self.destination.is_some() => {
                 Err(wrong(text, "has a `dest`, and the image stays in the store"))
             }
-            Some("image" | "local" | "tar") if self.compression.is_some() => {
+            Some("local" | "tar" | "oci" | "docker") if self.push == Some(true) => {
+                Err(wrong(text, "has a `push`, which is for type=image"))
+            }
+            Some("registry") if self.push == Some(false) => Err(wrong(text, "is nothing but a push")),
+            Some("registry") if self.destination.is_some() => {
+                Err(wrong(text, "has a `dest`, and goes where its names say"))
+            }
+            Some("image" | "local" | "tar") if self.compression.is_some() && !self.is_pushed() => {
                 Err(wrong(text, "has a `compression`, and has nothing that is compressed"))
             }
-            Some("image" | "local" | "tar") if self.is_tar.is_some() => {
+            Some("image" | "registry" | "local" | "tar") if self.is_tar.is_some() => {
                 Err(wrong(text, "has a `tar`, which is for OCI layouts"))
             }
             Some("local" | "tar") if self.rewrites_times.is_some() => {
@@ -139,13 +153,13 @@ impl Fields {
             Some("docker") if self.is_tar == Some(false) => {
                 Err(wrong(text, "asks for a directory, which Docker does not load"))
             }
-            Some("image" | "local" | "tar") if !self.annotations.is_empty() => {
+            Some("image" | "local" | "tar") if !self.annotations.is_empty() && !self.is_pushed() => {
                 Err(wrong(text, "has annotations, and there is no manifest for them to stand in"))
             }
             Some("local" | "tar") if !self.names.is_empty() => {
                 Err(wrong(text, "has a `name`, and files by themselves have none"))
             }
-            Some("image" | "oci" | "docker") if self.splits_platforms.is_some() => {
+            Some("image" | "registry" | "oci" | "docker") if self.splits_platforms.is_some() => {
                 Err(wrong(text, "has a `platform-split`, which is for files by themselves"))
             }
             Some("local") if self.destination.as_deref() == Some("-") => {
@@ -227,7 +241,10 @@ mod tests {
         check("type=oci", expect!["`--output type=oci` says not where to: it has no `dest`"]);
         check("type=oci,dets=x", expect!["`--output type=oci,dets=x` has an unknown field `dets=x`"]);
         check("dest=x", expect!["`--output dest=x` has no type"]);
-        check("type=registry,dest=x", expect!["`--output type=registry,dest=x` has an unknown type"]);
+        check(
+            "type=registry,dest=x",
+            expect!["`--output type=registry,dest=x` has a `dest`, and goes where its names say"],
+        );
     }
 
     #[test]

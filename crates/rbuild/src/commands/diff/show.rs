@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::commands::diff::config::Field;
 use crate::failure::Failure;
-use crate::listing::{human_bytes, write_out};
+use crate::listing::{human_bytes, tell, write_out};
 use crate::terminal::one_line;
 
 /// One line for each difference, as diff(1) is silent where there is none; on standard error, how many there are.
 pub(super) fn print(fields: &[Field], files: &[Difference]) -> Result<(), Failure> {
     let lines = fields.iter().map(field_line).chain(files.iter().map(file_line));
     write_out(&lines.map(|line| line + "\n").collect::<String>())?;
-    eprintln!("{}", summary(fields, files));
+    tell(format_args!("{}", summary(fields, files)));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oci::{Digest, Reference};
 
 use crate::environment::Environment;
-use crate::listing::human_bytes;
+use crate::listing::{human_bytes, tell};
 
 /// Who looks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,7 +57,7 @@ impl View {
             Self::Bar => new_bar(way, &name),
         };
         if self == Self::Lines {
-            eprintln!("{} {name}", way.doing());
+            tell(format_args!("{} {name}", way.doing()));
         }
         Shown { view: self, way, name, bar, layers: Mutex::default() }
     }
@@ -124,7 +124,7 @@ impl Shown {
         self.bar.inc(all.saturating_sub(done));
         if self.view == View::Lines {
             let how = how.map(|how| format!(" {how}")).unwrap_or_default();
-            eprintln!("{}: layer {} of {}{how}", self.name, layer.short(), human_bytes(all));
+            tell(format_args!("{}: layer {} of {}{how}", self.name, layer.short(), human_bytes(all)));
         }
     }
 
@@ -132,7 +132,7 @@ impl Shown {
     pub(crate) fn end(&self, digest: Option<&Digest>) {
         self.bar.finish_and_clear();
         if let (Some(digest), false) = (digest, self.view == View::Quiet) {
-            eprintln!("{} {} ({digest})", self.way.done(), self.name);
+            tell(format_args!("{} {} ({digest})", self.way.done(), self.name));
         }
     }
 

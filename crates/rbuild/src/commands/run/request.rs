@@ -78,21 +78,25 @@ impl Request {
                 RunNetwork::None => Network::None,
             },
             is_terminal: args.tty,
-            env: args.env.iter().map(|text| variable(text, environment)).collect::<Result<_, _>>()?,
+            env: args.env.iter().map(|text| variable(text, environment)).collect(),
             tmpfs: args.tmpfs.iter().map(|text| Tmpfs::parse(text)).collect::<Result<_, _>>()?,
             cwd: args.workdir.as_deref().map(|path| absolute("--workdir", path)).transpose()?,
             user: args.user.as_deref().map(user).transpose()?,
             entrypoint: args.entrypoint.clone(),
-            command: args.command.clone(),
+            command: args.command().to_vec(),
             root_access: if args.read_only { Access::ReadOnly } else { Access::ReadWrite },
             pid_one: if args.init { PidOne::Init } else { PidOne::Command },
             limits: args.limits.read()?,
             cgroup_parent: args.limits.cgroup_parent()?,
-            // Last, since it makes directories that are missing.
-            volumes: args.volumes.iter().map(|text| made(Volume::parse(text)?)).collect::<Result<_, _>>()?,
+            volumes: args.volumes.iter().map(|text| Volume::parse(text)).collect::<Result<_, _>>()?,
         };
         request.check_targets()?;
         Ok(request)
+    }
+
+    /// As with Docker, the source of a volume that is not there becomes a directory. For when nothing else is wrong.
+    pub(crate) fn make_volumes(&self) -> Result<(), Failure> {
+        self.volumes.iter().try_for_each(make)
     }
 
     fn check_targets(&self) -> Result<(), Failure> {
@@ -101,7 +105,7 @@ impl Request {
         targets.sort();
         match targets.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => {
-                Err(usage(format!("two mounts are to be at `/{}`", pair[0]), "leave one of them out"))
+                Err(usage(format!("two mounts are to be at `{}`", pair[0]), "leave one of them out"))
             }
             None => Ok(()),
         }
@@ -225,15 +229,11 @@ fn input(args: &RunArgs, environment: &Environment) -> Result<Input, Failure> {
 }
 
 /// `NAME=VALUE`, or `NAME` for the value that it has here.
-fn variable(text: &str, environment: &Environment) -> Result<(String, Option<String>), Failure> {
-    let (name, value) = match text.split_once('=') {
-        Some((name, value)) => (name, Some(value.to_owned())),
-        None => (text, environment.variable(text).map(ToOwned::to_owned)),
-    };
-    if name.is_empty() {
-        return Err(usage(format!("`--env {text}` has no name"), "write it as NAME=VALUE"));
+fn variable(text: &str, environment: &Environment) -> (String, Option<String>) {
+    match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text.to_owned(), environment.variable(text).map(ToOwned::to_owned)),
     }
-    Ok((name.to_owned(), value))
 }
 
 fn user(text: &str) -> Result<User, Failure> {
@@ -302,15 +302,14 @@ fn source_path(text: &str) -> Result<PathBuf, Failure> {
     ))
 }
 
-/// As with Docker, a source that is not there becomes a directory.
-fn made(volume: Volume) -> Result<Volume, Failure> {
+fn make(volume: &Volume) -> Result<(), Failure> {
     let source = &volume.source;
     let made = match fs::metadata(source) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs::create_dir_all(source),
         found => found.map(drop),
     };
     match made {
-        Ok(()) => Ok(volume),
+        Ok(()) => Ok(()),
         Err(error) => Err(usage(
             format!("`--volume`: cannot use `{}`: {error}", source.display()),
             "give a directory or file that can be read",

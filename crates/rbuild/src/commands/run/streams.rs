@@ -9,6 +9,7 @@ use sys::terminal::{RawMode, WindowSize};
 use crate::commands::run::request::Input;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{self, Failure};
+use crate::listing::tell;
 
 /// The size of our own terminal, if we have one.
 pub(crate) fn terminal_size() -> Option<WindowSize> {
@@ -46,7 +47,7 @@ pub(crate) fn carry(process: Process, output: Output, input: Input) -> Result<Ex
     });
     let exit = exit.map_err(|error| failed("wait for the process", &error))?;
     if exit.oom_killed {
-        eprintln!("the kernel killed the process for want of memory");
+        tell("the kernel killed the process for want of memory");
     }
     Ok(exit)
 }

@@ -1,0 +1,203 @@
+//! `push`, and `build --push`.
+
+use std::process::Command;
+
+use serde_json::Value;
+use testkit::Need;
+use testkit::registry::{Access, Registry};
+
+use crate::commands_pull::DebianRegistry;
+use crate::platforms::with_both;
+use crate::world::{World, succeed, write_files};
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text").trim_end().to_owned()
+}
+
+/// A world with an image of two layers of its own upon `base`, under a name of the registry.
+fn world(test: &str, name: &str) -> Option<World> {
+    let world = World::with_base(test)?;
+    let dockerfile =
+        "FROM base\nRUN echo one > /one\nRUN echo two > /two\nCMD [\"cat\", \"/one\", \"/two\"]\n";
+    write_files(&world.path("context"), &[("Dockerfile", dockerfile)]);
+    succeed(world.rbuild().args(["build", "-q", "-t", name]).arg(world.path("context")));
+    Some(world)
+}
+
+fn fails(command: &mut Command, code: i32) -> String {
+    let output = command.output().expect("rbuild starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    said
+}
+
+/// How many requests sent something.
+fn uploads(registry: &Registry) -> usize {
+    registry.requests().iter().filter(|seen| seen.path.contains("/uploads/")).count()
+}
+
+#[test]
+fn what_is_pushed_is_the_same_image_for_everybody() {
+    const NAME: &str = "what_is_pushed_is_the_same_image_for_everybody";
+    if !testkit::can_run(NAME, &[Need::Program("skopeo"), Need::Program("docker-registry")]) {
+        return;
+    }
+    let directory = World::new();
+    let registry = DebianRegistry::start(&directory.path("."));
+    let name = format!("{}/team/app:1", registry.host);
+    let Some(world) = world(NAME, &name) else { return };
+    for compression in ["gzip", "zstd", "uncompressed"] {
+        let pushed = text(succeed(world.rbuild().args(["push", "--compression", compression, &name])).stdout);
+        let (_, digest) = pushed.split_once('@').expect("a digest");
+        let mut skopeo = Command::new("skopeo");
+        skopeo.env("HOME", world.path("home")).args(["inspect", "--tls-verify=false"]);
+        let shown: Value =
+            serde_json::from_slice(&succeed(skopeo.arg(format!("docker://{name}"))).stdout).expect("JSON");
+        assert_eq!(shown["Digest"], digest, "{compression}");
+        assert_eq!(shown["Layers"].as_array().map(Vec::len), Some(3));
+        let other = World::new();
+        let id = text(succeed(other.rbuild().args(["pull", &name])).stdout);
+        let here: Value =
+            serde_json::from_slice(&succeed(world.rbuild().args(["inspect", &name])).stdout).expect("JSON");
+        assert_eq!(here[0]["Id"], id, "{compression}");
+        assert_eq!(text(succeed(other.rbuild().args(["run", &name])).stdout), "one\ntwo");
+        // Going on from there moves no byte that is there, and changes none.
+        let again = text(succeed(other.rbuild().args(["push", "--compression", compression, &name])).stdout);
+        assert_eq!(again, pushed);
+        other.assert_sound();
+    }
+    world.assert_sound();
+}
+
+#[test]
+fn only_what_is_missing_is_sent() {
+    const NAME: &str = "only_what_is_missing_is_sent";
+    let registry = Registry::start();
+    let (name, other) = (registry.reference("team/app:1"), registry.reference("team/other:1"));
+    let Some(world) = world(NAME, &name) else { return };
+    let said = succeed(world.rbuild().args(["push", &name])).stderr;
+    assert!(text(said).contains("layer "));
+    let before = uploads(&registry);
+    let said = text(succeed(world.rbuild().args(["push", &name])).stderr);
+    assert_eq!(uploads(&registry), before, "{said}");
+    assert!(said.contains("is there already"), "{said}");
+    succeed(world.rbuild().args(["tag", &name, &other]));
+    let said = text(succeed(world.rbuild().args(["push", &other])).stderr);
+    assert!(said.contains("is taken over from another repository"), "{said}");
+    let quiet = succeed(world.rbuild().args(["push", "-q", &other]));
+    assert_eq!(
+        (text(quiet.stderr), quiet.stdout.starts_with(other.rsplit_once(':').unwrap().0.as_bytes())),
+        (String::new(), true)
+    );
+}
+
+#[test]
+fn a_build_pushes_what_it_made() {
+    const NAME: &str = "a_build_pushes_what_it_made";
+    let registry = Registry::start();
+    let (name, second) = (registry.reference("app:1"), registry.reference("app:2"));
+    let Some(world) = world(NAME, "unpushed") else { return };
+    let context = world.path("context");
+    let build = |args: &[&str]| {
+        let mut command = world.rbuild();
+        command.arg("build").args(args).arg(&context);
+        command
+    };
+    let metadata = world.path("metadata.json");
+    let file = metadata.to_str().expect("UTF-8");
+    succeed(&mut build(&[
+        "--push",
+        "-t",
+        &name,
+        "-t",
+        &second,
+        "--metadata-file",
+        file,
+        "--annotation",
+        "a=b",
+    ]));
+    let metadata: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).expect("JSON");
+    let other = World::new();
+    for name in [&name, &second] {
+        assert_eq!(text(succeed(other.rbuild().args(["run", name])).stdout), "one\ntwo");
+        // Kept as well.
+        succeed(world.rbuild().args(["inspect", name]));
+    }
+    let digest = metadata["containerimage.digest"].as_str().expect("a digest");
+    let manifest = registry.requests().into_iter().rfind(|seen| seen.method == "PUT").expect("a manifest");
+    assert_eq!(testkit::registry::digest(&manifest.body), digest);
+    let manifest: Value = serde_json::from_slice(&manifest.body).expect("JSON");
+    assert_eq!(manifest["annotations"]["a"], "b");
+
+    let before = uploads(&registry);
+    succeed(&mut build(&["-o", &format!("type=registry,name={}", registry.reference("app:3"))]));
+    succeed(&mut build(&["-o", "type=image,push=true", "-t", &registry.reference("app:4")]));
+    assert_eq!(uploads(&registry), before);
+    succeed(&mut build(&["-o", "type=registry,compression=zstd", "-t", &registry.reference("app:5")]));
+    let manifest = registry.requests().into_iter().rfind(|seen| seen.method == "PUT").expect("a manifest");
+    assert!(String::from_utf8_lossy(&manifest.body).contains("tar+zstd"));
+    assert!(fails(&mut build(&["--push"]), 2).contains("no name under which"));
+}
+
+#[test]
+fn an_index_of_several_platforms_is_pushed_whole() {
+    let Some(world) = with_both("an_index_of_several_platforms_is_pushed_whole") else { return };
+    let registry = Registry::start();
+    let name = registry.reference("app:1");
+    let dockerfile = "FROM base\nCOPY Dockerfile /\n";
+    write_files(&world.path("context"), &[("Dockerfile", dockerfile)]);
+    let mut build = world.rbuild();
+    build.args(["build", "--platform=linux/amd64,linux/arm64", "--push", "-t", &name]);
+    succeed(build.arg(world.path("context")));
+    let other = World::new();
+    for architecture in ["amd64", "arm64"] {
+        let platform = format!("linux/{architecture}");
+        let id = text(succeed(other.rbuild().args(["pull", "--platform", &platform, &name])).stdout);
+        let shown: Value =
+            serde_json::from_slice(&succeed(other.rbuild().args(["inspect", &id])).stdout).expect("JSON");
+        assert_eq!(shown[0]["Architecture"], architecture);
+    }
+    // One of them by itself is no index.
+    let one = registry.reference("app:one");
+    succeed(world.rbuild().args(["tag", &name, &one]));
+    succeed(world.rbuild().args(["push", "--platform=linux/arm64", &one]));
+    let manifest = registry.requests().into_iter().rfind(|seen| seen.method == "PUT").expect("a manifest");
+    assert!(!String::from_utf8_lossy(&manifest.body).contains("manifests"));
+    assert!(fails(world.rbuild().args(["push", "--platform=linux/s390x", &one]), 2).contains("linux/arm64"));
+}
+
+#[test]
+fn all_tags_of_a_repository_are_pushed_if_all_are_wanted() {
+    const NAME: &str = "all_tags_of_a_repository_are_pushed_if_all_are_wanted";
+    let registry = Registry::start();
+    let name = registry.reference("team/app:1");
+    let Some(world) = world(NAME, &name) else { return };
+    for tag in ["2", "3"] {
+        succeed(world.rbuild().args(["tag", &name, &registry.reference(&format!("team/app:{tag}"))]));
+    }
+    succeed(world.rbuild().args(["tag", &name, &registry.reference("team/other")]));
+    succeed(world.rbuild().args(["push", "-a", &registry.reference("team/app")]));
+    let put = registry.requests().into_iter().filter(|seen| seen.path.contains("/manifests/"));
+    let put: Vec<String> = put.map(|seen| seen.path).collect();
+    assert_eq!(put, ["1", "2", "3"].map(|tag| format!("/v2/team/app/manifests/{tag}")));
+    fails(world.rbuild().args(["push", "-a", &registry.reference("team/nothing")]), 2);
+}
+
+#[test]
+fn who_cannot_push_is_told_why() {
+    const NAME: &str = "who_cannot_push_is_told_why";
+    let registry = Registry::start();
+    let name = registry.reference("team/app:1");
+    let Some(world) = world(NAME, &name) else { return };
+    assert!(fails(world.rbuild().args(["push", &registry.reference("nothing")]), 2).contains("no-image"));
+    registry.set_access(Access::Basic("hub", "pw"));
+    let said = fails(world.rbuild().args(["push", &name]), 3);
+    assert!(said.contains("without a login") && said.contains("docker login"), "{said}");
+    // Nothing was compressed for nothing.
+    let config = format!(r#"{{"auths":{{"{}":{{"username":"hub","password":"pw"}}}}}}"#, registry.host());
+    write_files(&world.path("docker"), &[("config.json", &config)]);
+    let mut push = world.rbuild();
+    push.env("DOCKER_CONFIG", world.path("docker")).args(["push", "--debug", &name]);
+    let said = text(succeed(&mut push).stderr);
+    assert!(!said.contains("pw") && !said.contains("aHViOnB3"), "{said}");
+}
