@@ -124,7 +124,9 @@ fn what_has_nowhere_to_stand_is_refused() {
         (&["--annotation=layer:a=b", "-o", &oci], "unknown type"),
         (&["--annotation=manifest[linux/s390x]:a=b", "-o", &oci], "which is not built"),
         (&["-o", "type=image,annotation.a=b"], "no manifest for them"),
-        (&["-o", "type=image,push=true"], "unknown field `push=true`"),
+        (&["-o", "type=image,push=true"], "no name under which"),
+        (&["-o", "type=oci,push=true,dest=x"], "has a `push`, which is for type=image"),
+        (&["-o", "type=registry,push=false"], "is nothing but a push"),
         (&["-o", &split, "--platform=linux/amd64,linux/arm64"], "would mix"),
     ] {
         let mut command = world.rbuild();
