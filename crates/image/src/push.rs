@@ -1,6 +1,6 @@
 //! Images into registries.
 //!
-//! The config goes first: whoever may not push is told so before anything is compressed. Each layer goes as soon as it is packed, several at
+//! The config goes first: whoever may not push is told so before anything is compressed, unless the registry has it. Each layer goes as soon as it is packed, several at
 //! a time, while the next one is being packed. Manifests go last, so that nothing has a name before all of it is there.
 
 use std::cell::RefCell;
@@ -188,6 +188,8 @@ impl Remote<'_> {
             };
             let packing = Packing { compression: self.options.compression, ready: &ready };
             let packed = package::group(self.layers, named, packing);
+            // Of an image that cannot be packed nothing need be sent.
+            has_failed.fetch_or(packed.is_err(), Ordering::Relaxed);
             drop(sender);
             workers.into_iter().for_each(|worker| {
                 worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -237,9 +239,10 @@ impl Remote<'_> {
         });
         for tag in of_registry {
             for id in tag.images() {
-                let Some(image) = LocalImage::by_id(self.layers, id)? else { continue };
+                // An image that is damaged is none of this one's business.
+                let Ok(Some(image)) = self.layers.lease().store().image(id) else { continue };
                 for digest in image.manifests.iter().flat_map(|known| &known.layers) {
-                    elsewhere.insert(digest.clone(), tag.reference.repository().to_owned());
+                    elsewhere.entry(digest.clone()).or_insert_with(|| tag.reference.repository().to_owned());
                 }
             }
         }

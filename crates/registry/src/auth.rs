@@ -4,7 +4,8 @@
 //! name and password if it is Basic, else with a token from the realm it names. A second 401 stands. So an expired token needs no clock,
 //! and a registry that never stops asking gets two requests.
 //!
-//! The scope is always our own, `repository:NAME:pull` or `:pull,push`, whatever the challenge asks for. Credentials go to the realm because the registry
+//! The scope is always our own, `repository:NAME:pull` or `:pull,push`, and `:pull` of the repository that a blob is to be taken over from,
+//! whatever the challenge asks for. Credentials go to the realm because the registry
 //! the user logged in to says so, as with every other client; but only over TLS, or where the registry itself has none and is the same host.
 
 use std::collections::{HashMap, HashSet};
@@ -97,11 +98,19 @@ impl Auth {
         call.authorization = Some(authorization.clone());
         let answer = transport.send(call)?;
         if answer.status == 401 {
-            lock(&self.granted).remove(&key);
+            self.forget(&key, Some(&authorization));
         } else {
             lock(&self.granted).insert(key, authorization);
         }
         Ok(answer)
+    }
+
+    /// Forgets what the registry accepts no more, unless somebody has had it renewed meanwhile.
+    fn forget(&self, key: &(Place, Access), refused: Option<&Authorization>) {
+        let mut granted = lock(&self.granted);
+        if granted.get(key).map(|known| &known.value) == refused.map(|refused| &refused.value) {
+            granted.remove(key);
+        }
     }
 
     /// Makes a request that cannot be made twice, with what the registry accepted last. What it accepted is forgotten if it does so no more.
@@ -115,8 +124,8 @@ impl Auth {
         let key = (target.place(), target.access.clone());
         call.authorization = lock(&self.granted).get(&key).cloned();
         let answer = transport.send_part(call, part)?;
-        if answer.status == 401 {
-            lock(&self.granted).remove(&key);
+        if answer.status == 401 && answer.origin == target.base.origin() {
+            self.forget(&key, call.authorization.as_ref());
         }
         Ok(answer)
     }

@@ -15,11 +15,56 @@ pub(crate) struct Body {
     host: String,
     timing: Arc<dyn Timing>,
     stall: Duration,
+    pace: Pace,
+}
+
+/// How fast bytes move. Each window of waiting is judged by itself: a fast start does not excuse a crawl.
+pub(crate) struct Pace {
+    timing: Arc<dyn Timing>,
     floor_bytes_per_second: u64,
     floor_window: Duration,
-    /// Time spent waiting and bytes received in the current window.
-    waited: Duration,
-    received: u64,
+    /// Time spent waiting and bytes moved in the current window.
+    spent: Duration,
+    bytes: u64,
+    /// Since when the bytes moved last are on their way.
+    since: Option<Duration>,
+}
+
+impl Pace {
+    pub(crate) fn new(limits: &Limits, timing: Arc<dyn Timing>) -> Self {
+        let Limits { floor_bytes_per_second, floor_window, .. } = *limits;
+        Self { timing, floor_bytes_per_second, floor_window, spent: Duration::ZERO, bytes: 0, since: None }
+    }
+
+    /// So many bytes are handed over; what passes until [`Pace::waited`] is the network's time.
+    pub(crate) fn moved(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.since = Some(self.timing.now());
+    }
+
+    /// Whether what was moved last went fast enough.
+    pub(crate) fn waited(&mut self) -> Result<(), Failure> {
+        match self.since.take() {
+            Some(since) => self.spend(self.timing.now().saturating_sub(since), 0),
+            None => Ok(()),
+        }
+    }
+
+    /// So much time was spent waiting for so many bytes.
+    fn spend(&mut self, time: Duration, bytes: usize) -> Result<(), Failure> {
+        self.spent += time;
+        self.bytes += bytes as u64;
+        if self.spent < self.floor_window {
+            return Ok(());
+        }
+        let (spent, bytes) = (self.spent, self.bytes);
+        (self.spent, self.bytes) = (Duration::ZERO, 0);
+        if bytes as f64 >= self.floor_bytes_per_second as f64 * spent.as_secs_f64() {
+            return Ok(());
+        }
+        let (floor_bytes_per_second, window) = (self.floor_bytes_per_second, self.floor_window);
+        Err(Failure::TooSlow { floor_bytes_per_second, window })
+    }
 }
 
 impl Body {
@@ -32,12 +77,9 @@ impl Body {
         Self {
             reader,
             host: origin.to_string(),
+            pace: Pace::new(limits, Arc::clone(&timing)),
             timing,
             stall: limits.stall,
-            floor_bytes_per_second: limits.floor_bytes_per_second,
-            floor_window: limits.floor_window,
-            waited: Duration::ZERO,
-            received: 0,
         }
     }
 
@@ -76,33 +118,16 @@ impl Body {
             Failure::Cut(error)
         }
     }
-
-    /// Judges each window of waiting by itself: a fast start does not excuse a crawl.
-    fn check_floor(&mut self) -> Result<(), Failure> {
-        if self.waited < self.floor_window {
-            return Ok(());
-        }
-        let (waited, received) = (self.waited, self.received);
-        (self.waited, self.received) = (Duration::ZERO, 0);
-        if received as f64 >= self.floor_bytes_per_second as f64 * waited.as_secs_f64() {
-            return Ok(());
-        }
-        let (floor_bytes_per_second, window) = (self.floor_bytes_per_second, self.floor_window);
-        Err(Failure::TooSlow { floor_bytes_per_second, window })
-    }
 }
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let before = self.timing.now();
         let result = self.reader.read(buffer);
-        self.waited += self.timing.now().saturating_sub(before);
+        let time = self.timing.now().saturating_sub(before);
         let checked = match result {
             Ok(0) => return Ok(0),
-            Ok(read) => {
-                self.received += read as u64;
-                self.check_floor().map(|()| read)
-            }
+            Ok(read) => self.pace.spend(time, read).map(|()| read),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
             Err(error) => Err(self.failure(error)),
         };

@@ -121,12 +121,19 @@ impl Client {
         question: &Question<'_>,
         mut finish: impl FnMut(Answer) -> Result<T, RequestError>,
     ) -> Result<T, RequestError> {
-        retrying(self.transport(), || {
-            let target = self.target(reference, &question.access)?;
-            let mut call = self.call(&target, question)?;
-            let answer = self.0.auth.send(self.transport(), &target, &mut call)?;
-            finish(self.judge(&target, question, answer)?)
-        })
+        retrying(self.transport(), || finish(self.ask_once(reference, question)?))
+    }
+
+    /// The same without asking again.
+    pub(crate) fn ask_once(
+        &self,
+        reference: &Reference,
+        question: &Question<'_>,
+    ) -> Result<Answer, RequestError> {
+        let target = self.target(reference, &question.access)?;
+        let mut call = self.call(&target, question)?;
+        let answer = self.0.auth.send(self.transport(), &target, &mut call)?;
+        self.judge(&target, question, answer)
     }
 
     /// Asks once, with a part of a blob as the body.

@@ -1,13 +1,14 @@
 //! What can go wrong between us and a registry, each with the host that it went wrong at.
 //!
 //! One request fails with a [`RequestError`]: which host, after how many attempts, and the [`Failure`]. The operations have their own
-//! errors on top: [`crate::ManifestError`], [`crate::ResolveError`], [`crate::BlobError`].
+//! errors on top: [`crate::ManifestError`], [`crate::ResolveError`], [`crate::BlobError`], [`crate::PushError`].
 
 use std::time::Duration;
 use std::{error, fmt, io};
 
 use crate::credentials::CredentialsError;
 use crate::limits::Limits;
+use oci::Reference;
 use web::UrlError;
 
 /// A request that did not get what it asked for.
@@ -41,8 +42,8 @@ pub enum Failure {
         /// How long.
         limit: Duration,
     },
-    /// Bytes came, but hardly any.
-    #[error("sent less than {floor_bytes_per_second} bytes a second for {window:?}")]
+    /// Bytes came or were taken, but hardly any.
+    #[error("moved less than {floor_bytes_per_second} bytes a second for {window:?}")]
     TooSlow {
         /// [`crate::Limits::floor_bytes_per_second`].
         floor_bytes_per_second: u64,
@@ -82,7 +83,7 @@ pub enum Failure {
     NotFound {
         /// What was asked for, without its tag.
         repository: String,
-        /// `tag ...`, `manifest sha256:...` or `blob sha256:...`.
+        /// `tag ...`, `manifest sha256:...`, `blob sha256:...`, or the place or the upload of one of them.
         what: String,
         /// As whom we asked.
         login: Login,
@@ -218,13 +219,27 @@ impl RequestError {
         }
     }
 
+    /// The status, if there was an answer with one that means failure.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match &*self.failure {
+            Failure::Status { status, .. } | Failure::Denied { status, .. } => Some(*status),
+            Failure::NotFound { .. } => Some(404),
+            Failure::Throttled { .. } => Some(429),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a redirect, or who it led to, that failed.
+    pub(crate) fn is_of_another_host(&self, reference: &Reference) -> bool {
+        let registry = reference.registry();
+        let own =
+            registry == "docker.io" || self.host == registry || format!("{}:443", self.host) == registry;
+        matches!(*self.failure, Failure::Redirect(_)) || (self.status().is_some() && !own)
+    }
+
     /// Whether an upload is not where it was thought to be: gone, or at another offset.
     pub(crate) fn is_about_place(&self) -> bool {
-        match &*self.failure {
-            Failure::NotFound { .. } => true,
-            Failure::Status { status, .. } => *status == 416,
-            _ => false,
-        }
+        matches!(self.status(), Some(404 | 416))
     }
 
     /// Whether whoever asks has no right to.

@@ -43,7 +43,8 @@
 //! * **Bytes are what was asked for.** A manifest has the digest asked for or announced; a blob its descriptor's size, then digest.
 //! * **Waiting has an end** ([`Limits`]), and what may pass is tried again, at the place where it broke off, with jitter.
 //! * **Credentials reach only whom they are for**: the origin that challenged us, and the token server it names, over TLS. They are
-//!   asked for in a scope of one repository, to pull, and to push only when something is pushed.
+//!   asked for in a scope of the repository, to pull, and to push only when something is pushed; when a blob may be taken over from another
+//!   repository, to pull from that.
 //! * **Nobody sends us inward**: redirects and token realms cannot lead from the internet to this network or this machine ([`Reach`]).
 //! * **An error says which host did what** ([`RequestError`]), in words fit for a terminal.
 //!

@@ -9,6 +9,8 @@ pub struct Limits {
     pub connect: Duration,
     /// From the request sent to the last byte of the response's header.
     pub first_byte: Duration,
+    /// The same after something was sent that a registry has to store and to digest.
+    pub taken: Duration,
     /// Silence within a body.
     pub stall: Duration,
     /// The slowest body that is waited for, in bytes a second…
@@ -50,6 +52,7 @@ impl Limits {
     pub const DEFAULT: Self = Self {
         connect: Duration::from_secs(10),
         first_byte: Duration::from_secs(30),
+        taken: Duration::from_secs(600),
         stall: Duration::from_secs(30),
         floor_bytes_per_second: 1024,
         floor_window: Duration::from_secs(60),

@@ -1,7 +1,8 @@
 //! Blobs and manifests into a registry (OCI distribution specification, "Pushing").
 //!
 //! A blob that the registry has is not sent, and one that it has in another repository is taken over from there. Any other goes into an upload
-//! of its own: in one request if it is small, else as one long body, which is continued where the registry says that it broke off.
+//! of its own: in one request if it is small, else as one long body, which is continued where the registry says that it broke off. An upload that
+//! cannot be continued begins anew.
 //! Nothing has a name before its manifest is put, and the registry checks every digest.
 
 use std::io::{self, Read};
@@ -12,6 +13,7 @@ use ureq::http::{HeaderMap, Method};
 use web::Url;
 
 use crate::auth::Access;
+use crate::body::Pace;
 use crate::client::{Client, Location, Question};
 use crate::error::{Failure, RedirectError, RequestError};
 use crate::manifest::DIGEST_HEADER;
@@ -55,7 +57,7 @@ pub enum Delivery {
     Existed,
     /// The registry took it over from another repository.
     Mounted,
-    /// It was sent.
+    /// It was sent, or somebody else sent it meanwhile.
     Sent,
 }
 
@@ -106,16 +108,22 @@ impl Client {
     /// # Errors
     /// [`PushError`].
     pub fn push_blob(&self, reference: &Reference, blob: &Outgoing<'_>) -> Result<Delivery, PushError> {
-        if self.has_blob(reference, blob.digest)? {
-            return Ok(Delivery::Existed);
+        match self.has_blob(reference, blob.digest) {
+            Ok(true) => return Ok(Delivery::Existed),
+            Ok(false) => {}
+            // Where blobs are fetched from need not be where they are sent to.
+            Err(error) if error.is_of_another_host(reference) => {
+                tracing::debug!(%error, "nobody says whether the blob is there");
+            }
+            Err(error) => return Err(error.into()),
         }
         let upload = Upload { client: self, reference, blob };
-        let Some(place) = upload.begin(blob.mount_from)? else { return Ok(Delivery::Mounted) };
-        if blob.size <= SMALL_BYTES {
-            upload.send_at_once(&place)?
-        } else {
-            upload.send(place)?
-        }
+        let place = match blob.mount_from {
+            Some(from) => upload.begin_or_mount(from)?,
+            None => Some(upload.begin()?),
+        };
+        let Some(place) = place else { return Ok(Delivery::Mounted) };
+        upload.deliver(place)?;
         Ok(Delivery::Sent)
     }
 
@@ -138,7 +146,7 @@ impl Client {
             method: Method::PUT,
             access: push(),
             content: Some(Content { media_type, bytes: bytes.into() }),
-            statuses: &[201],
+            statuses: &[201, 202, 204],
             ..Question::get(format!("manifests/{name}"), format!("place for manifest {name}"), "*/*")
         };
         self.ask(reference, &question, Ok).map_err(PushError::from).and_then(|answer| check(&answer, &digest))
@@ -171,28 +179,48 @@ struct Upload<'u> {
     blob: &'u Outgoing<'u>,
 }
 
+/// What went wrong so far with one blob.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Failures since the registry last had more than ever before.
+    failures: u32,
+    /// The most that the registry has had of it.
+    best: u64,
+    /// Whether an upload was continued, so that the registry may have put it together wrongly.
+    was_resumed: bool,
+}
+
 impl Upload<'_> {
-    /// Begins an upload; `None` if the blob was taken over from elsewhere.
-    fn begin(&self, from: Option<&str>) -> Result<Option<Url>, PushError> {
+    /// Begins an upload; `None` if the blob was taken over from `from`.
+    fn begin_or_mount(&self, from: &str) -> Result<Option<Url>, PushError> {
         let digest = self.blob.digest;
-        let path = match from {
-            None => "blobs/uploads/".to_owned(),
-            Some(from) => {
-                let pairs = [("mount", &*digest.to_string()), ("from", from)];
-                format!("blobs/uploads/?{}", web::form(&pairs))
-            }
-        };
+        let pairs = [("mount", &*digest.to_string()), ("from", from)];
+        let access = Access::Push { from: Some(from.to_owned()) };
         let question = Question {
-            method: Method::POST,
-            access: Access::Push { from: from.map(ToOwned::to_owned) },
+            access,
             statuses: &[201, 202],
-            ..Question::get(path, format!("place for blob {digest}"), "*/*")
+            ..self.beginning(format!("blobs/uploads/?{}", web::form(&pairs)))
         };
-        let answer = self.client.ask(self.reference, &question, Ok)?;
-        if answer.status == 201 {
-            return Ok(None);
+        match self.client.ask(self.reference, &question, Ok) {
+            Ok(answer) if answer.status == 201 => check(&answer, digest).map(|()| None),
+            Ok(answer) => self.location(&answer).map(Some),
+            Err(error) if matches!(*error.failure, Failure::Cancelled) => Err(error.into()),
+            // Instead of just beginning an upload, some refuse whoever may not see the other repository.
+            Err(error) => {
+                tracing::debug!(%error, from, "the blob cannot be taken over");
+                self.begin().map(Some)
+            }
         }
-        self.location(&answer).map(Some)
+    }
+
+    fn begin(&self) -> Result<Url, PushError> {
+        let question = Question { statuses: &[202], ..self.beginning("blobs/uploads/".to_owned()) };
+        self.location(&self.client.ask(self.reference, &question, Ok)?)
+    }
+
+    fn beginning(&self, path: String) -> Question<'static> {
+        let what = format!("place for blob {}", self.blob.digest);
+        Question { method: Method::POST, access: push(), ..Question::get(path, what, "*/*") }
     }
 
     /// Where the upload goes on.
@@ -204,81 +232,101 @@ impl Upload<'_> {
         Ok(answer.url.join(&location).map_err(|error| refused(error.into()))?)
     }
 
+    /// The same, or, if nothing is said, where it was.
+    fn next(&self, answer: &Answer, place: &Url) -> Result<Url, PushError> {
+        if answer.headers.contains_key(LOCATION) { self.location(answer) } else { Ok(place.clone()) }
+    }
+
     fn question(&self, method: Method, place: &Url, statuses: &'static [u16]) -> Question<'static> {
         let what = format!("upload of blob {}", self.blob.digest);
         let place = Location::At(place.clone());
         Question { method, place, access: push(), statuses, ..Question::get(String::new(), what, "*/*") }
     }
 
-    fn finish<'q>(&self, place: &Url, content: Option<Content<'q>>) -> Result<Question<'q>, PushError> {
-        let digest = self.blob.digest.to_string();
-        let place = place
-            .with_query(&[("digest", &digest)])
-            .map_err(|error| RequestError::new(place.origin(), Failure::Redirect(error.into())))?;
-        Ok(Question { content, ..self.question(Method::PUT, &place, &[201, 204]) })
+    /// Sends the blob, in as many uploads as it takes.
+    fn deliver(&self, mut place: Url) -> Result<(), PushError> {
+        let mut trouble = Trouble::default();
+        loop {
+            let finished = match self.blob.size <= SMALL_BYTES {
+                true => self.send_at_once(&place)?,
+                false => self.send(place, &mut trouble)?,
+            };
+            let error = match finished {
+                Ok(answer) => return check(&answer, self.blob.digest),
+                Err(error) => error,
+            };
+            // The answer to what succeeded may have been lost.
+            if self.client.has_blob(self.reference, self.blob.digest).unwrap_or(false) {
+                return Ok(());
+            }
+            self.wait(error, &mut trouble)?;
+            place = self.begin()?;
+        }
     }
 
-    fn send_at_once(&self, place: &Url) -> Result<(), PushError> {
+    /// Sends all of it with the question to make a blob of it, and gives the answer to that.
+    fn send_at_once(&self, place: &Url) -> Result<Result<Answer, RequestError>, PushError> {
         let mut bytes = Vec::new();
         self.blob
             .source
             .read(0, &mut |reader| reader.read_to_end(&mut bytes).map(drop).map_err(PushError::Source))?;
         let length = bytes.len() as u64;
         let content = Content { media_type: "application/octet-stream", bytes: bytes.into() };
-        let answer = self.client.ask(self.reference, &self.finish(place, Some(content))?, Ok)?;
         (self.blob.progress)(length);
-        check(&answer, self.blob.digest)
+        self.finish(place, Some(content))
     }
 
-    /// Sends what is missing, until nothing is.
-    fn send(&self, mut place: Url) -> Result<(), PushError> {
-        let (mut offset, mut failures) = (0, 0);
-        while offset < self.blob.size {
+    /// Sends what is missing, until nothing is; gives the answer to the question to make a blob of it.
+    fn send(&self, mut place: Url, trouble: &mut Trouble) -> Result<Result<Answer, RequestError>, PushError> {
+        let mut offset = 0;
+        loop {
             let error = match self.send_from(&place, offset) {
-                Ok(next) => {
-                    place = next;
-                    break;
-                }
+                Ok(next) => return self.finish(&next, None),
                 Err(PushError::Request(error)) => error,
                 Err(error) => return Err(error),
             };
-            failures += 1;
-            self.wait(error, failures)?;
-            let limits = self.client.limits();
-            let before = offset;
+            self.wait(error, trouble)?;
             (place, offset) = match self.status(&place)? {
                 Some(found) => found,
-                None => match self.begin(None)? {
-                    Some(place) => (place, 0),
-                    None => return Ok(()),
-                },
+                None => (self.begin()?, 0),
             };
-            if offset >= before + limits.progress_bytes {
-                failures = 0;
+            trouble.was_resumed |= offset > 0;
+            if offset >= trouble.best.saturating_add(self.client.limits().progress_bytes) {
+                (trouble.best, trouble.failures) = (offset, 0);
             }
-        }
-        let answer = self.client.ask(self.reference, &self.finish(&place, None)?, Ok);
-        match answer {
-            Ok(answer) => check(&answer, self.blob.digest),
-            // The answer to an earlier attempt may have been lost.
-            Err(_) if self.client.has_blob(self.reference, self.blob.digest).unwrap_or(false) => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 
+    /// Asks the registry to make a blob of what it has. It cannot be asked twice.
+    fn finish(
+        &self,
+        place: &Url,
+        content: Option<Content<'_>>,
+    ) -> Result<Result<Answer, RequestError>, PushError> {
+        let digest = self.blob.digest.to_string();
+        let place = place
+            .with_query(&[("digest", &digest)])
+            .map_err(|error| RequestError::new(place.origin(), Failure::Redirect(error.into())))?;
+        let question = Question { content, ..self.question(Method::PUT, &place, &[201, 204]) };
+        Ok(self.client.ask_once(self.reference, &question))
+    }
+
     /// Waits after a failure that may pass.
-    fn wait(&self, mut error: RequestError, failures: u32) -> Result<(), RequestError> {
+    fn wait(&self, mut error: RequestError, trouble: &mut Trouble) -> Result<(), RequestError> {
         let transport = self.client.transport();
         if transport.is_cancelled() {
             return Err(RequestError { failure: Box::new(Failure::Cancelled), ..error });
         }
+        trouble.failures += 1;
         // A token that has run out is asked for anew with the next request.
-        let may_pass = error.is_transient() || error.is_about_place() || (error.is_denied() && failures == 1);
-        error.attempts = failures;
-        if !may_pass || failures >= self.client.limits().attempts {
+        let is_first_denial = trouble.failures == 1 && error.is_denied();
+        let is_ill_joined = trouble.was_resumed && error.status() == Some(400);
+        let may_pass = error.is_transient() || error.is_about_place() || is_first_denial || is_ill_joined;
+        error.attempts = trouble.failures;
+        if !may_pass || trouble.failures >= self.client.limits().attempts {
             return Err(error);
         }
-        pause(transport, failures, &error);
+        pause(transport, trouble.failures, &error);
         Ok(())
     }
 
@@ -287,59 +335,89 @@ impl Upload<'_> {
         let question = self.question(Method::PATCH, place, &[201, 202, 204]);
         let mut next = None;
         self.blob.source.read(offset, &mut |reader| {
-            let mut counted = Counted { reader, sent: offset, progress: self.blob.progress, broke: None };
-            let part = Part { bytes: &mut counted, length: self.blob.size - offset, from: offset };
+            let mut sending = Sending {
+                reader,
+                sent: offset,
+                size: self.blob.size,
+                progress: self.blob.progress,
+                pace: Pace::new(self.client.limits(), self.client.transport().timing.clone()),
+                broke: None,
+            };
+            let part = Part { bytes: &mut sending, length: self.blob.size - offset, from: offset };
             let answer = self.client.send_part(self.reference, &question, part);
-            // What broke here did not break there.
-            if let Some(error) = counted.broke.take() {
-                return Err(PushError::Source(error));
+            match sending.broke.take() {
+                // What broke here did not break there.
+                Some(Broke::Source(error)) => return Err(PushError::Source(error)),
+                Some(Broke::Pace(failure)) => return Err(RequestError::new(place.origin(), failure).into()),
+                None => {}
             }
-            next = Some(self.location(&answer?)?);
+            next = Some(self.next(&answer?, place)?);
             Ok(())
         })?;
         next.ok_or_else(|| PushError::Source(io::ErrorKind::UnexpectedEof.into()))
     }
 
-    /// Where an upload is that broke off, and how much of it is there; `None` if it is gone.
+    /// Where an upload is that broke off, and how much of it is there; `None` if it cannot be continued.
     fn status(&self, place: &Url) -> Result<Option<(Url, u64)>, PushError> {
-        let answer =
-            self.client.ask(self.reference, &self.question(Method::GET, place, &[202, 204, 404]), Ok)?;
-        if answer.status == 404 {
-            return Ok(None);
+        match self.client.ask(self.reference, &self.question(Method::GET, place, &[202, 204]), Ok) {
+            Ok(answer) => match received(&answer.headers).filter(|received| *received < self.blob.size) {
+                Some(received) => Ok(Some((self.next(&answer, place)?, received))),
+                None => Ok(None),
+            },
+            Err(error) if error.status().is_some_and(|status| status != 401) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        let place =
-            if answer.headers.contains_key(LOCATION) { self.location(&answer)? } else { place.clone() };
-        Ok(Some((place, received(&answer.headers).min(self.blob.size))))
     }
 }
 
-/// How many bytes of an upload a registry has: `0-99` means 100 of them. One says `0-0` of none, so one byte may be sent twice.
-fn received(headers: &HeaderMap) -> u64 {
-    let range = headers.get(RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+/// How many bytes of an upload a registry has: `0-99` means 100 of them. `0-0` means one or, from most registries, none.
+fn received(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(RANGE)?.to_str().ok()?;
     let range = range.strip_prefix("bytes=").unwrap_or(range);
-    let last: Option<u64> = range.strip_prefix("0-").and_then(|last| last.parse().ok());
-    last.filter(|last| *last > 0).map_or(0, |last| last.saturating_add(1))
+    let last: u64 = range.strip_prefix("0-")?.parse().ok()?;
+    (last > 0).then(|| last.saturating_add(1))
 }
 
-/// Tells how far it was read, and keeps an error of its own apart from those of the connection.
-struct Counted<'c> {
-    reader: &'c mut dyn Read,
+/// A blob that is being sent. Tells how far it was read, and keeps what goes wrong here apart from what goes wrong there.
+struct Sending<'s> {
+    reader: &'s mut dyn Read,
     sent: u64,
-    progress: &'c dyn Fn(u64),
-    broke: Option<io::Error>,
+    size: u64,
+    progress: &'s dyn Fn(u64),
+    pace: Pace,
+    broke: Option<Broke>,
 }
 
-impl Read for Counted<'_> {
+enum Broke {
+    /// The bytes cannot be read.
+    Source(io::Error),
+    /// The registry takes hardly any.
+    Pace(Failure),
+}
+
+impl Read for Sending<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.reader.read(buffer) {
+        // What was read before has been sent by now.
+        if let Err(failure) = self.pace.waited() {
+            self.broke = Some(Broke::Pace(failure));
+            return Err(io::ErrorKind::Other.into());
+        }
+        let result = self.reader.read(buffer);
+        let result = match result {
+            // Whoever sends would wait for the rest for ever.
+            Ok(0) if self.sent < self.size && !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            result => result,
+        };
+        match result {
             Ok(read) => {
                 self.sent += read as u64;
+                self.pace.moved(read);
                 (self.progress)(self.sent);
                 Ok(read)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => {
-                self.broke = Some(error);
+                self.broke = Some(Broke::Source(error));
                 Err(io::ErrorKind::Other.into())
             }
         }
@@ -357,7 +435,8 @@ mod tests {
             headers.insert(RANGE, text.parse().unwrap());
             received(&headers)
         };
-        assert_eq!(["0-99", "bytes=0-99", "0-0", "", "5-9", "0-x"].map(of), [100, 100, 0, 0, 0, 0]);
-        assert_eq!(received(&HeaderMap::new()), 0);
+        assert_eq!(["0-99", "bytes=0-99"].map(of), [Some(100); 2]);
+        assert_eq!(["0-0", "", "5-9", "0-x"].map(of), [None; 4]);
+        assert_eq!(received(&HeaderMap::new()), None);
     }
 }

@@ -14,7 +14,7 @@ use std::{fmt, io, thread};
 
 use ureq::config::Config;
 use ureq::http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT, LOCATION, RANGE,
 };
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, request};
 use ureq::tls::RootCerts;
@@ -180,8 +180,12 @@ impl Transport {
         let request = head(call, url);
         let result = match &call.content {
             // A request that could have a body says that it has none.
+            None if call.method == Method::PUT => self.run_patiently(agent, request, &[][..]),
             None if call.method != Method::GET && call.method != Method::HEAD => run(agent, request, &[][..]),
             None => run(agent, request, ()),
+            Some(Content { media_type, bytes }) if call.method == Method::PUT => {
+                self.run_patiently(agent, request.header(CONTENT_TYPE, *media_type), &bytes[..])
+            }
             Some(Content { media_type, bytes }) => {
                 run(agent, request.header(CONTENT_TYPE, *media_type), &bytes[..])
             }
@@ -198,16 +202,30 @@ impl Transport {
         let Part { bytes, length, from } = part;
         tracing::debug!(method = %call.method, url = %call.url, from, length, "request");
         let agent = call.led_by.map_or(&self.direct, |reach| &self.led[reach as usize]);
+        // Whoever refuses it need not be sent all of it first.
         let mut request = head(call, &call.url)
             .header(CONTENT_TYPE, "application/octet-stream")
-            .header(CONTENT_LENGTH, length);
+            .header(CONTENT_LENGTH, length)
+            .header(EXPECT, "100-continue");
         // Of what begins at the beginning, not every registry wants to know where it is.
         if from > 0 {
             request = request.header(CONTENT_RANGE, format!("{from}-{}", from + length - 1));
         }
-        let response = run(agent, request, SendBody::from_reader(bytes));
+        let response = self.run_patiently(agent, request, SendBody::from_reader(bytes));
         let response = response.map_err(|error| RequestError::new(&origin, self.failure(error)))?;
         Ok(self.answer(&call.url, response))
+    }
+
+    /// For what a registry may have to do much for before it answers: to move and to digest gigabytes.
+    fn run_patiently(
+        &self,
+        agent: &Agent,
+        request: request::Builder,
+        body: impl AsSendBody,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
+        let patience = Some(self.limits.taken);
+        let request = agent.configure_request(request.body(body)?);
+        agent.run(request.timeout_recv_response(patience).timeout_per_read(patience).build())
     }
 
     fn answer(&self, url: &Url, response: Response<ureq::Body>) -> Answer {

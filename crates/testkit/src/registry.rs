@@ -103,6 +103,8 @@ struct Shared {
     uploads: Mutex<HashMap<String, Vec<u8>>>,
     /// `repository@digest`, of what was pushed.
     pushed: Mutex<HashSet<String>>,
+    /// Below these paths, bodies are not waited for.
+    unwanted: Mutex<Vec<String>>,
     connections: Mutex<Vec<(TcpStream, JoinHandle<()>)>>,
     speech: Speech,
     stopping: AtomicBool,
@@ -159,6 +161,7 @@ impl Registry {
             seen: Mutex::default(),
             uploads: Mutex::default(),
             pushed: Mutex::default(),
+            unwanted: Mutex::default(),
             connections: Mutex::default(),
             speech,
             stopping: AtomicBool::new(false),
@@ -275,6 +278,11 @@ impl Registry {
         lock(&self.shared.handlers).push((prefix.to_owned(), Arc::new(handler)));
     }
 
+    /// Answers requests below a path before their bodies have come.
+    pub fn answer_before_the_body(&self, prefix: &str) {
+        lock(&self.shared.unwanted).push(prefix.to_owned());
+    }
+
     /// All requests so far.
     #[must_use]
     pub fn requests(&self) -> Vec<Seen> {
@@ -345,6 +353,23 @@ impl Exchange<'_> {
         let kept = &self.seen.body[..bytes.min(self.seen.body.len())];
         lock(&self.shared.uploads).entry(self.seen.path.clone()).or_default().extend_from_slice(kept);
         self.keep = false;
+    }
+
+    /// Takes what an upload has come to as a blob, and breaks the connection instead of saying so.
+    pub fn take_silently(&mut self) {
+        let before = lock(&self.shared.uploads).remove(&self.seen.path).unwrap_or_default();
+        let bytes = [before, self.seen.body.clone()].concat();
+        self.take(&digest(&bytes), bytes);
+        self.keep = false;
+    }
+
+    /// Takes a part of an upload wherever it belongs to.
+    pub fn append(&mut self) -> io::Result<()> {
+        lock(&self.shared.uploads)
+            .entry(self.seen.path.clone())
+            .or_default()
+            .extend_from_slice(&self.seen.body);
+        self.respond(202, &[("Location", &self.seen.path)], b"")
     }
 
     /// A redirect.
@@ -644,7 +669,7 @@ fn converse(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-fn read_request(stream: &mut impl BufRead, shared: &Shared) -> io::Result<Option<Seen>> {
+fn read_request(stream: &mut BufReader<Box<dyn Stream>>, shared: &Shared) -> io::Result<Option<Seen>> {
     let mut line = String::new();
     stream.take(64 << 10).read_line(&mut line)?;
     let mut words = line.split_ascii_whitespace();
@@ -660,7 +685,13 @@ fn read_request(stream: &mut impl BufRead, shared: &Shared) -> io::Result<Option
     let (method, path, query) = (method.to_owned(), path.to_owned(), query.to_owned());
     let mut seen = Seen { method, path, query, headers, body: Vec::new(), earlier: 0 };
     let length = seen.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    stream.take(length).read_to_end(&mut seen.body)?;
+    let is_unwanted = lock(&shared.unwanted).iter().any(|prefix| seen.path.starts_with(prefix));
+    if !is_unwanted {
+        if seen.header("expect").is_some() {
+            stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        stream.take(length).read_to_end(&mut seen.body)?;
+    }
     let mut all = lock(&shared.seen);
     seen.earlier = all.iter().filter(|earlier| earlier.path == seen.path).count();
     all.push(seen.clone());

@@ -130,7 +130,8 @@ fn make_image(
     let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
     let pushed =
         output::push(asked, &assembled, layers, &Pusher::new(layers, &session.cancel, environment, view));
-    let exported = exported.or(pushed.map_err(|failure| work.unless_cancelled(failure))?);
+    // Whoever deploys by digest gets what the registry has.
+    let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
     output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
 }
 

@@ -104,16 +104,6 @@ impl Target {
     }
 }
 
-/// `--push`: the image is sent where its names say, whatever else is made of it.
-pub(crate) fn push_too(outputs: &mut Vec<Output>) {
-    if outputs.iter().all(|output| output.kind != Kind::Image) {
-        outputs.push(Output::new(Kind::Image));
-    }
-    for output in outputs.iter_mut().filter(|output| output.kind == Kind::Image) {
-        output.push = output.push.or(Some(Compression::Gzip));
-    }
-}
-
 /// Refuses what cannot be done together, or here.
 pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Failure> {
     let outputs = &asked.outputs;
@@ -131,7 +121,7 @@ pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Fail
     let is_one = asked.platforms.len() <= 1;
     if !asked.annotations.is_empty() && !outputs.iter().any(Output::has_manifests) {
         let title = "`--annotation` has nowhere to stand: the image is kept without a manifest";
-        let help = "write an archive or a layout, with `--output type=oci,dest=FILE`, or use `--label`";
+        let help = "push it, or write an archive with `--output type=oci,dest=FILE`, or use `--label`";
         return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
     }
     let all = outputs.iter().flat_map(|output| &output.annotations).chain(&asked.annotations);

@@ -87,7 +87,8 @@ struct Named {
 
 impl Asked {
     pub(crate) fn read(args: &BuildArgs, environment: &Environment) -> Result<Self, Failure> {
-        let outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let outputs =
+            args.outputs.iter().map(|text| Output::parse(text, args.push)).collect::<Result<Vec<_>, _>>()?;
         let mut asked = Self::of_steps(&args.steps, environment)?;
         asked.read_config(args, environment)?;
         let labels = args.labels.iter().map(|text| split(text, '='));
@@ -114,8 +115,10 @@ impl Asked {
         legacy::check(&args.legacy)?;
         asked.rewrites_times = output::rewrites_times(&args.outputs)? || args.timestamp.is_some();
         asked.outputs = outputs;
-        if args.push {
-            output::push_too(&mut asked.outputs);
+        if args.push && asked.outputs.iter().all(|output| output.kind != Kind::Image) {
+            let mut image = Output::new(Kind::Image);
+            image.push = Some(oci::Compression::Gzip);
+            asked.outputs.push(image);
         }
         let is_kept = asked.outputs.is_empty() || args.load;
         if is_kept && asked.outputs.iter().all(|output| output.kind != Kind::Image) {

@@ -6,7 +6,7 @@ use image::export::{Annotation, Format};
 use image::push::{self, PushFailure, PushOptions, Pushed};
 use image::{Layers, LocalImage};
 use oci::{Compression, Platform, Reference};
-use registry::{Delivery, Failure as RegistryFailure};
+use registry::{Delivery, Failure as RegistryFailure, RedirectError};
 use solver::Cancel;
 
 use crate::build::request::platform;
@@ -38,17 +38,41 @@ impl PushError {
                 failures::of_export(&error)
             }
             Self::Push(error) => {
+                let exit = match &error.failure {
+                    PushFailure::Registry(failure) if matches!(**failure, registry::PushError::Source(_)) => {
+                        Exit::Machine
+                    }
+                    _ => Exit::Network,
+                };
                 let mut diagnostic = Diagnostic::from_error("push", &error);
-                if let PushFailure::Registry(failure) = &error.failure
-                    && let registry::PushError::Request(request) = &**failure
-                    && let RegistryFailure::Denied { .. } | RegistryFailure::Token(_) = &*request.failure
-                {
-                    let registry = error.reference.registry();
-                    diagnostic = diagnostic.help(format!("log in with `docker login {registry}` or `podman login {registry}`, as somebody who may push"));
-                }
-                Failure::new(Exit::Network, diagnostic)
+                diagnostic.help = way_out(&error);
+                Failure::new(exit, diagnostic)
             }
         }
+    }
+}
+
+fn way_out(error: &push::PushError) -> Option<String> {
+    let PushFailure::Registry(failure) = &error.failure else { return None };
+    let registry::PushError::Request(request) = &**failure else { return None };
+    let (registry, repository) = (error.reference.registry(), error.reference.repository());
+    match &*request.failure {
+        RegistryFailure::Denied { .. } | RegistryFailure::Token(_) | RegistryFailure::Credentials(_) => {
+            Some(format!(
+                "log in with `docker login {registry}` or `podman login {registry}`, as somebody who may push"
+            ))
+        }
+        RegistryFailure::NotFound { .. } => Some(format!(
+            "at some registries a repository must be made before anything is pushed: make `{repository}`"
+        )),
+        RegistryFailure::Status { status: 413, .. } => Some(format!(
+            "`{}`, or a proxy before it, takes no body as large as a layer: its limit is to be raised",
+            request.host
+        )),
+        RegistryFailure::Redirect(RedirectError::Unprotected(_)) => Some(format!(
+            "a proxy before `{registry}` has to tell it that it is reached by https (X-Forwarded-Proto)"
+        )),
+        _ => None,
     }
 }
 
@@ -126,6 +150,13 @@ fn references(args: &PushArgs, name: &Reference, layers: &Layers<'_>) -> Result<
     if !args.all_tags {
         return Ok(vec![name.clone()]);
     }
+    if args.reference.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+        let title = format!("`{}` has a tag, and `--all-tags` is for all of them", args.reference);
+        return Err(Failure::new(
+            Exit::Usage,
+            Diagnostic::error("usage", title).help("leave out one of the two"),
+        ));
+    }
     let tags = layers.lease().store().tags().map_err(|error| crate::session::store_failure(&error))?;
     let of_repository = |other: &Reference| {
         other.registry() == name.registry()
@@ -150,12 +181,13 @@ fn images(
     let found = image::find_all(layers, &reference.familiar()).map_err(|error| failures::of_find(&error))?;
     let Some(platform) = platform else { return Ok(found) };
     let have: Vec<String> = found.iter().map(|image| image.config.platform().to_string()).collect();
-    let fitting: Vec<_> =
-        found.into_iter().filter(|image| image.config.platform().fit(platform).is_some()).collect();
-    if fitting.is_empty() {
-        let title = format!("`{}` is not here for {platform}", reference.familiar());
-        let help = format!("it is here for {}", have.join(", "));
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("no-platform", title).help(help)));
+    let fitting = found.into_iter().filter_map(|image| Some((image.config.platform().fit(platform)?, image)));
+    match fitting.min_by_key(|(fit, _)| *fit) {
+        Some((_, image)) => Ok(vec![image]),
+        None => {
+            let title = format!("`{}` is not here for {platform}", reference.familiar());
+            let help = format!("it is here for {}", have.join(", "));
+            Err(Failure::new(Exit::Usage, Diagnostic::error("no-platform", title).help(help)))
+        }
     }
-    Ok(fitting.into_iter().take(1).collect())
 }

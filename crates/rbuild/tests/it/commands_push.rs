@@ -201,3 +201,31 @@ fn who_cannot_push_is_told_why() {
     let said = text(succeed(&mut push).stderr);
     assert!(!said.contains("pw") && !said.contains("aHViOnB3"), "{said}");
 }
+
+#[test]
+fn a_damaged_layer_ends_the_push_and_is_named() {
+    const NAME: &str = "a_damaged_layer_ends_the_push_and_is_named";
+    let registry = Registry::start();
+    let name = registry.reference("team/app:1");
+    let Some(world) = world(NAME, &name) else { return };
+    succeed(world.rbuild().args(["push", &name]));
+    let manifest = registry.requests().into_iter().rfind(|seen| seen.method == "PUT").expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest.body).expect("JSON");
+    let layers = manifest["layers"].as_array().expect("layers");
+    let largest = layers.iter().max_by_key(|layer| layer["size"].as_u64()).expect("a layer");
+    let digest = largest["digest"].as_str().expect("a digest");
+    let blob = world.store().join("blobs").join(digest.replace(':', "/"));
+    let bytes = std::fs::read(&blob).expect("a blob");
+    for damaged in [&bytes[..bytes.len() / 2], &[&bytes[..bytes.len() - 1], b"?"].concat()] {
+        // Blobs are read-only.
+        std::fs::remove_file(&blob).expect("it was there");
+        std::fs::write(&blob, damaged).expect("it is written");
+        let other = Registry::start();
+        let elsewhere = other.reference("team/app:1");
+        succeed(world.rbuild().args(["tag", &name, &elsewhere]));
+        let said = fails(world.rbuild().args(["push", &elsewhere]), 4);
+        assert!(said.contains(digest) && said.contains("rbuild fsck"), "{said}");
+        let put = other.requests().into_iter().find(|seen| seen.path.contains("/manifests/"));
+        assert!(put.is_none(), "it got a name");
+    }
+}

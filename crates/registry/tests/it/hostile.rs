@@ -294,7 +294,7 @@ fn silence_and_dripping_end_at_their_limits() {
             exchange.drip(LAYER, Duration::from_millis(10))
         },
         expect![[r#"
-            `HOST` sent less than 1024 bytes a second for 200ms
+            `HOST` moved less than 1024 bytes a second for 200ms
             1 requests, pauses []"#]],
     );
     check_with(

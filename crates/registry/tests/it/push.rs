@@ -2,13 +2,15 @@
 
 use std::cell::Cell;
 use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use expect_test::expect;
 use oci::{Digest, Reference};
 use registry::{Client, Credentials, Delivery, Outgoing, PushError, Source};
 use testkit::registry::{Access, MANIFEST, Registry};
 
-use crate::world::{Setup, chain, client, login, reference, setup};
+use crate::world::{Setup, chain, client, limits, login, reference, setup};
 
 /// A blob in memory.
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
@@ -152,8 +154,9 @@ fn an_upload_that_never_gets_anywhere_ends() {
 fn a_token_that_runs_out_within_an_upload_is_asked_for_anew() {
     let registry = Registry::start();
     registry.set_access(Access::Token(None));
-    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match &*seen.method {
-        "PATCH" if seen.earlier == 0 => exchange.respond(401, &[], b""),
+    let has_run_out = AtomicUsize::new(0);
+    registry.on("/v2/team/app/blobs/uploads/", move |seen, exchange| match &*seen.method {
+        "PATCH" if has_run_out.fetch_add(1, Ordering::Relaxed) == 0 => exchange.respond(401, &[], b""),
         _ => exchange.serve(),
     });
     assert_eq!(push(&client(), &reference(&registry, "team/app"), &large(), None), Ok(Delivery::Sent));
@@ -217,4 +220,161 @@ fn an_upload_elsewhere_gets_no_credentials() {
     let requests = elsewhere.requests();
     assert_eq!(requests.iter().map(|seen| seen.body.len()).collect::<Vec<_>>(), [5, 400_000, 0]);
     assert!(requests.iter().all(|seen| seen.header("authorization").is_none()));
+}
+
+#[test]
+fn who_refuses_to_take_a_blob_over_is_sent_it() {
+    for status in [401, 403, 404, 405] {
+        let registry = Registry::start();
+        registry.on("/v2/team/app/blobs/uploads/", move |seen, exchange| match &*seen.query {
+            query if query.contains("mount=") => exchange.respond(status, &[], b""),
+            _ => exchange.serve(),
+        });
+        let app = reference(&registry, "team/app");
+        assert_eq!(push(&client(), &app, &large(), Some("team/base")), Ok(Delivery::Sent), "{status}");
+    }
+    // An answer to something else: nothing was asked to be taken over.
+    let registry = Registry::start();
+    registry.on("/v2/team/app/blobs/uploads/", |_, exchange| exchange.respond(201, &[], b""));
+    assert!(push(&client(), &reference(&registry, "team/app"), b"x", None).is_err());
+}
+
+#[test]
+fn an_upload_whose_place_is_not_told_begins_anew() {
+    for status in [416, 400, 403, 405] {
+        let registry = Registry::start();
+        registry.on("/v2/team/app/blobs/uploads/", move |seen, exchange| match &*seen.method {
+            "PATCH" if seen.path.ends_with("/0") => {
+                exchange.break_off_after(100_000);
+                Ok(())
+            }
+            "GET" => exchange.respond(status, &[], b""),
+            _ => exchange.serve(),
+        });
+        let app = reference(&registry, "team/app");
+        assert_eq!(push(&client(), &app, &large(), None), Ok(Delivery::Sent), "{status}");
+    }
+}
+
+#[test]
+fn an_upload_that_comes_and_goes_ends() {
+    let registry = Registry::start();
+    let asked = AtomicUsize::new(0);
+    registry.on("/v2/team/app/blobs/uploads/", move |seen, exchange| match &*seen.method {
+        "PATCH" => Ok(()),
+        "GET" => {
+            let range =
+                if asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { "0-99999" } else { "0-0" };
+            exchange.respond(204, &[("Range", range)], b"")
+        }
+        _ => exchange.serve(),
+    });
+    let error = push(&client(), &reference(&registry, "team/app"), &large(), None).unwrap_err();
+    assert!(error.contains("broke the connection (tried 3 times)"), "{error}");
+}
+
+#[test]
+fn what_was_taken_without_an_answer_is_there() {
+    for bytes in [b"small".to_vec(), large()] {
+        let registry = Registry::start();
+        registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match &*seen.method {
+            "PUT" => {
+                exchange.take_silently();
+                Ok(())
+            }
+            _ => exchange.serve(),
+        });
+        assert_eq!(push(&client(), &reference(&registry, "team/app"), &bytes, None), Ok(Delivery::Sent));
+        let puts = registry.requests().iter().filter(|seen| seen.method == "PUT").count();
+        assert_eq!(puts, 1);
+    }
+}
+
+#[test]
+fn an_upload_that_was_joined_wrongly_begins_anew() {
+    let registry = Registry::start();
+    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match (&*seen.method, seen.earlier) {
+        ("PATCH", 0) if seen.path.ends_with("/0") => {
+            exchange.break_off_after(100_000);
+            Ok(())
+        }
+        // It says that it has less than it has.
+        ("GET", _) if seen.path.ends_with("/0") => exchange.respond(204, &[("Range", "0-89999")], b""),
+        ("PATCH", _) if seen.path.ends_with("/0") => exchange.append(),
+        _ => exchange.serve(),
+    });
+    assert_eq!(push(&client(), &reference(&registry, "team/app"), &large(), None), Ok(Delivery::Sent));
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
+    let registry = Registry::start();
+    registry.answer_before_the_body("/v2/team/app/blobs/uploads/0");
+    registry.on("/v2/team/app/blobs/uploads/0", |_, exchange| exchange.respond(413, &[], b""));
+    let error = push(&client(), &reference(&registry, "team/app"), &large(), None).unwrap_err();
+    assert!(error.ends_with("answered with status 413"), "{error}");
+}
+
+/// A blob of which only the first half can be read.
+struct Half(Vec<u8>);
+
+impl Source for Half {
+    fn read(
+        &self,
+        from: u64,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), PushError>,
+    ) -> Result<(), PushError> {
+        consume(&mut &self.0[usize::try_from(from).unwrap()..self.0.len() / 2])
+    }
+}
+
+#[test]
+fn a_blob_that_cannot_be_read_to_its_end_ends_the_push() {
+    let registry = Registry::start();
+    let bytes = large();
+    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+    let source = Half(bytes);
+    let outgoing = Outgoing { digest: &digest, size, source: &source, mount_from: None, progress: &|_| {} };
+    let result = client().push_blob(&reference(&registry, "team/app"), &outgoing);
+    assert!(matches!(result, Err(PushError::Source(_))), "{result:?}");
+}
+
+#[test]
+fn a_registry_that_says_nothing_about_a_blob_is_sent_it() {
+    let (registry, elsewhere) = (Registry::start(), Registry::start());
+    let location = format!("http://{}/blob", elsewhere.host());
+    elsewhere.on("/blob", |_, exchange| exchange.respond(403, &[], b""));
+    registry.on("/v2/team/app/blobs/sha256:", move |_, exchange| exchange.redirect(&location));
+    assert_eq!(push(&client(), &reference(&registry, "team/app"), &large(), None), Ok(Delivery::Sent));
+}
+
+#[test]
+fn an_answer_to_a_blob_may_take_longer_than_others() {
+    let registry = Registry::start();
+    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| {
+        if seen.method == "PATCH" || seen.method == "PUT" {
+            std::thread::sleep(Duration::from_millis(600));
+        }
+        exchange.serve()
+    });
+    let brief = registry::Limits {
+        first_byte: Duration::from_millis(200),
+        stall: Duration::from_millis(200),
+        taken: Duration::from_secs(20),
+        ..limits()
+    };
+    let client = Setup { limits: brief, ..setup() }.client().0;
+    assert_eq!(push(&client, &reference(&registry, "team/app"), &large(), None), Ok(Delivery::Sent));
+    assert_eq!(seen(&registry).matches("PATCH").count(), 1);
+}
+
+#[test]
+fn a_manifest_that_is_called_something_else_is_an_error() {
+    let registry = Registry::start();
+    let other = Digest::of(b"other").to_string();
+    registry.on("/v2/team/app/manifests/", move |_, exchange| {
+        exchange.respond(201, &[("Docker-Content-Digest", &other)], b"")
+    });
+    let result = client().push_manifest(&reference(&registry, "team/app"), MANIFEST, b"{}");
+    assert!(matches!(result, Err(PushError::WrongDigest { .. })), "{result:?}");
 }

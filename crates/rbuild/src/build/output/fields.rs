@@ -10,7 +10,7 @@ use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
-const HELP: &str = "write it as type=image, type=registry, type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
+const HELP: &str = "write it as type=image, type=registry (with compression=CODEC, name=NAME), type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
 
 /// The fields of one `--output` before they are understood.
 #[derive(Default)]
@@ -52,14 +52,22 @@ pub(crate) fn rewrites_times(texts: &[String]) -> Result<bool, Failure> {
 
 impl Output {
     /// Reads `type=TYPE[,dest=PATH][,tar=false][,compression=CODEC]`; a path alone is a directory for the files, `-` alone a tar.
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+    ///
+    /// With `pushes`, images are pushed whether it is said here or not.
+    pub(crate) fn parse(text: &str, pushes: bool) -> Result<Self, Failure> {
         if text == "-" {
             return Ok(Self::new(Kind::Tar(Target::Stdout)));
         }
         if !text.contains('=') {
             return Ok(Self::new(Kind::Directory(PathBuf::from(text))));
         }
-        let fields = Fields::parse(text)?;
+        let mut fields = Fields::parse(text)?;
+        if pushes && fields.kind.as_deref() == Some("image") {
+            if fields.push == Some(false) {
+                return Err(wrong(text, "is not to be pushed, and there is `--push`"));
+            }
+            fields.push = Some(true);
+        }
         fields.check(text)?;
         let destination =
             || fields.destination.clone().ok_or_else(|| wrong(text, "says not where to: it has no `dest`"));
@@ -182,8 +190,8 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Expect) {
-        let shown =
-            Output::parse(text).map_or_else(|f| f.diagnostics[0].title.clone(), |o| format!("{:?}", o.kind));
+        let shown = Output::parse(text, false)
+            .map_or_else(|f| f.diagnostics[0].title.clone(), |o| format!("{:?}", o.kind));
         expected.assert_eq(&shown);
     }
 

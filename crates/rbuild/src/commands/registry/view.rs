@@ -120,8 +120,10 @@ impl Shown {
 
     /// A layer is where it should be; how, if that is something to tell.
     pub(crate) fn ended(&self, layer: &Digest, how: Option<&str>) {
-        let Some(Progress { done, all }) = self.layers().remove(layer) else { return };
+        let mut layers = self.layers();
+        let Some(Progress { done, all }) = layers.remove(layer) else { return };
         self.bar.inc(all.saturating_sub(done));
+        drop(layers);
         if self.view == View::Lines {
             let how = how.map(|how| format!(" {how}")).unwrap_or_default();
             tell(format_args!("{}: layer {} of {}{how}", self.name, layer.short(), human_bytes(all)));
