@@ -25,6 +25,9 @@ pub struct Finding<K> {
     pub help: Option<String>,
 }
 
+/// The longest name that a kernel takes: `HOST_NAME_MAX` of limits.h(0p).
+pub(crate) const MAX_HOSTNAME_BYTES: usize = 64;
+
 /// Why a Dockerfile has no plan.
 pub type PlanError = Finding<ErrorKind>;
 
@@ -202,6 +205,11 @@ pub enum ErrorKind {
     /// A working directory that no kernel has.
     #[error("the working directory would be a path of {0} bytes, and the longest is of {MAX_BYTES}")]
     LongWorkdir(usize),
+    /// `BUILDKIT_SANDBOX_HOSTNAME` that no machine can have.
+    #[error(
+        "`BUILDKIT_SANDBOX_HOSTNAME` is `{0}`, and a host name has at most {MAX_HOSTNAME_BYTES} bytes, none of them NUL"
+    )]
+    Hostname(String),
     /// A trigger of a base image that is no instruction.
     #[error("the trigger `{trigger}` cannot be run: {message}")]
     Trigger {
@@ -442,6 +450,7 @@ impl ErrorKind {
             Self::Port(_) => "bad-port",
             Self::Signal(_) => "bad-signal",
             Self::LongWorkdir(_) => "long-path",
+            Self::Hostname(_) => "bad-hostname",
             Self::Trigger { .. } => "bad-trigger",
         }
     }

@@ -2,7 +2,7 @@
 
 use dockerfile::{CommandLine, Heredoc, Span};
 
-use crate::finding::{ErrorKind, Fallible, Feature, Finding};
+use crate::finding::{ErrorKind, Fallible, Feature, Finding, MAX_HOSTNAME_BYTES};
 use crate::instruction::{Item, StageLowering};
 use crate::lower::{Lowering, Purpose};
 use crate::state::StageState;
@@ -20,6 +20,11 @@ impl StageLowering<'_, '_> {
     pub(crate) fn run(&mut self, run: &dockerfile::Run, item: &Item<'_>) -> Fallible<()> {
         check_support(run)?;
         self.count(self.state.env.bytes() + self.state.args.bytes(), item.span)?;
+        let hostname = self.shared.args.hostname();
+        if hostname.len() > MAX_HOSTNAME_BYTES || hostname.contains('\0') {
+            let error = Finding::new(ErrorKind::Hostname(hostname.to_owned()), item.span);
+            return Err(error.help("give a shorter one with `--build-arg`").into());
+        }
         // The Dockerfile's own stand in front of the machine's.
         let mut mounts = self.shared.plain_run(&self.state).mounts;
         for mount in &run.mounts {

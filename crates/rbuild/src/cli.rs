@@ -228,7 +228,7 @@ pub(crate) struct StepArgs {
 impl StepArgs {
     pub(crate) fn names<'n>(&'n self, context: &'n Path) -> Names<'n> {
         let (file, ignore_file) = (self.file.as_deref(), self.ignore_file.as_deref());
-        Names { file, context, ignore_file, build_args: &self.build_args }
+        Names { file, context, ignore_file }
     }
 }
 
@@ -536,7 +536,7 @@ pub(crate) struct LintArgs {
 impl LintArgs {
     pub(crate) fn names(&self) -> Names<'_> {
         let (file, ignore_file) = (self.file.as_deref(), self.ignore_file.as_deref());
-        Names { file, context: &self.context, ignore_file, build_args: &[] }
+        Names { file, context: &self.context, ignore_file }
     }
 }
 

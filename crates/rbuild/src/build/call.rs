@@ -32,7 +32,7 @@ pub(crate) fn call(
     }
     let session = Session::open(global)?;
     let fetcher = Fetcher::new(&session, &asked.secrets, environment, &Agents::default());
-    let input = Input::read(args.names(), &session, &fetcher, environment)?;
+    let input = Input::read(args.names(), &asked.request.build_args, &session, &fetcher, environment)?;
     let code = answer(method, format, &input, &asked, global, environment)?;
     session.close()?;
     Ok(code)

@@ -54,7 +54,7 @@ impl Dockerfile {
             Some(file) => vec![file.to_owned()],
             None => NAMES.map(PathBuf::from).to_vec(),
         };
-        let mut first = None;
+        let mut failed: Option<(PathBuf, io::Error)> = None;
         for name in candidates {
             // `/x` and `../x` are `x`: there is nothing above such a context.
             let path = RootfsPath::parse_clamped(name.as_os_str().as_bytes())
@@ -63,10 +63,16 @@ impl Dockerfile {
                 Ok((bytes, path)) => {
                     return Ok((Self::parse(&name_of(&name), scope, &bytes), path.as_relative().into()));
                 }
-                Err(error) => drop(first.get_or_insert((name, error))),
+                // One that is there and cannot be read says more than one that is not.
+                Err(error) => match &failed {
+                    Some((_, before))
+                        if before.kind() != io::ErrorKind::NotFound
+                            || error.kind() == io::ErrorKind::NotFound => {}
+                    _ => failed = Some((name, error)),
+                },
             }
         }
-        let (name, error) = first.expect("there is at least one candidate");
+        let (name, error) = failed.expect("there is at least one candidate");
         Err(not_found(&name, file, names.context, &error))
     }
 

@@ -11,12 +11,11 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use context::{Context, Ignore};
-use plan::{GitDir, Remote, RemoteContent, RemoteKind, RemoteRequest};
+use plan::{BuildArg, GitDir, Remote, RemoteContent, RemoteKind, RemoteRequest};
 
 use crate::build::dockerfile::Dockerfile;
 use crate::build::errors;
 use crate::build::fetch::Fetcher;
-use crate::build::request;
 use crate::diagnostic::Diagnostic;
 use crate::environment::{Environment, is_true};
 use crate::failure::{Exit, Failure};
@@ -47,8 +46,6 @@ pub(crate) struct Names<'n> {
     pub(crate) context: &'n Path,
     /// What is left out of the context, unless the file has one of the usual names.
     pub(crate) ignore_file: Option<&'n Path>,
-    /// `--build-arg`: one of them is of a context that is a repository.
-    pub(crate) build_args: &'n [String],
 }
 
 /// Where a context comes from.
@@ -101,17 +98,19 @@ impl Input {
     /// Reads what the command line names.
     pub(crate) fn read(
         names: Names<'_>,
+        build_args: &[BuildArg],
         session: &Session,
         fetcher: &Fetcher<'_>,
         environment: &Environment,
     ) -> Result<Self, Failure> {
-        let mut input = Self::find(names, session, fetcher, environment)?;
+        let mut input = Self::find(names, git_dir(build_args), session, fetcher, environment)?;
         input.context.ignore_file = names.ignore_file.map(Path::to_owned);
         Ok(input)
     }
 
     fn find(
         names: Names<'_>,
+        git_dir: GitDir,
         session: &Session,
         fetcher: &Fetcher<'_>,
         environment: &Environment,
@@ -141,8 +140,7 @@ impl Input {
                 Self::of_file(&path, PathBuf::from(url), given, names, session)
             }
             Place::Repository(url) => {
-                let directory =
-                    fetch_repository(&url, git_dir(names.build_args, environment), session, fetcher)?;
+                let directory = fetch_repository(&url, git_dir, session, fetcher)?;
                 Self::of_directory(directory, PathBuf::from(url), given, names)
             }
             Place::Directory(path) => match given {
@@ -255,10 +253,9 @@ fn on_github(text: &str) -> String {
 }
 
 /// Whether the main context keeps its `.git`; what is not understood means no, as it does to BuildKit.
-fn git_dir(build_args: &[String], environment: &Environment) -> GitDir {
-    let given = build_args.iter().rev().map(|text| request::build_arg(text, environment));
-    let given = given.filter(|arg| arg.name == KEEP_GIT_DIR).find_map(|arg| arg.value);
-    match given.as_deref() {
+fn git_dir(build_args: &[BuildArg]) -> GitDir {
+    let mut given = build_args.iter().rev().filter(|arg| arg.name == KEEP_GIT_DIR);
+    match given.find_map(|arg| arg.value.as_deref()) {
         Some(value) if is_true(value) => GitDir::Kept,
         _ => GitDir::Dropped,
     }

@@ -155,7 +155,7 @@ impl Order<'_> {
         let agents = Agents::of(session, steps, environment)?;
         let fetcher = Fetcher::new(session, &asked.secrets, environment, &agents);
         let Input { dockerfile, context, archive } =
-            Input::read(steps.names(named), session, &fetcher, environment)?;
+            Input::read(steps.names(named), &asked.request.build_args, session, &fetcher, environment)?;
         let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
         dockerfile.must_be_whole(&judge)?;
         let main = Place::of(named)?;

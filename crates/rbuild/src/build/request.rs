@@ -90,7 +90,7 @@ impl Asked {
         let outputs =
             args.outputs.iter().map(|text| Output::parse(text, args.push)).collect::<Result<Vec<_>, _>>()?;
         let mut asked = Self::of_steps(&args.steps, environment)?;
-        asked.read_config(args, environment)?;
+        asked.read_config(args, environment);
         let labels = args.labels.iter().map(|text| split(text, '='));
         asked.request.labels = labels.map(|(k, v)| (k, v.unwrap_or_default())).collect();
         for text in &args.tags {
@@ -190,7 +190,7 @@ impl Asked {
 
 impl Asked {
     /// What is to be otherwise with the image than the Dockerfile has it.
-    fn read_config(&mut self, args: &BuildArgs, environment: &Environment) -> Result<(), Failure> {
+    fn read_config(&mut self, args: &BuildArgs, environment: &Environment) {
         let env = args.env.iter().map(|text| build_arg(text, environment));
         self.request.env = env.filter_map(|variable| Some((variable.name, variable.value?))).collect();
         self.request.unset_env.clone_from(&args.unset_env);
@@ -206,7 +206,6 @@ impl Asked {
                 .build_args
                 .push(BuildArg { name: EPOCH.to_owned(), value: Some(seconds.to_string()) });
         }
-        Ok(())
     }
 
     /// What the image of the target is called in the store.

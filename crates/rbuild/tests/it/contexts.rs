@@ -290,6 +290,14 @@ fn a_repository_is_a_context() {
     );
     assert_eq!(names_in(&scene.out()), ["a", "d"]);
     assert_eq!(upstream.transfers(), 1);
+    let arguments = scene.world.path("arguments");
+    fs::write(&arguments, "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1\n").expect("it is written");
+    let file = format!("--build-arg-file={}", arguments.display());
+    for keep in ["--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", &file] {
+        let mut build = build_from(&scene, &["-f", "d/Dockerfile", keep, &upstream.url("")]);
+        assert_done(&build.output().expect("rbuild starts"));
+        assert_eq!(names_in(&scene.out()), [".git", "a", "d"]);
+    }
     succeed(scene.world.rbuild().args(["explain", "--file", &upstream.url("")]));
     assert_done(&with_input(
         &mut build_from(&scene, &["-f", "-", &upstream.url("")]),
