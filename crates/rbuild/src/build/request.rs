@@ -447,8 +447,12 @@ fn named_contexts(args: &StepArgs) -> Result<Named, Failure> {
         let kind = match (image, layout) {
             (Some(image), _) => ContextKind::Image(image),
             (None, Some(layout)) => {
-                // The image goes by the name that it stands for.
-                let reference = tag_or_digest(&name)?;
+                // The image goes by the name that it stands for, one for each platform if there are several.
+                let lower = name.to_lowercase();
+                let reference = tag_or_digest(&match lower.split_once("::") {
+                    Some((name, platform)) => format!("{name}-{}", platform.replace('/', "-")),
+                    None => lower,
+                })?;
                 named.layouts.insert(reference.clone(), layout);
                 ContextKind::Image(reference)
             }

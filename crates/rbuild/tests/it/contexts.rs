@@ -363,6 +363,12 @@ fn an_image_in_a_layout_stands_for_a_name() {
     let again = build(&format!("{}:one", directory("one")), 0);
     assert!(!again.contains("ran"), "{again}");
     assert!(build(&directory("latest"), 0).contains("| two"));
+    for name in ["UP", "up::linux/amd64"] {
+        let given = format!("{name}=oci-layout://{}:one", directory("one"));
+        let mut command = world.rbuild();
+        command.args(["build", "-q", "--platform=linux/amd64", "--build-context", &given]);
+        succeed(command.arg(&context));
+    }
     let index = fs::read(world.path("one/index.json")).expect("a layout");
     let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
     let digest = index["manifests"][0]["digest"].as_str().expect("a digest");
