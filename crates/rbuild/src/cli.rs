@@ -66,6 +66,10 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Send an image to a registry
     Push(PushArgs),
+    /// Keep a name and password for a registry, where docker and podman look for them, too
+    Login(LoginArgs),
+    /// Forget the name and password for a registry
+    Logout(LogoutArgs),
     /// List images
     Images(ListArgs),
     /// Remove image names, and images that have none left
@@ -761,6 +765,34 @@ pub(crate) struct PushArgs {
     pub(crate) compression: Option<Compression>,
     /// The image, named with the registry that it goes to
     pub(crate) reference: String,
+}
+
+#[derive(Args)]
+pub(crate) struct LoginArgs {
+    /// The user's name [default: asked for]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// The password, seen by whoever lists processes
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    pub(crate) password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// The registry [default: docker.io]
+    pub(crate) server: Option<String>,
+}
+
+impl std::fmt::Debug for LoginArgs {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginArgs").field("username", &self.username).field("server", &self.server).finish()
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogoutArgs {
+    /// The registry [default: docker.io]
+    pub(crate) server: Option<String>,
 }
 
 #[derive(Args, Debug)]

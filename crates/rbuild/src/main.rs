@@ -75,6 +75,8 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
         Command::Load(args) => commands::transfer::load(args, global, environment).map(|()| 0),
         Command::Save(args) => commands::transfer::save(args, global, environment).map(|()| 0),
         Command::Pull(args) => commands::pull::pull(args, global, environment).map(|()| 0),
+        Command::Login(args) => commands::login::login(args, environment).map(|()| 0),
+        Command::Logout(args) => commands::login::logout(args, environment).map(|()| 0),
         Command::Push(args) => commands::push::push(args, global, environment).map(|()| 0),
         Command::Images(args) => commands::images::images(args, global).map(|()| 0),
         Command::Rmi(args) => commands::images::rmi(args, global).map(|()| 0),

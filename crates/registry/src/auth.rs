@@ -39,6 +39,8 @@ pub(crate) struct Target {
 /// What is to be done in a repository.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Access {
+    /// Nothing but to be known.
+    Login,
     Pull,
     Push {
         /// Another repository of the registry, of which a blob is to be taken over.
@@ -66,6 +68,7 @@ impl Target {
     fn scopes(&self) -> Vec<String> {
         let of = |repository: &str, actions: &str| format!("repository:{repository}:{actions}");
         match &self.access {
+            Access::Login => Vec::new(),
             Access::Pull => vec![of(&self.repository, "pull")],
             Access::Push { from } => {
                 let from = from.iter().map(|from| of(from, "pull"));

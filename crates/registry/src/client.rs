@@ -69,6 +69,8 @@ pub(crate) struct Question<'a> {
 pub(crate) enum Location {
     /// Below `/v2/NAME/`.
     Below(String),
+    /// `/v2/` itself.
+    Top,
     /// Where the registry said.
     At(Url),
 }
@@ -156,6 +158,7 @@ impl Client {
                 let path = format!("/v2/{}/{path}", target.repository);
                 (target.base.join(&path).map_err(|error| failed(error.into()))?, None)
             }
+            Location::Top => (target.base.join("/v2/").map_err(|error| failed(error.into()))?, None),
             Location::At(url) => {
                 let (own, origin) = (target.base.origin(), url.origin());
                 self.transport().check_protection(own.https, url).map_err(failed)?;

@@ -23,7 +23,7 @@ use crate::secret::Secret;
 use crate::wire::{AuthEntry, ConfigFile, HelperAnswer};
 
 /// What Docker's files and helpers call Docker Hub.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
+pub(crate) const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// How to log in to one repository.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,6 +70,9 @@ pub enum CredentialsError {
     /// A name that could leave the directories of helpers.
     #[error("`{0}` is not the name of a credential helper")]
     HelperName(String),
+    /// No such program, though a login is to be kept by it.
+    #[error("the credential helper `{0}` of the credentials file is not installed")]
+    HelperMissing(String),
     /// The program exists but cannot be run.
     #[error("cannot run `{program}`")]
     HelperStart {
@@ -80,7 +83,7 @@ pub enum CredentialsError {
         source: std::io::Error,
     },
     /// It ended with an error other than "not found".
-    #[error("`{program}` gives no credentials for `{server}` ({status})")]
+    #[error("`{program}` does not do its work for `{server}` ({status})")]
     HelperFailed {
         /// The helper's path.
         program: PathBuf,
@@ -110,6 +113,18 @@ impl Credentials {
     #[must_use]
     pub fn none() -> Self {
         Self::default()
+    }
+
+    /// One login, given by the user.
+    #[must_use]
+    pub fn given(registry: &str, username: &str, password: Secret) -> Self {
+        let entry = AuthEntry {
+            username: Some(username.to_owned()),
+            password: Some(password),
+            ..AuthEntry::default()
+        };
+        let auths = [(registry.to_owned(), entry)].into();
+        Self { files: vec![ConfigFile { auths, ..ConfigFile::default() }], helper_directories: Vec::new() }
     }
 
     /// Reads the text of a `config.json` or `auth.json`; what else these files hold does not matter.
@@ -207,7 +222,7 @@ fn places(registry: &str, repository: &str) -> impl Iterator<Item = String> {
     paths.into_iter().flat_map(move |path| hosts.clone().into_iter().map(move |host| format!("{host}{path}")))
 }
 
-fn aliases(registry: &str) -> Vec<&str> {
+pub(crate) fn aliases(registry: &str) -> Vec<&str> {
     match registry {
         "docker.io" => vec!["docker.io", "index.docker.io", "registry-1.docker.io"],
         other => vec![other],
@@ -215,7 +230,7 @@ fn aliases(registry: &str) -> Vec<&str> {
 }
 
 /// Keys with a scheme are server addresses, whose path is an API version; others are a host, possibly with a repository's path.
-fn place_of(key: &str) -> &str {
+pub(crate) fn place_of(key: &str) -> &str {
     if key.contains("://") {
         return host_of(key);
     }
@@ -223,7 +238,7 @@ fn place_of(key: &str) -> &str {
     key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key)
 }
 
-fn host_of(key: &str) -> &str {
+pub(crate) fn host_of(key: &str) -> &str {
     let bare = key.split_once("://").map_or(key, |(_, rest)| rest);
     bare.split('/').next().unwrap_or(bare)
 }

@@ -1,4 +1,5 @@
-//! Credential helpers: `docker-credential-NAME get` takes a server address on stdin and prints JSON.
+//! Credential helpers: `docker-credential-NAME get` takes a server address on stdin and prints JSON; `store` takes JSON, `erase` an address,
+//! and both print nothing.
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::sync::mpsc;
 
 use crate::credentials::CredentialsError;
 use crate::limits::Limits;
-use crate::wire::HelperAnswer;
+use crate::wire::{HelperAnswer, StoredLogin};
 
 /// How every helper says, on stdout and with an exit status of 1, that it has no entry.
 const NOT_FOUND: &str = "credentials not found in native keychain";
@@ -19,16 +20,11 @@ pub(crate) fn get(
     server: &str,
     limits: &Limits,
 ) -> Result<Option<HelperAnswer>, CredentialsError> {
-    if name.contains(['/', '\0']) {
-        return Err(CredentialsError::HelperName(name.to_owned()));
-    }
-    let file = format!("docker-credential-{name}");
-    let Some(program) = directories.iter().map(|directory| directory.join(&file)).find(|path| path.is_file())
-    else {
-        tracing::warn!(helper = file, server, "the configured credential helper is not installed");
+    let Some(program) = program(directories, name)? else {
+        tracing::warn!(helper = name, server, "the configured credential helper is not installed");
         return Ok(None);
     };
-    let (output, status) = run(&program, server, limits)?;
+    let (output, status) = run(&program, "get", server.as_bytes(), limits)?;
     let broken = || CredentialsError::HelperAnswer { program: program.clone() };
     if output.len() as u64 > limits.helper_bytes {
         return Err(broken());
@@ -42,20 +38,67 @@ pub(crate) fn get(
     Err(CredentialsError::HelperFailed { program, server: server.to_owned(), status })
 }
 
+/// Has the helper `name` keep a login.
+pub(crate) fn store(
+    directories: &[PathBuf],
+    name: &str,
+    login: &StoredLogin<'_>,
+    limits: &Limits,
+) -> Result<(), CredentialsError> {
+    let text = serde_json::to_vec(login).expect("three texts are always JSON");
+    tell(directories, name, "store", login.server, &text, limits)
+}
+
+/// Has the helper `name` forget a login. That it knows none is no error.
+pub(crate) fn erase(
+    directories: &[PathBuf],
+    name: &str,
+    server: &str,
+    limits: &Limits,
+) -> Result<(), CredentialsError> {
+    tell(directories, name, "erase", server, server.as_bytes(), limits)
+}
+
+fn tell(
+    directories: &[PathBuf],
+    name: &str,
+    verb: &str,
+    server: &str,
+    input: &[u8],
+    limits: &Limits,
+) -> Result<(), CredentialsError> {
+    let missing = || CredentialsError::HelperMissing(format!("docker-credential-{name}"));
+    let program = program(directories, name)?.ok_or_else(missing)?;
+    let (output, status) = run(&program, verb, input, limits)?;
+    if status.success() || (verb == "erase" && String::from_utf8_lossy(&output).trim() == NOT_FOUND) {
+        return Ok(());
+    }
+    Err(CredentialsError::HelperFailed { program, server: server.to_owned(), status })
+}
+
+fn program(directories: &[PathBuf], name: &str) -> Result<Option<PathBuf>, CredentialsError> {
+    if name.contains(['/', '\0']) {
+        return Err(CredentialsError::HelperName(name.to_owned()));
+    }
+    let file = format!("docker-credential-{name}");
+    Ok(directories.iter().map(|directory| directory.join(&file)).find(|path| path.is_file()))
+}
+
 fn run(
     program: &Path,
-    server: &str,
+    verb: &str,
+    input: &[u8],
     limits: &Limits,
 ) -> Result<(Vec<u8>, std::process::ExitStatus), CredentialsError> {
     let start = |source| CredentialsError::HelperStart { program: program.to_owned(), source };
     let mut child = Command::new(program)
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(start)?;
-    let output = converse(&mut child, server, limits);
+    let output = converse(&mut child, input, limits);
     if output.is_none() {
         // Killing a child that has just ended by itself is no error; waiting for it is due in any case.
         child.kill().map_err(start)?;
@@ -66,11 +109,11 @@ fn run(
 }
 
 /// Everything the child prints, up to one byte beyond the limit; `None` if it is not done in time.
-fn converse(child: &mut Child, server: &str, limits: &Limits) -> Option<Vec<u8>> {
+fn converse(child: &mut Child, input: &[u8], limits: &Limits) -> Option<Vec<u8>> {
     let (mut stdin, stdout) = (child.stdin.take()?, child.stdout.take()?);
     // A helper may answer without reading the question; its answer tells.
-    if let Err(error) = stdin.write_all(server.as_bytes()) {
-        tracing::debug!(%error, "the credential helper did not read the server's name");
+    if let Err(error) = stdin.write_all(input) {
+        tracing::debug!(%error, "the credential helper did not read what it was told");
     }
     drop(stdin);
     let (sender, receiver) = mpsc::channel();

@@ -71,6 +71,7 @@ mod auth;
 mod challenge;
 mod credentials;
 mod helper;
+mod login;
 mod secret;
 
 mod body;
@@ -85,6 +86,7 @@ pub use client::{Client, Options};
 pub use credentials::{Credential, Credentials, CredentialsError};
 pub use error::{Failure, Login, Phase, RedirectError, RequestError, Says, TokenError};
 pub use limits::Limits;
+pub use login::LoginFile;
 pub use manifest::{Fetched, ManifestError};
 pub use names::{Address, Names, Reach, SystemNames};
 pub use push::{Delivery, Outgoing, PushError, Source};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
@@ -61,6 +61,17 @@ pub(crate) struct AuthEntry {
     pub(crate) identity_token: Option<Secret>,
     #[serde(rename = "registrytoken")]
     pub(crate) registry_token: Option<Secret>,
+}
+
+/// What `docker-credential-NAME store` takes.
+#[derive(Serialize)]
+pub(crate) struct StoredLogin<'l> {
+    #[serde(rename = "ServerURL")]
+    pub(crate) server: &'l str,
+    #[serde(rename = "Username")]
+    pub(crate) username: &'l str,
+    #[serde(rename = "Secret")]
+    pub(crate) secret: &'l str,
 }
 
 /// The answer of `docker-credential-NAME get`.

@@ -11,6 +11,7 @@ pub(crate) mod sandbox;
 pub(crate) mod help_files;
 pub(crate) mod images;
 pub(crate) mod lint;
+pub(crate) mod login;
 pub(crate) mod machine;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -58,9 +58,7 @@ fn way_out(error: &push::PushError) -> Option<String> {
     let (registry, repository) = (error.reference.registry(), error.reference.repository());
     match &*request.failure {
         RegistryFailure::Denied { .. } | RegistryFailure::Token(_) | RegistryFailure::Credentials(_) => {
-            Some(format!(
-                "log in with `docker login {registry}` or `podman login {registry}`, as somebody who may push"
-            ))
+            Some(format!("log in with `rbuild login {registry}`, as somebody who may push"))
         }
         RegistryFailure::NotFound { .. } => Some(format!(
             "at some registries a repository must be made before anything is pushed: make `{repository}`"

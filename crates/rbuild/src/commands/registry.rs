@@ -49,10 +49,9 @@ impl ClientError {
         let diagnostic = Diagnostic::from_error("registry", &self);
         match self {
             Self::Roots(_) => Failure::new(Exit::Machine, diagnostic),
-            Self::Credentials { .. } | Self::CredentialsFile { .. } => Failure::new(
-                Exit::Usage,
-                diagnostic.help("log in again with `docker login` or `podman login`"),
-            ),
+            Self::Credentials { .. } | Self::CredentialsFile { .. } => {
+                Failure::new(Exit::Usage, diagnostic.help("log in again with `rbuild login`"))
+            }
         }
     }
 }
@@ -88,8 +87,16 @@ impl<'c> Connection<'c> {
 
 /// A client for this user. Connects to nobody yet.
 fn connect(environment: &Environment) -> Result<Client, ClientError> {
+    client_with(credentials(environment)?, environment)
+}
+
+/// A client with these credentials. Connects to nobody yet.
+pub(crate) fn client_with(
+    credentials: Credentials,
+    environment: &Environment,
+) -> Result<Client, ClientError> {
     Ok(Client::new(Options {
-        credentials: credentials(environment)?,
+        credentials,
         limits: Limits::DEFAULT,
         plain_http: PlainHttp::Loopback,
         roots: roots(environment),
@@ -100,7 +107,7 @@ fn connect(environment: &Environment) -> Result<Client, ClientError> {
 }
 
 /// Docker's file first, then those that podman and its kin write.
-fn credentials(environment: &Environment) -> Result<Credentials, ClientError> {
+pub(crate) fn credentials(environment: &Environment) -> Result<Credentials, ClientError> {
     let mut all = Credentials::none();
     for path in environment.docker_config().into_iter().chain(environment.containers_auth()) {
         let text = match fs::read(&path) {

@@ -192,7 +192,7 @@ fn who_cannot_push_is_told_why() {
     assert!(fails(world.rbuild().args(["push", &registry.reference("nothing")]), 2).contains("no-image"));
     registry.set_access(Access::Basic("hub", "pw"));
     let said = fails(world.rbuild().args(["push", &name]), 3);
-    assert!(said.contains("without a login") && said.contains("docker login"), "{said}");
+    assert!(said.contains("without a login") && said.contains("rbuild login"), "{said}");
     // Nothing was compressed for nothing.
     let config = format!(r#"{{"auths":{{"{}":{{"username":"hub","password":"pw"}}}}}}"#, registry.host());
     write_files(&world.path("docker"), &[("config.json", &config)]);

@@ -13,6 +13,7 @@ mod world;
 mod caches;
 mod cli_help;
 mod commands_listings;
+mod commands_login;
 mod commands_pull;
 mod commands_push;
 mod commands_run;

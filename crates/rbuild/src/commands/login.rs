@@ -1,0 +1,190 @@
+//! Logging in to registries, and out.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use console::Term;
+use oci::Reference;
+use registry::{
+    Credential, Credentials, CredentialsError, Failure as RegistryFailure, Limits, LoginFile, Secret,
+};
+
+use crate::cli::{LoginArgs, LogoutArgs};
+use crate::commands::registry::{client_with, credentials};
+use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::listing::{tell, write_line};
+
+/// Longest password that is read from standard input, in bytes: some are tokens of several kilobytes.
+const MAX_PASSWORD_BYTES: u64 = 64 << 10;
+
+/// `rbuild login`.
+pub(crate) fn login(args: &LoginArgs, environment: &Environment) -> Result<(), Failure> {
+    let reference = of_registry(args.server.as_deref())?;
+    let registry = reference.registry();
+    let path = config_file(environment)?;
+    if args.password_stdin && args.username.is_none() {
+        return Err(usage(
+            "`--password-stdin` leaves no way to ask for the name",
+            "give it with `--username`",
+        ));
+    }
+    // Before anybody is asked anything.
+    let mut file = read(&path, environment)?;
+    let username = match &args.username {
+        Some(username) => username.clone(),
+        None => ask("Username: ", environment, Term::read_line)?,
+    };
+    let password = password(args, environment)?;
+    if username.is_empty() || password.reveal().is_empty() {
+        return Err(usage("neither the name nor the password may be empty", "give both"));
+    }
+    if username.contains([':', '\n', '\r']) {
+        return Err(usage("a user name has neither a colon nor a line break in it", "check the name"));
+    }
+    let given = Credentials::given(registry, &username, password.clone());
+    let client = client_with(given, environment).map_err(|error| error.into_failure())?;
+    client.log_in(&reference).map_err(|error| {
+        let title = match &*error.failure {
+            RegistryFailure::Denied { .. } | RegistryFailure::Token(_) => {
+                format!("`{registry}` does not take this name and password")
+            }
+            _ => format!("cannot log in to `{registry}`"),
+        };
+        Failure::new(Exit::Network, Diagnostic::error("login", title).note(error.to_string()))
+    })?;
+    file.log_in(registry, &username, &password, &Limits::DEFAULT)
+        .map_err(|error| of_credentials(&path, &error))?;
+    write(&path, &file.to_text()).map_err(|error| unwritable(&path, &error))?;
+    write_line("Login Succeeded")
+}
+
+/// `rbuild logout`.
+pub(crate) fn logout(args: &LogoutArgs, environment: &Environment) -> Result<(), Failure> {
+    let reference = of_registry(args.server.as_deref())?;
+    let registry = reference.registry();
+    let path = config_file(environment)?;
+    let mut file = read(&path, environment)?;
+    let failed = |error| of_credentials(&path, &error);
+    if file.log_out(registry, &Limits::DEFAULT).map_err(failed)? {
+        write(&path, &file.to_text()).map_err(|error| unwritable(&path, &error))?;
+        write_line(format_args!("Removed the login for {registry}"))?;
+    } else {
+        write_line(format_args!("There is no login for {registry} in {}", path.display()))?;
+    }
+    let left = credentials(environment).map_err(|error| error.into_failure())?;
+    let left = left.find(registry, reference.repository(), &Limits::DEFAULT);
+    if left.is_ok_and(|left| left != Credential::Anonymous) {
+        tell(format_args!("podman's files still have one: `podman logout {registry}` removes it"));
+    }
+    Ok(())
+}
+
+/// What is to be said of a server's address: its registry as in an image name.
+fn of_registry(server: Option<&str>) -> Result<Reference, Failure> {
+    let server = server.unwrap_or("docker.io");
+    let host = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    let host = if host == "index.docker.io" { "docker.io" } else { host };
+    let reference = Reference::parse(&format!("{host}/login")).ok();
+    reference.filter(|reference| reference.registry() == host).ok_or_else(|| {
+        let help = "a registry is named as in an image name: `docker.io`, `registry.example.com:5000`";
+        usage(&format!("`{server}` is no registry"), help)
+    })
+}
+
+fn config_file(environment: &Environment) -> Result<PathBuf, Failure> {
+    environment.docker_config().ok_or_else(|| {
+        usage("there is no place to keep logins in", "set DOCKER_CONFIG to a directory, or HOME")
+    })
+}
+
+fn read(path: &Path, environment: &Environment) -> Result<LoginFile, Failure> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|error| {
+            let title = format!("cannot read `{}`", path.display());
+            Failure::new(Exit::Machine, Diagnostic::error("login", title).note(error.to_string()))
+        })?,
+    };
+    LoginFile::parse(&text, environment.program_directories()).map_err(|error| of_credentials(path, &error))
+}
+
+fn password(args: &LoginArgs, environment: &Environment) -> Result<Secret, Failure> {
+    if let Some(password) = &args.password {
+        tell("warning: a password on the command line is seen by others; `--password-stdin` reads it");
+        return Ok(Secret::new(password));
+    }
+    if !args.password_stdin {
+        return ask("Password: ", environment, Term::read_secure_line).map(Secret::new);
+    }
+    let mut text = String::new();
+    let read = io::stdin().lock().take(MAX_PASSWORD_BYTES).read_to_string(&mut text);
+    read.map_err(|error| {
+        let diagnostic = Diagnostic::error("login", "cannot read a password from standard input");
+        Failure::new(Exit::Usage, diagnostic.note(error.to_string()))
+    })?;
+    // `echo` adds a line end that is not meant.
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}
+
+/// Asks whoever sits there.
+fn ask(
+    question: &str,
+    environment: &Environment,
+    read: impl FnOnce(&Term) -> io::Result<String>,
+) -> Result<String, Failure> {
+    if !environment.stdin_is_terminal {
+        return Err(usage(
+            "there is nobody to ask for name and password",
+            "give them with `--username NAME --password-stdin`",
+        ));
+    }
+    let term = Term::stderr();
+    term.write_str(question).and_then(|()| read(&term)).map_err(|error| {
+        let diagnostic = Diagnostic::error("login", "cannot read from the terminal");
+        Failure::new(Exit::Machine, diagnostic.note(error.to_string()))
+    })
+}
+
+/// Replaces the file in one step, for its user's eyes only. A link stays one, and what it leads to is replaced.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let temporary = path.with_extension(format!("rbuild-{}", std::process::id()));
+    let written = || {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    };
+    written().inspect_err(|_| {
+        // It may not even be there.
+        drop(fs::remove_file(&temporary));
+    })
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    let title = format!("cannot write `{}`", path.display());
+    Failure::new(Exit::Machine, Diagnostic::error("login", title).note(error.to_string()))
+}
+
+fn of_credentials(path: &Path, error: &CredentialsError) -> Failure {
+    let diagnostic = Diagnostic::from_error("login", error);
+    let help = match error {
+        CredentialsError::HelperMissing(_) | CredentialsError::HelperName(_) => {
+            format!("install it, or take `credsStore` and `credHelpers` out of `{}`", path.display())
+        }
+        CredentialsError::Malformed { .. } => format!("mend `{}`, or put it aside", path.display()),
+        _ => "see what the helper needs: it may want to be unlocked".to_owned(),
+    };
+    Failure::new(Exit::Usage, diagnostic.help(help))
+}
+
+fn usage(title: &str, help: &str) -> Failure {
+    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+}
