@@ -214,9 +214,9 @@ pub(crate) struct StepArgs {
     /// Run every step of these stages, whatever is recorded
     #[arg(long, value_name = "STAGE,…", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Ask the registry for base images even if they are here
-    #[arg(long)]
-    pub(crate) pull: bool,
+    /// When to ask the registry for base images: without a value, always
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]
+    pub(crate) pull: PullPolicy,
     /// How to show what happens [default: what BUILDKIT_PROGRESS says, else auto]
     #[arg(long, value_enum)]
     pub(crate) progress: Option<Progress>,
@@ -624,6 +624,21 @@ pub(crate) struct DiffArgs {
     pub(crate) new: String,
 }
 
+/// When an image is asked of its registry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum PullPolicy {
+    /// If it is not in the store.
+    #[value(alias = "false")]
+    Missing,
+    /// Each time; what is the same there is not fetched again. One that no registry has may be in the store.
+    #[value(alias = "true")]
+    Always,
+    /// Each time, but one in the store does if the registry cannot be asked.
+    Newer,
+    /// It must be in the store.
+    Never,
+}
+
 /// Which network a container sees.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum RunNetwork {
@@ -654,6 +669,9 @@ pub(crate) struct RunArgs {
     /// Run as this user
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
+    /// When to ask the registry for the image
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "missing")]
+    pub(crate) pull: PullPolicy,
     /// Of an image for several platforms, the one to run [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,

@@ -15,6 +15,7 @@ use plan::{
 use crate::build::fetch::Fetcher;
 use crate::build::input::{Place, archive};
 use crate::build::request::Layout;
+use crate::cli::PullPolicy;
 use crate::commands::pull::{PullError, Puller};
 
 /// Layers of a layout that are read at once.
@@ -45,7 +46,7 @@ pub(crate) struct Resolver<'r> {
     layouts: &'r BTreeMap<Reference, Layout>,
     places: &'r Places<'r>,
     /// Ask the registry even for what is here.
-    pull: bool,
+    pull: PullPolicy,
 }
 
 impl<'r> Resolver<'r> {
@@ -55,13 +56,17 @@ impl<'r> Resolver<'r> {
         fetcher: &'r Fetcher<'r>,
         layouts: &'r BTreeMap<Reference, Layout>,
         places: &'r Places<'r>,
-        pull: bool,
+        pull: PullPolicy,
     ) -> Self {
         Self { layers, puller, fetcher, layouts, places, pull }
     }
 
     fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<LocalImage>, ImageError> {
         image::local(self.layers, reference, platform).map_err(|error| store_error(&error))
+    }
+
+    fn asks_always(&self) -> bool {
+        matches!(self.pull, PullPolicy::Always | PullPolicy::Newer)
     }
 
     /// Pulls an image; `here` is what its name means without that.
@@ -78,6 +83,10 @@ impl<'r> Resolver<'r> {
         match here {
             // An image that only exists here cannot be pulled; that is no reason not to build on it.
             Some(here) if fits(&here, platform) && error.is_not_found() => Ok(here),
+            Some(here) if fits(&here, platform) && self.pull == PullPolicy::Newer => {
+                tracing::warn!(%error, "the image in the store is used");
+                Ok(here)
+            }
             Some(here) if !fits(&here, platform) => Err(other_platform(reference, &here, platform, &error)),
             _ => Err(pull_error(reference, &error)),
         }
@@ -97,7 +106,8 @@ impl Images for Resolver<'_> {
             return Ok(BaseImage { image: found.id, config: found.config });
         }
         let found = match self.local(reference, platform)? {
-            Some(here) if !self.pull && fits(&here, platform) => here,
+            Some(here) if !self.asks_always() && fits(&here, platform) => here,
+            here if self.pull == PullPolicy::Never => return Err(never_pulled(reference, platform, here)),
             here => self.pulled(reference, platform, here)?,
         };
         Ok(BaseImage { image: found.id, config: found.config })
@@ -146,6 +156,22 @@ fn layout_error(layout: &Layout, error: &LoadError) -> ImageError {
     let message = format!("there is no image `{}` in `{}`", layout.pick, layout.directory.display());
     let help = "give the directory of an OCI layout, and a tag or digest in it".to_owned();
     ImageError { cause, message, notes, help: Some(help) }
+}
+
+fn never_pulled(reference: &Reference, platform: &Platform, here: Option<LocalImage>) -> ImageError {
+    let (cause, note) = match here {
+        None => (ImageErrorCause::NotFound, "no image of that name is in the store".to_owned()),
+        Some(here) => {
+            let own = here.config.platform();
+            (
+                ImageErrorCause::NoSuchPlatform,
+                format!("the image of that name in the store is for {own}, not for {platform}"),
+            )
+        }
+    };
+    let notes = vec![format!("{note}, and `--pull=never` lets nobody ask a registry")];
+    let message = format!("there is no image `{}`", reference.familiar());
+    ImageError { cause, message, notes, help: Some(way_out(reference)) }
 }
 
 fn pull_error(reference: &Reference, error: &PullError) -> ImageError {

@@ -13,6 +13,7 @@ use sandbox::{Durability, SandboxError, Sandboxes, Spec, Upper};
 
 use crate::build::errors::{EMULATOR_HELP, foreign, is_foreign};
 use crate::build::request::platform;
+use crate::cli::PullPolicy;
 use crate::cli::option_names;
 use crate::cli::{Global, RunArgs};
 use crate::commands::failures;
@@ -92,11 +93,16 @@ fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Res
     let name = args.image();
     let asked = args.platform.as_deref().map(platform).transpose()?;
     let wanted = asked.clone().unwrap_or_else(Platform::host);
+    let always = matches!(args.pull, PullPolicy::Always | PullPolicy::Newer);
     let fits =
         |image: &LocalImage| asked.as_ref().is_none_or(|asked| image.config.platform().fit(asked).is_some());
+    let of_platform_or_warned = |image| if asked.is_some() { image } else { warned_of_platform(image) };
+    let mut here = None;
     let error = match image::find_for(layers, name, &wanted) {
+        Ok(image) if fits(&image) && !always => return Ok(of_platform_or_warned(image)),
         Ok(image) if fits(&image) => {
-            return Ok(if asked.is_some() { image } else { warned_of_platform(image) });
+            here = Some(image);
+            FindError::NotFound { name: name.to_owned(), similar: None }
         }
         Ok(_) => FindError::NotFound { name: name.to_owned(), similar: None },
         Err(error) => error,
@@ -106,8 +112,23 @@ fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Res
         _ => return Err(failures::of_find(&error)),
     };
     // What is only an id cannot be asked for anywhere.
-    let Ok(reference) = Reference::parse(name) else { return Err(failures::of_find(&error)) };
-    let pulled = puller.pull(&reference, &wanted).map_err(|error| {
+    let reference = match (Reference::parse(name), here) {
+        (Ok(reference), found) if args.pull != PullPolicy::Never => {
+            here = found;
+            reference
+        }
+        (_, Some(here)) => return Ok(of_platform_or_warned(here)),
+        (_, None) => return Err(failures::of_find(&error)),
+    };
+    let pulled = match (puller.pull(&reference, &wanted), here) {
+        // One that only exists here cannot be pulled.
+        (Err(error), Some(here)) if error.is_not_found() || args.pull == PullPolicy::Newer => {
+            tracing::warn!(%error, "the image in the store is used");
+            return Ok(of_platform_or_warned(here));
+        }
+        (pulled, _) => pulled,
+    };
+    let pulled = pulled.map_err(|error| {
         let mut failure = error.into_failure();
         for diagnostic in &mut failure.diagnostics {
             diagnostic.notes.push(format!(
@@ -121,7 +142,7 @@ fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Res
         }
         failure
     })?;
-    Ok(if asked.is_some() { pulled.image } else { warned_of_platform(pulled.image) })
+    Ok(of_platform_or_warned(pulled.image))
 }
 
 fn of_platform(asked: Option<&Platform>) -> String {

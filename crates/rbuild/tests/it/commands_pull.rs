@@ -162,6 +162,39 @@ impl Drop for DebianRegistry {
 }
 
 #[test]
+fn a_registry_is_asked_when_it_is_to_be() {
+    let Some((registry, world)) = registry_with_app("a_registry_is_asked_when_it_is_to_be") else { return };
+    let name = registry.reference("app");
+    let context = world.path("context");
+    write_files(&context, &[("Dockerfile", &format!("FROM {name}\nRUN cat /greeting\n"))]);
+    let build =
+        |when: &str| output_of(world.rbuild().args(["build", &format!("--pull={when}")]).arg(&context));
+    let run = |when: &str| output_of(world.rbuild().args(["run", &format!("--pull={when}"), &name]));
+    let (code, _, words) = build("never");
+    assert_eq!(code, Some(1));
+    assert!(words.contains("`--pull=never`"), "{words}");
+    assert_eq!(run("never").0, Some(125));
+    assert_eq!(registry.requests().len(), 0);
+    assert_eq!(run("missing").0, Some(0));
+    let mut asked = registry.requests().len();
+    for (when, asks) in [("never", false), ("missing", false), ("newer", true), ("always", true)] {
+        for command in [&build as &dyn Fn(&str) -> _, &run] {
+            assert_eq!(command(when).0, Some(0), "{when}");
+            let now = registry.requests().len();
+            assert_eq!(now > asked, asks, "{when}");
+            asked = now;
+        }
+    }
+    // Docker's way to write it.
+    assert_eq!(build("true").0, Some(0));
+    assert!(registry.requests().len() > asked);
+    drop(registry);
+    assert_eq!((build("missing").0, run("missing").0), (Some(0), Some(0)));
+    // Both ask for as long as it could come back.
+    assert_eq!((build("newer").0, run("always").0), (Some(0), Some(125)));
+}
+
+#[test]
 fn of_several_platforms_the_one_asked_for_is_pulled() {
     let registry = Registry::start();
     let empty_tar = [0; 1024];
