@@ -77,6 +77,14 @@ impl Reference {
         Ok(Self { registry: registry.to_owned(), repository, tag, digest })
     }
 
+    /// The same repository under another tag.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Tag`].
+    pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
+        Ok(Self { tag: Some(check_tag(tag)?.to_owned()), digest: None, ..self.clone() })
+    }
+
     /// Host, and port if one was given: `docker.io`, `localhost:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {

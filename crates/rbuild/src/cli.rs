@@ -760,6 +760,12 @@ pub(crate) struct SaveArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct PullArgs {
+    /// Get every tag of the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Say nothing but the image's id
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Platform of the image, if there are several
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,

@@ -1,7 +1,8 @@
 //! What can go wrong between us and a registry, each with the host that it went wrong at.
 //!
 //! One request fails with a [`RequestError`]: which host, after how many attempts, and the [`Failure`]. The operations have their own
-//! errors on top: [`crate::ManifestError`], [`crate::ResolveError`], [`crate::BlobError`], [`crate::PushError`].
+//! errors on top: [`crate::ManifestError`], [`crate::ResolveError`], [`crate::BlobError`], [`crate::PushError`],
+//! [`crate::TagsError`].
 
 use std::time::Duration;
 use std::{error, fmt, io};
@@ -167,6 +168,9 @@ pub enum RedirectError {
         /// What it resolved to.
         address: std::net::IpAddr,
     },
+    /// A list that goes on at another host.
+    #[error("`{0}` is another host's, and is no part of the answer")]
+    Elsewhere(String),
     /// In answer to a request that changes something, or has credentials in its body.
     #[error("a request that is no GET is not repeated elsewhere")]
     NotRepeated,

@@ -1,12 +1,13 @@
 //! The distribution client: images from registries (OCI distribution specification; Docker's token authentication).
 //!
-//! A [`Client`] does five things, each blocking, each safe to do from several threads:
+//! A [`Client`] does six things, each blocking, each safe to do from several threads:
 //!
 //! * [`Client::manifest`] fetches the document that a reference stands for;
 //! * [`Client::resolve`] goes on from there, through indexes, to the image for a platform;
 //! * [`Client::blob`] streams a config or a layer;
 //! * [`Client::push_blob`] sees to it that a repository has a blob, sending as little as it can;
-//! * [`Client::push_manifest`] then gives it a name.
+//! * [`Client::push_manifest`] then gives it a name;
+//! * [`Client::tags`] lists the names that there are.
 //!
 //! ```no_run
 //! use std::{io, sync::Arc};
@@ -53,7 +54,7 @@
 //! # In the order of reading
 //!
 //! `client` makes requests and judges answers; `auth` answers challenges; `transport` is one exchange with its redirects; `retry` repeats it.
-//! `manifest`, `resolve`, `blob` and `push` are the operations on top. A mirror will be a further base address in `client`.
+//! `manifest`, `resolve`, `blob`, `push` and `tags` are the operations on top. A mirror will be a further base address in `client`.
 
 #![forbid(unsafe_code)]
 
@@ -66,6 +67,7 @@ mod blob;
 mod manifest;
 mod push;
 mod resolve;
+mod tags;
 
 mod auth;
 mod challenge;
@@ -92,5 +94,6 @@ pub use names::{Address, Names, Reach, SystemNames};
 pub use push::{Delivery, Outgoing, PushError, Source};
 pub use resolve::{ResolveError, Resolved};
 pub use secret::Secret;
+pub use tags::TagsError;
 pub use timing::Timing;
 pub use transport::PlainHttp;

@@ -43,6 +43,8 @@ pub struct Limits {
     pub helper: Duration,
     /// Indexes within indexes.
     pub index_depth: u32,
+    /// Tags of one repository.
+    pub tags: usize,
     /// Layers of one image; overlayfs mounts no more.
     pub layers: usize,
 }
@@ -69,6 +71,7 @@ impl Limits {
         helper_bytes: 64 << 10,
         helper: Duration::from_secs(60),
         index_depth: 4,
+        tags: 100_000,
         layers: 500,
     };
 }

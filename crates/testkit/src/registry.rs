@@ -418,6 +418,9 @@ impl Exchange<'_> {
         if seen.path == "/v2/" {
             return self.respond(200, &[], b"{}");
         }
+        if path.ends_with("/tags/list") {
+            return self.serve_tags();
+        }
         if path.contains("/blobs/uploads/") {
             return self.serve_upload();
         }
@@ -445,6 +448,30 @@ impl Exchange<'_> {
                 let body = json!({ "errors": [{ "code": code, "message": "unknown to the test registry" }] });
                 self.respond(404, &[("Content-Type", "application/json")], body.to_string().as_bytes())
             }
+        }
+    }
+
+    /// In pages, two tags at a time.
+    fn serve_tags(&mut self) -> io::Result<()> {
+        const PAGE: usize = 2;
+        let repository = self.seen.path.trim_start_matches("/v2/").trim_end_matches("/tags/list");
+        let prefix = format!("{repository}:");
+        let mut tags: Vec<String> = {
+            let all = lock(&self.shared.tags);
+            all.keys().filter_map(|name| name.strip_prefix(&prefix)).map(ToOwned::to_owned).collect()
+        };
+        tags.sort();
+        let last = self.seen.query.split('&').find_map(|pair| pair.strip_prefix("last="));
+        let rest: Vec<String> =
+            tags.into_iter().filter(|tag| last.is_none_or(|last| **tag > *last)).collect();
+        let page = &rest[..rest.len().min(PAGE)];
+        let body = json!({ "name": repository, "tags": page }).to_string();
+        match page.last().filter(|_| rest.len() > PAGE) {
+            Some(last) => {
+                let link = format!("</v2/{repository}/tags/list?last={last}&n={PAGE}>; rel=\"next\"");
+                self.respond(200, &[("Link", &link)], body.as_bytes())
+            }
+            None => self.respond(200, &[], body.as_bytes()),
         }
     }
 
@@ -525,7 +552,8 @@ impl Exchange<'_> {
     /// The repository in `/v2/NAME/manifests/…`.
     fn repository(&self) -> &str {
         let path = self.seen.path.strip_prefix("/v2/").unwrap_or_default();
-        let end = path.find("/manifests/").or_else(|| path.find("/blobs/")).unwrap_or(0);
+        let mut ends = ["/manifests/", "/blobs/", "/tags/"].into_iter().filter_map(|part| path.find(part));
+        let end = ends.next().unwrap_or(0);
         &path[..end]
     }
 

@@ -22,3 +22,12 @@ pub(crate) fn new_name(text: &str) -> Result<Reference, Failure> {
         Some(_) => Err(refused("a digest follows from the content", "leave out the part from `@`")),
     }
 }
+
+/// For `--all-tags`: a name that has one says two things.
+pub(crate) fn check_without_tag(text: &str) -> Result<(), Failure> {
+    if !text.rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
+        return Ok(());
+    }
+    let title = format!("`{text}` has a tag, and `--all-tags` is for all of them");
+    Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help("leave out one of the two")))
+}

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use image::Layers;
 use image::pull::{Progress, PullFailure, PullOptions, Pulled};
 use oci::{Platform, Reference};
-use registry::{Login, ManifestError, ResolveError};
+use registry::{Login, ManifestError, ResolveError, TagsError};
 use solver::Cancel;
 
 use crate::build::request::platform;
 use crate::cli::{Global, PullArgs};
-use crate::commands::failures;
 use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
+use crate::commands::{failures, names};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -24,6 +24,13 @@ pub(crate) enum PullError {
     /// There is no client.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The registry does not say which tags there are.
+    #[error("cannot list the tags of `{}`", reference.familiar_repository())]
+    Tags {
+        reference: Box<Reference>,
+        #[source]
+        source: Box<TagsError>,
+    },
     /// The registry, or what it gave.
     #[error(transparent)]
     Pull(#[from] image::pull::PullError),
@@ -50,7 +57,9 @@ impl PullError {
             Self::Pull(image::pull::PullError { failure: PullFailure::Image(error), .. }) => {
                 failures::of_image(&error)
             }
-            Self::Pull(_) => Failure::new(Exit::Network, Diagnostic::from_error("pull", &self)),
+            Self::Pull(_) | Self::Tags { .. } => {
+                Failure::new(Exit::Network, Diagnostic::from_error("pull", &self))
+            }
         }
     }
 }
@@ -70,6 +79,15 @@ impl<'p> Puller<'p> {
         view: View,
     ) -> Self {
         Self { layers, connection: Connection::new(cancel, environment), view }
+    }
+
+    /// All that there are of a repository.
+    pub(crate) fn tags(&self, reference: &Reference) -> Result<Vec<Reference>, PullError> {
+        let (client, _hook) = self.connection.client()?;
+        client.tags(reference).map_err(|source| PullError::Tags {
+            reference: Box::new(reference.clone()),
+            source: Box::new(source),
+        })
     }
 
     /// Pulls one image into the store and names it.
@@ -103,15 +121,22 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, environment: &Environment) 
         None => Platform::host(),
         Some(text) => platform(text)?,
     };
+    if args.all_tags {
+        names::check_without_tag(&args.reference)?;
+    }
     let session = Session::open(global)?;
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let puller = Puller::new(&layers, &session.cancel, environment, View::of(environment));
-    let pulled = puller.pull(&reference, &platform);
-    let pulled = pulled.map_err(|error| match session.cancel.is_cancelled() {
+    let view = if args.quiet { View::Quiet } else { View::of(environment) };
+    let puller = Puller::new(&layers, &session.cancel, environment, view);
+    let failed = |error: PullError| match session.cancel.is_cancelled() {
         true => Failure::cancelled(),
         false => error.into_failure(),
-    })?;
-    write_line(&pulled.image.id)?;
+    };
+    let references = if args.all_tags { puller.tags(&reference).map_err(failed)? } else { vec![reference] };
+    for reference in references {
+        let pulled = puller.pull(&reference, &platform).map_err(failed)?;
+        write_line(&pulled.image.id)?;
+    }
     session.close()
 }

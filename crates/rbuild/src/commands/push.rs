@@ -148,13 +148,7 @@ fn references(args: &PushArgs, name: &Reference, layers: &Layers<'_>) -> Result<
     if !args.all_tags {
         return Ok(vec![name.clone()]);
     }
-    if args.reference.rsplit('/').next().is_some_and(|last| last.contains(':')) {
-        let title = format!("`{}` has a tag, and `--all-tags` is for all of them", args.reference);
-        return Err(Failure::new(
-            Exit::Usage,
-            Diagnostic::error("usage", title).help("leave out one of the two"),
-        ));
-    }
+    names::check_without_tag(&args.reference)?;
     let tags = layers.lease().store().tags().map_err(|error| crate::session::store_failure(&error))?;
     let of_repository = |other: &Reference| {
         other.registry() == name.registry()

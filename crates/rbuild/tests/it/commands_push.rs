@@ -181,6 +181,15 @@ fn all_tags_of_a_repository_are_pushed_if_all_are_wanted() {
     let put: Vec<String> = put.map(|seen| seen.path).collect();
     assert_eq!(put, ["1", "2", "3"].map(|tag| format!("/v2/team/app/manifests/{tag}")));
     fails(world.rbuild().args(["push", "-a", &registry.reference("team/nothing")]), 2);
+    fails(world.rbuild().args(["push", "-a", &name]), 2);
+    let other = World::new();
+    let pulled = succeed(other.rbuild().args(["pull", "-q", "--all-tags", &registry.reference("team/app")]));
+    assert_eq!((pulled.stderr, text(pulled.stdout).lines().count()), (Vec::new(), 3));
+    for tag in ["1", "2", "3"] {
+        succeed(other.rbuild().args(["inspect", &registry.reference(&format!("team/app:{tag}"))]));
+    }
+    fails(other.rbuild().args(["pull", "-a", &name]), 2);
+    other.assert_sound();
 }
 
 #[test]

@@ -95,6 +95,8 @@ fn images_are_pushed_to_debians_registry_and_pulled_from_it() {
         assert_eq!(resolved.digest().to_string(), digest);
         assert!(blobs[1] == layer && blobs[2] == b"two");
     }
+    let app = oci::Reference::parse(&format!("{}/team/app", debian.host)).unwrap();
+    assert_eq!(known.tags(&app).unwrap(), [app]);
     let error = |client: &registry::Client, name: &str| {
         let reference = oci::Reference::parse(&format!("{}/{name}", debian.host)).unwrap();
         pull(client, &reference).unwrap_err().replace(&debian.host, "HOST")

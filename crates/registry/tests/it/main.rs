@@ -9,5 +9,6 @@ mod login;
 mod push;
 mod redirects;
 mod resolve;
+mod tags;
 mod tls;
 mod world;
