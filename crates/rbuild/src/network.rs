@@ -1,10 +1,13 @@
 //! What everything that speaks to servers is told of this machine: whom to trust, time and chance.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use registry::Timing;
+use solver::Cancel;
 use web::Roots;
 
 use crate::environment::Environment;
@@ -34,15 +37,25 @@ pub(crate) fn named_roots(environment: &Environment) -> Option<PathBuf> {
     environment.variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
+/// How long at most until somebody who waits notices that everything ends.
+const CANCEL_LATENCY: Duration = Duration::from_millis(100);
+
 /// The machine's clock and chance.
-#[derive(Debug)]
 pub(crate) struct RealTime {
     start: Instant,
+    cancel: Option<Arc<Cancel>>,
 }
 
 impl RealTime {
-    pub(crate) fn new() -> Self {
-        Self { start: Instant::now() }
+    /// Waiting ends when `cancel` says so.
+    pub(crate) fn new(cancel: Option<Arc<Cancel>>) -> Self {
+        Self { start: Instant::now(), cancel }
+    }
+}
+
+impl fmt::Debug for RealTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RealTime").field("start", &self.start).finish_non_exhaustive()
     }
 }
 
@@ -52,7 +65,15 @@ impl Timing for RealTime {
     }
 
     fn sleep(&self, duration: Duration) {
-        std::thread::sleep(duration);
+        let end = Instant::now() + duration;
+        let is_over = || self.cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled());
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || is_over() {
+                return;
+            }
+            std::thread::sleep(left.min(CANCEL_LATENCY));
+        }
     }
 
     fn jitter(&self) -> f64 {

@@ -46,7 +46,7 @@ pub(crate) fn login(args: &LoginArgs, environment: &Environment) -> Result<(), F
         return Err(usage("a user name has neither a colon nor a line break in it", "check the name"));
     }
     let given = Credentials::given(registry, &username, password.clone());
-    let client = client_with(given, environment).map_err(|error| error.into_failure())?;
+    let client = client_with(given, environment, None).map_err(|error| error.into_failure())?;
     client.log_in(&reference).map_err(|error| {
         let title = match &*error.failure {
             RegistryFailure::Denied { .. } | RegistryFailure::Token(_) => {

@@ -73,7 +73,8 @@ impl<'c> Connection<'c> {
         let client = match self.client.get() {
             Some(client) => client,
             None => {
-                let client = connect(self.environment)?;
+                let credentials = credentials(self.environment)?;
+                let client = client_with(credentials, self.environment, Some(Arc::clone(self.cancel)))?;
                 self.client.get_or_init(|| client)
             }
         };
@@ -85,15 +86,11 @@ impl<'c> Connection<'c> {
     }
 }
 
-/// A client for this user. Connects to nobody yet.
-fn connect(environment: &Environment) -> Result<Client, ClientError> {
-    client_with(credentials(environment)?, environment)
-}
-
 /// A client with these credentials. Connects to nobody yet.
 pub(crate) fn client_with(
     credentials: Credentials,
     environment: &Environment,
+    cancel: Option<Arc<Cancel>>,
 ) -> Result<Client, ClientError> {
     Ok(Client::new(Options {
         credentials,
@@ -102,7 +99,7 @@ pub(crate) fn client_with(
         roots: roots(environment),
         user_agent: USER_AGENT.to_owned(),
         names: Arc::new(SystemNames),
-        timing: Arc::new(RealTime::new()),
+        timing: Arc::new(RealTime::new(cancel)),
     })?)
 }
 

@@ -255,3 +255,22 @@ fn an_image_goes_through_skopeo_and_debians_registry_and_comes_back_the_same() {
         other.assert_sound();
     }
 }
+
+#[test]
+fn nobody_waits_for_a_registry_after_ctrl_c() {
+    let registry = Registry::start();
+    registry.on("/v2/app/manifests/", |_, exchange| exchange.respond(503, &[("Retry-After", "60")], b""));
+    let world = World::new();
+    let mut pull = world.rbuild();
+    let mut child =
+        pull.args(["pull", &registry.reference("app")]).stderr(Stdio::null()).spawn().expect("it starts");
+    while registry.count("/v2/app/manifests/") == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // It has the answer, and waits.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    crate::commands_run::send(&child, crate::commands_run::SIGINT);
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(registry.count("/v2/app/manifests/"), 1);
+}

@@ -12,7 +12,7 @@ use testkit::registry::Registry;
 
 use crate::world::{World, succeed};
 
-const SIGINT: i32 = 2;
+pub(crate) const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 
 /// How a `run` ended and what it wrote.
@@ -254,7 +254,7 @@ fn start_until_ready(world: &World, script: &str) -> (Child, BufReader<std::proc
     (child, output)
 }
 
-fn send(child: &Child, signal: i32) {
+pub(crate) fn send(child: &Child, signal: i32) {
     let process = sys::process::open(child.id()).expect("it runs");
     sys::process::signal(&process, signal).expect("a child can be signalled");
 }
