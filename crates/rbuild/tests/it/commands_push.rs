@@ -199,16 +199,15 @@ fn who_cannot_push_is_told_why() {
     let name = registry.reference("team/app:1");
     let Some(world) = world(NAME, &name) else { return };
     assert!(fails(world.rbuild().args(["push", &registry.reference("nothing")]), 2).contains("no-image"));
-    registry.set_access(Access::Basic("hub", "pw"));
+    registry.set_access(Access::Basic("hub", "correct horse"));
     let said = fails(world.rbuild().args(["push", &name]), 3);
     assert!(said.contains("without a login") && said.contains("rbuild login"), "{said}");
-    // Nothing was compressed for nothing.
-    let config = format!(r#"{{"auths":{{"{}":{{"username":"hub","password":"pw"}}}}}}"#, registry.host());
+    let config = format!(r#"{{"auths":{{"{}":{{"username":"hub","password":"correct horse"}}}}}}"#, registry.host());
     write_files(&world.path("docker"), &[("config.json", &config)]);
     let mut push = world.rbuild();
     push.env("DOCKER_CONFIG", world.path("docker")).args(["push", "--debug", &name]);
     let said = text(succeed(&mut push).stderr);
-    assert!(!said.contains("pw") && !said.contains("aHViOnB3"), "{said}");
+    assert!(!said.contains("correct horse") && !said.contains("aHViOmNvcnJlY3QgaG9yc2U="), "{said}");
 }
 
 #[test]
