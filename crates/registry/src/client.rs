@@ -18,7 +18,7 @@ use crate::timing::Timing;
 use crate::transport::{Answer, Call, Content, Part, PlainHttp, Transport};
 
 /// Where Docker Hub really answers.
-const HUB_HOST: &str = "registry-1.docker.io";
+pub(crate) const HUB_HOST: &str = "registry-1.docker.io";
 
 /// Everything a [`Client`] is told. No field has a silent default.
 #[derive(Debug)]

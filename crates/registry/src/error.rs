@@ -7,6 +7,7 @@
 use std::time::Duration;
 use std::{error, fmt, io};
 
+use crate::client::HUB_HOST;
 use crate::credentials::CredentialsError;
 use crate::limits::Limits;
 use oci::Reference;
@@ -235,9 +236,8 @@ impl RequestError {
 
     /// Whether it is a redirect, or who it led to, that failed.
     pub(crate) fn is_of_another_host(&self, reference: &Reference) -> bool {
-        let registry = reference.registry();
-        let own =
-            registry == "docker.io" || self.host == registry || format!("{}:443", self.host) == registry;
+        let registry = if reference.registry() == "docker.io" { HUB_HOST } else { reference.registry() };
+        let own = self.host == registry || format!("{}:443", self.host) == registry;
         matches!(*self.failure, Failure::Redirect(_)) || (self.status().is_some() && !own)
     }
 

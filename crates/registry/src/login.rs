@@ -84,26 +84,29 @@ impl LoginFile {
         if !auths.is_object() {
             *auths = json!({});
         }
-        auths[key] = entry;
+        if let Some(auths) = auths.as_object_mut() {
+            // Under another of its names, an older login would count for more.
+            auths.retain(|known, _| *known == key || !aliases(registry).contains(&place_of(known)));
+            auths.insert(key, entry);
+        }
         Ok(())
     }
 
-    /// Forgets a login; says whether there was one.
-    ///
-    /// # Errors
-    /// Those of a helper; then nothing is forgotten.
-    pub fn log_out(&mut self, registry: &str, limits: &Limits) -> Result<bool, CredentialsError> {
-        let mut was_there = false;
+    /// Forgets a login; says whether there was one, and what a helper could not do. What the file has is forgotten in any case.
+    pub fn log_out(&mut self, registry: &str, limits: &Limits) -> (bool, Result<(), CredentialsError>) {
+        let (mut was_there, mut helped) = (false, Ok(()));
         if let Some((server, name)) = self.helper(registry) {
-            was_there = helper::get(&self.helper_directories, &name, &server, limits)?.is_some();
-            helper::erase(&self.helper_directories, &name, &server, limits)?;
+            // What cannot be read can still be erased.
+            let known = helper::get(&self.helper_directories, &name, &server, limits);
+            was_there = !matches!(known, Ok(None));
+            helped = helper::erase(&self.helper_directories, &name, &server, limits);
         }
         if let Some(auths) = self.document.get_mut("auths").and_then(Value::as_object_mut) {
             let before = auths.len();
             auths.retain(|key, _| !aliases(registry).contains(&place_of(key)));
             was_there |= auths.len() < before;
         }
-        Ok(was_there)
+        (was_there, helped)
     }
 
     /// The file's text.
@@ -177,9 +180,9 @@ mod tests {
             }
         "#]]
         .assert_eq(&file.to_text());
-        assert!(file.log_out("quay.io", &Limits::DEFAULT).unwrap());
-        assert!(file.log_out("docker.io", &Limits::DEFAULT).unwrap());
-        assert!(!file.log_out("docker.io", &Limits::DEFAULT).unwrap());
+        for (registry, was_there) in [("quay.io", true), ("docker.io", true), ("docker.io", false)] {
+            assert_eq!(file.log_out(registry, &Limits::DEFAULT).0, was_there, "{registry}");
+        }
         expect![[r#"
             {
               "z": [
@@ -212,6 +215,23 @@ mod tests {
             }
         "#]]
         .assert_eq(&file.to_text());
+    }
+
+    #[test]
+    fn no_other_name_of_a_registry_keeps_an_older_login() {
+        let mut file = file(
+            r#"{"auths": {"https://index.docker.io/v1/": {"auth": "eA=="}, "docker.io": {"auth": "eA=="}}}"#,
+        );
+        file.log_in("docker.io", "hub", &Secret::new("pw"), &Limits::DEFAULT).unwrap();
+        assert!(!file.to_text().contains("eA=="), "{}", file.to_text());
+    }
+
+    #[test]
+    fn what_the_file_has_is_forgotten_even_if_the_helper_is_gone() {
+        let mut file = file(r#"{"credsStore": "nosuch", "auths": {"registry.test": {"auth": "eA=="}}}"#);
+        let (was_there, helped) = file.log_out("registry.test", &Limits::DEFAULT);
+        assert!(was_there && matches!(helped, Err(CredentialsError::HelperMissing(_))));
+        assert!(!file.to_text().contains("registry.test"));
     }
 
     #[test]

@@ -72,14 +72,14 @@ impl Client {
             let tags = page.tags.unwrap_or_default();
             let is_last = tags.is_empty();
             for tag in tags {
+                if found.len() == limit {
+                    return Err(TagsError::TooMany { host, limit });
+                }
                 let named = reference.with_tag(&tag);
                 found.push(named.map_err(|source| TagsError::Tag { host: host.clone(), source })?);
             }
-            if found.len() > limit {
-                return Err(TagsError::TooMany { host, limit });
-            }
             match next(&headers, &url)? {
-                Some(next) if !is_last => place = Location::At(next),
+                Some(next) if !is_last && next.full() != url.full() => place = Location::At(next),
                 _ => return Ok(found),
             }
         }
@@ -88,13 +88,14 @@ impl Client {
 
 /// Where the next page is: `<…>; rel="next"` (RFC 8288), which must be at the same registry.
 fn next(headers: &HeaderMap, url: &Url) -> Result<Option<Url>, RequestError> {
-    let link = headers.get(LINK).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let Some((target, rest)) = link.trim().strip_prefix('<').and_then(|link| link.split_once('>')) else {
-        return Ok(None);
-    };
-    if !rest.replace(['"', ' '], "").contains("rel=next") {
-        return Ok(None);
-    }
+    let values = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+    // A comma within an address is escaped by every registry that there is.
+    let mut links = values.flat_map(|value| value.split(','));
+    let target = links.find_map(|link| {
+        let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+        rest.replace(['"', ' '], "").contains("rel=next").then_some(target)
+    });
+    let Some(target) = target else { return Ok(None) };
     let failed = |error| RequestError::new(url.origin(), Failure::Redirect(error));
     let next = url.join(target).map_err(|error| failed(error.into()))?;
     if next.origin() == url.origin() {

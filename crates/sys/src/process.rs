@@ -69,6 +69,12 @@ pub fn start(image: BorrowedFd<'_>, name: &OsStr, handed: BorrowedFd<'_>) -> io:
     Ok(Child { pidfd: open(pid)?, pid })
 }
 
+/// Has a program that is to be started lead a session of its own: it gets no signals of our terminal, and has none to ask anybody on (setsid(2)).
+pub fn leads_session(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec only one async-signal-safe call is made.
+    unsafe { command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from)) }
+}
+
 /// Has the kernel kill a program that is to be started when the thread that starts it ends, however that ends (prctl(2),
 /// `PR_SET_PDEATHSIG`).
 pub fn bind_to_us(command: &mut Command) -> &mut Command {
@@ -235,7 +241,13 @@ mod tests {
         // The interpreter of a script opens it by name.
         rustix::io::fcntl_setfd(&image, rustix::io::FdFlags::empty()).unwrap();
         drop(program.into_temp_path().keep().map(std::fs::remove_file));
-        let child = start(image.as_fd(), OsStr::new("x"), output.as_fd()).unwrap();
+        let child = loop {
+            match start(image.as_fd(), OsStr::new("x"), output.as_fd()) {
+                // For as long as the fork of another test has it open for writing.
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                started => break started.unwrap(),
+            }
+        };
         assert_eq!(wait(child.pidfd.as_fd()).unwrap().ending, Ending::Exited(7));
         let mut text = String::new();
         io::Seek::rewind(&mut &output).unwrap();

@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -101,6 +101,8 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     /// What has come of each upload, by its path.
     uploads: Mutex<HashMap<String, Vec<u8>>>,
+    /// How many uploads have begun.
+    begun: AtomicUsize,
     /// `repository@digest`, of what was pushed.
     pushed: Mutex<HashSet<String>>,
     /// Below these paths, bodies are not waited for.
@@ -160,6 +162,7 @@ impl Registry {
             access: Mutex::new(Access::Open),
             seen: Mutex::default(),
             uploads: Mutex::default(),
+            begun: AtomicUsize::new(0),
             pushed: Mutex::default(),
             unwanted: Mutex::default(),
             connections: Mutex::default(),
@@ -489,10 +492,9 @@ impl Exchange<'_> {
                 lock(&shared.pushed).insert(format!("{}@{digest}", self.repository()));
                 return self.respond(201, &[], b"");
             }
-            let mut uploads = lock(&shared.uploads);
-            let path = format!("/v2/{}/blobs/uploads/{}", self.repository(), uploads.len());
-            uploads.insert(path.clone(), Vec::new());
-            drop(uploads);
+            let number = shared.begun.fetch_add(1, Ordering::SeqCst);
+            let path = format!("/v2/{}/blobs/uploads/{number}", self.repository());
+            lock(&shared.uploads).insert(path.clone(), Vec::new());
             return self.respond(202, &[("Location", &path), ("Range", "0-0")], b"");
         }
         let mut uploads = lock(&shared.uploads);

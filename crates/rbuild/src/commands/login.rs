@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use console::Term;
 use oci::Reference;
 use registry::{
-    Credential, Credentials, CredentialsError, Failure as RegistryFailure, Limits, LoginFile, Secret,
+    Credential, Credentials, CredentialsError, Failure as RegistryFailure, Limits, LoginFile, RequestError,
+    Secret, TokenError,
 };
 
 use crate::cli::{LoginArgs, LogoutArgs};
@@ -32,8 +33,8 @@ pub(crate) fn login(args: &LoginArgs, environment: &Environment) -> Result<(), F
             "give it with `--username`",
         ));
     }
-    // Before anybody is asked anything.
-    let mut file = read(&path, environment)?;
+    // Before anybody is asked anything: whether it can be read.
+    read(&path, environment)?;
     let username = match &args.username {
         Some(username) => username.clone(),
         None => ask("Username: ", environment, Term::read_line)?,
@@ -45,21 +46,39 @@ pub(crate) fn login(args: &LoginArgs, environment: &Environment) -> Result<(), F
     if username.contains([':', '\n', '\r']) {
         return Err(usage("a user name has neither a colon nor a line break in it", "check the name"));
     }
+    if password.reveal().contains(['\n', '\r', '\0']) {
+        return Err(usage("the password has several lines", "give one line"));
+    }
     let given = Credentials::given(registry, &username, password.clone());
     let client = client_with(given, environment, None).map_err(|error| error.into_failure())?;
     client.log_in(&reference).map_err(|error| {
-        let title = match &*error.failure {
-            RegistryFailure::Denied { .. } | RegistryFailure::Token(_) => {
-                format!("`{registry}` does not take this name and password")
-            }
-            _ => format!("cannot log in to `{registry}`"),
+        let diagnostic = if is_denied(&error) {
+            Diagnostic::error("login", format!("`{registry}` does not take this name and password"))
+        } else {
+            let mut diagnostic = Diagnostic::from_error("login", &error);
+            diagnostic.notes.insert(0, diagnostic.title);
+            Diagnostic { title: format!("cannot log in to `{registry}`"), ..diagnostic }
         };
-        Failure::new(Exit::Network, Diagnostic::error("login", title).note(error.to_string()))
+        Failure::new(Exit::Network, diagnostic)
     })?;
+    // Read only now: others may have logged in meanwhile.
+    let mut file = read(&path, environment)?;
     file.log_in(registry, &username, &password, &Limits::DEFAULT)
         .map_err(|error| of_credentials(&path, &error))?;
     write(&path, &file.to_text()).map_err(|error| unwritable(&path, &error))?;
     write_line("Login Succeeded")
+}
+
+/// Whether the registry, or its token server, says no to the name and the password.
+fn is_denied(error: &RequestError) -> bool {
+    match &*error.failure {
+        RegistryFailure::Denied { .. } => true,
+        RegistryFailure::Token(error) => match &**error {
+            TokenError::Request(error) => is_denied(error),
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// `rbuild logout`.
@@ -68,17 +87,19 @@ pub(crate) fn logout(args: &LogoutArgs, environment: &Environment) -> Result<(),
     let registry = reference.registry();
     let path = config_file(environment)?;
     let mut file = read(&path, environment)?;
-    let failed = |error| of_credentials(&path, &error);
-    if file.log_out(registry, &Limits::DEFAULT).map_err(failed)? {
+    let (was_there, helped) = file.log_out(registry, &Limits::DEFAULT);
+    if was_there {
         write(&path, &file.to_text()).map_err(|error| unwritable(&path, &error))?;
         write_line(format_args!("Removed the login for {registry}"))?;
     } else {
         write_line(format_args!("There is no login for {registry} in {}", path.display()))?;
     }
-    let left = credentials(environment).map_err(|error| error.into_failure())?;
-    let left = left.find(registry, reference.repository(), &Limits::DEFAULT);
-    if left.is_ok_and(|left| left != Credential::Anonymous) {
-        tell(format_args!("podman's files still have one: `podman logout {registry}` removes it"));
+    helped.map_err(|error| of_credentials(&path, &error))?;
+    // What cannot be read is none of this command's business.
+    let left =
+        credentials(environment).map(|left| left.find(registry, reference.repository(), &Limits::DEFAULT));
+    if left.is_ok_and(|left| left.is_ok_and(|left| left != Credential::Anonymous)) {
+        tell(format_args!("another file still has one; `podman logout {registry}` removes that of podman"));
     }
     Ok(())
 }
@@ -122,11 +143,14 @@ fn password(args: &LoginArgs, environment: &Environment) -> Result<Secret, Failu
         return ask("Password: ", environment, Term::read_secure_line).map(Secret::new);
     }
     let mut text = String::new();
-    let read = io::stdin().lock().take(MAX_PASSWORD_BYTES).read_to_string(&mut text);
+    let read = io::stdin().lock().take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut text);
     read.map_err(|error| {
         let diagnostic = Diagnostic::error("login", "cannot read a password from standard input");
         Failure::new(Exit::Usage, diagnostic.note(error.to_string()))
     })?;
+    if text.len() as u64 > MAX_PASSWORD_BYTES {
+        return Err(usage("the password is longer than any", "check what is directed there"));
+    }
     // `echo` adds a line end that is not meant.
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
@@ -137,7 +161,7 @@ fn ask(
     environment: &Environment,
     read: impl FnOnce(&Term) -> io::Result<String>,
 ) -> Result<String, Failure> {
-    if !environment.stdin_is_terminal {
+    if !(environment.stdin_is_terminal && environment.stderr_is_terminal) {
         return Err(usage(
             "there is nobody to ask for name and password",
             "give them with `--username NAME --password-stdin`",
@@ -152,20 +176,22 @@ fn ask(
 
 /// Replaces the file in one step, for its user's eyes only. A link stays one, and what it leads to is replaced.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = match fs::read_link(path) {
+        Ok(target) => path.parent().unwrap_or(Path::new("/")).join(target),
+        Err(_) => path.to_owned(),
+    };
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let temporary = path.with_extension(format!("rbuild-{}", std::process::id()));
-    let written = || {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)
-    };
-    written().inspect_err(|_| {
-        // It may not even be there.
-        drop(fs::remove_file(&temporary));
-    })
+    // Nobody else can read it, and it goes if anything fails.
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    if let Ok(before) = fs::metadata(&path) {
+        // With another user's rights, as by sudo, it stays its owner's.
+        std::os::unix::fs::fchown(file.as_file(), Some(before.uid()), Some(before.gid()))?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(&path)?;
+    fs::File::open(directory)?.sync_all()
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {

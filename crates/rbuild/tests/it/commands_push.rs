@@ -54,6 +54,13 @@ fn what_is_pushed_is_the_same_image_for_everybody() {
         let shown: Value =
             serde_json::from_slice(&succeed(skopeo.arg(format!("docker://{name}"))).stdout).expect("JSON");
         assert_eq!(shown["Digest"], digest, "{compression}");
+        let mut skopeo = Command::new("skopeo");
+        skopeo.env("HOME", world.path("home")).args(["inspect", "--raw", "--tls-verify=false"]);
+        let raw: Value =
+            serde_json::from_slice(&succeed(skopeo.arg(format!("docker://{name}"))).stdout).expect("JSON");
+        let mut types = raw["layers"].as_array().expect("layers").iter().map(|layer| &layer["mediaType"]);
+        let ending = if compression == "uncompressed" { "layer.v1.tar" } else { compression };
+        assert!(types.all(|kind| kind.as_str().is_some_and(|kind| kind.ends_with(ending))), "{raw}");
         assert_eq!(shown["Layers"].as_array().map(Vec::len), Some(3));
         let other = World::new();
         let id = text(succeed(other.rbuild().args(["pull", &name])).stdout);
@@ -202,7 +209,8 @@ fn who_cannot_push_is_told_why() {
     registry.set_access(Access::Basic("hub", "correct horse"));
     let said = fails(world.rbuild().args(["push", &name]), 3);
     assert!(said.contains("without a login") && said.contains("rbuild login"), "{said}");
-    let config = format!(r#"{{"auths":{{"{}":{{"username":"hub","password":"correct horse"}}}}}}"#, registry.host());
+    let config =
+        format!(r#"{{"auths":{{"{}":{{"username":"hub","password":"correct horse"}}}}}}"#, registry.host());
     write_files(&world.path("docker"), &[("config.json", &config)]);
     let mut push = world.rbuild();
     push.env("DOCKER_CONFIG", world.path("docker")).args(["push", "--debug", &name]);

@@ -109,5 +109,11 @@ fn a_context_is_fetched_as_the_user_would() {
     assert!(calls[1..].iter().all(|call| call.starts_with("/users|-o BatchMode=yes ")), "{calls:?}");
     assert!(build(Some("/users"), &[("GIT_SSH_COMMAND", "ssh -4")]).status.success());
     assert!(by_ssh.calls().last().expect("a call").starts_with("/users|-4 "), "{:?}", by_ssh.calls());
+    // The command is the user's, and finds his files.
+    assert!(
+        build(Some("/users"), &[("GIT_SSH_COMMAND", "ssh -i ~/key"), ("HOME", "/home/me")]).status.success()
+    );
+    let last = by_ssh.calls().pop().expect("a call");
+    assert!(last.starts_with("/users|-i /home/me/key "), "{last}");
     scene.world.assert_sound();
 }

@@ -73,8 +73,8 @@ fn what_is_pushed_can_be_pulled_and_is_not_pushed_again() {
         PUT /v2/team/app/blobs/uploads/0 5
         HEAD /v2/team/app/blobs/ 0
         POST /v2/team/app/blobs/uploads/ 0
-        PATCH /v2/team/app/blobs/uploads/0 400000
-        PUT /v2/team/app/blobs/uploads/0 0
+        PATCH /v2/team/app/blobs/uploads/1 400000
+        PUT /v2/team/app/blobs/uploads/1 0
         HEAD /v2/team/app/blobs/ 0
         PUT /v2/team/app/manifests/latest 100
         GET /v2/team/app/manifests/latest 0"#]]

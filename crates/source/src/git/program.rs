@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -36,20 +35,29 @@ pub struct Ssh {
     /// For a shell.
     command: String,
     agent: Option<PathBuf>,
+    /// Where the command looks for what is the user's.
+    home: Option<PathBuf>,
 }
 
 impl Ssh {
     /// As the user has it: keys, agent, configuration, and perhaps a command (`GIT_SSH_COMMAND` in git(1)).
     #[must_use]
-    pub fn of_user(command: Option<&str>, agent: Option<PathBuf>) -> Self {
-        Self { command: command.unwrap_or("ssh -o BatchMode=yes").to_owned(), agent }
+    pub fn of_user(command: Option<&str>, agent: Option<PathBuf>, home: Option<PathBuf>) -> Self {
+        Self {
+            command: command
+                .unwrap_or("ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15")
+                .to_owned(),
+            agent,
+            home,
+        }
     }
 
     /// With the keys of an agent, and nothing of the user's but the hosts that he knows.
     #[must_use]
     pub fn of_agent(agent: PathBuf) -> Self {
-        let command = "ssh -F none -o BatchMode=yes -o StrictHostKeyChecking=yes -o IdentityFile=none";
-        Self { command: command.to_owned(), agent: Some(agent) }
+        let command = "ssh -F none -o BatchMode=yes -o StrictHostKeyChecking=yes -o IdentityFile=none \
+            -o ConnectTimeout=30 -o ServerAliveInterval=15";
+        Self { command: command.to_owned(), agent: Some(agent), home: None }
     }
 }
 
@@ -92,8 +100,8 @@ impl Run<'_> {
         let create = |path: &Path| File::create(path).map_err(files(path));
         let mut command = Command::new(&self.program.path);
         self.set_environment(&mut command);
-        // A group of its own: Ctrl-C is for us to understand, not for git to fail by.
-        command.args(args).current_dir(self.directory).process_group(0);
+        // Ctrl-C is for us to understand, not for git to fail by; and nothing that it starts finds a terminal to ask anybody on.
+        sys::process::leads_session(command.args(args).current_dir(self.directory));
         command.stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
         sys::process::bind_to_us(&mut command);
         let status = self.wait(command.spawn().map_err(GitError::Start)?)?;
@@ -126,6 +134,9 @@ impl Run<'_> {
         }
         let ssh = self.program.ssh.as_ref();
         command.env("GIT_SSH_COMMAND", ssh.map_or("/bin/false", |ssh| &ssh.command));
+        if let Some(home) = ssh.and_then(|ssh| ssh.home.as_ref()) {
+            command.env("HOME", home);
+        }
         if let Some(agent) = ssh.and_then(|ssh| ssh.agent.as_ref()) {
             command.env("SSH_AUTH_SOCK", agent);
         }
@@ -136,6 +147,8 @@ impl Run<'_> {
         let mut config = vec![
             ("core.hooksPath".to_owned(), nowhere.to_owned()),
             ("core.fsmonitor".to_owned(), "false".to_owned()),
+            ("core.attributesFile".to_owned(), nowhere.to_owned()),
+            ("core.excludesFile".to_owned(), nowhere.to_owned()),
             ("advice.detachedHead".to_owned(), "false".to_owned()),
             ("init.defaultBranch".to_owned(), "master".to_owned()),
             ("gc.auto".to_owned(), "0".to_owned()),

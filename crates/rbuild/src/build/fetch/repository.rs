@@ -95,9 +95,11 @@ impl Fetcher<'_> {
         let variable = |name: &str| self.environment.variable(name).filter(|value| !value.is_empty());
         match &self.keys {
             Keys::OfAgent(Some(agent)) => Ok(Ssh::of_agent(agent.clone())),
-            Keys::OfUser => {
-                Ok(Ssh::of_user(variable("GIT_SSH_COMMAND"), variable("SSH_AUTH_SOCK").map(PathBuf::from)))
-            }
+            Keys::OfUser => Ok(Ssh::of_user(
+                variable("GIT_SSH_COMMAND"),
+                variable("SSH_AUTH_SOCK").map(PathBuf::from),
+                variable("HOME").map(PathBuf::from),
+            )),
             Keys::OfAgent(None) => Err(refused(
                 format!(
                     "`{}` is fetched by ssh, and the Dockerfile has no agent for it",
