@@ -235,7 +235,8 @@ mod tests {
     fn a_program_starts_with_the_handed_descriptor_and_no_environment() {
         let output = tempfile::tempfile().unwrap();
         let program = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(program.path(), "#!/bin/sh\necho \"$# $PWD-$HOME\" >&$1; exit 7").unwrap();
+        std::fs::write(program.path(), "#!/bin/sh\necho \"$# $PWD-$HOME\" > /proc/self/fd/$1; exit 7")
+            .unwrap();
         std::fs::set_permissions(program.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let image = File::open(program.path()).unwrap();
         // The interpreter of a script opens it by name.
