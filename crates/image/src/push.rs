@@ -145,7 +145,13 @@ impl Remote<'_> {
         for image in &named.images {
             let missing = || Error::from(store::Error::MissingBlob(image.id.digest().clone()));
             let bytes = self.layers.lease().store().read_blob(image.id.digest()).map_err(Error::from)?;
-            self.deliver(image.id.digest(), &File::of(bytes.ok_or_else(missing)?), None, &|_| {})?;
+            self.deliver(
+                image.id.digest(),
+                &File::of(bytes.ok_or_else(missing)?),
+                None,
+                &|_| {},
+                &AtomicBool::new(false),
+            )?;
         }
         let group = self.push_layers(named)?;
         let top = group.manifest().ok_or(PushFailure::Nothing)?;
@@ -172,9 +178,10 @@ impl Remote<'_> {
                 if has_failed.load(Ordering::Relaxed) {
                     continue;
                 }
-                if let Err(error) = self.push_layer(&layer, &elsewhere) {
-                    has_failed.store(true, Ordering::Relaxed);
+                if let Err(error) = self.push_layer(&layer, &elsewhere, &has_failed) {
+                    // The first one ends the others, which fail by that.
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    has_failed.store(true, Ordering::Relaxed);
                 }
             }
         };
@@ -206,13 +213,14 @@ impl Remote<'_> {
         &self,
         layer: &PackedLayer,
         elsewhere: &BTreeMap<Digest, String>,
+        is_over: &AtomicBool,
     ) -> Result<(), PushFailure> {
         let PackedLayer { digest, file, .. } = layer;
         let tell = self.options.progress;
         tell(Progress::Began { layer: digest.clone(), bytes: file.size });
         let from = elsewhere.get(digest).map(String::as_str);
         let sent = |bytes| tell(Progress::Sent { layer: digest.clone(), bytes });
-        let delivery = self.deliver(digest, file, from, &sent)?;
+        let delivery = self.deliver(digest, file, from, &sent, is_over)?;
         tell(Progress::Ended { layer: digest.clone(), delivery });
         Ok(())
     }
@@ -223,8 +231,9 @@ impl Remote<'_> {
         file: &File,
         mount_from: Option<&str>,
         progress: &dyn Fn(u64),
+        is_over: &AtomicBool,
     ) -> Result<Delivery, PushFailure> {
-        let source = Reading { layers: self.layers, file };
+        let source = Reading { layers: self.layers, file, is_over };
         let outgoing = Outgoing { digest, size: file.size, source: &source, mount_from, progress };
         Ok(self.client.push_blob(self.reference, &outgoing)?)
     }
@@ -254,6 +263,8 @@ impl Remote<'_> {
 struct Reading<'r> {
     layers: &'r Layers<'r>,
     file: &'r File,
+    /// Whether the rest is wanted no more.
+    is_over: &'r AtomicBool,
 }
 
 impl Source for Reading<'_> {
@@ -266,7 +277,7 @@ impl Source for Reading<'_> {
         let (mut reader, writer) = io::pipe().map_err(registry::PushError::Source)?;
         let is_abandoned = AtomicBool::new(false);
         thread::scope(|scope| {
-            let mut into = Abandonable { writer, is_abandoned: &is_abandoned };
+            let mut into = Abandonable { writer, reasons: [&is_abandoned, self.is_over] };
             let copying = scope.spawn(move || self.file.copy(self.layers, &mut into));
             let consumed = skip(&mut reader, from).and_then(|()| consume(&mut reader));
             is_abandoned.store(consumed.is_err(), Ordering::Relaxed);
@@ -290,12 +301,12 @@ fn skip(reader: &mut PipeReader, bytes: u64) -> Result<(), registry::PushError> 
 /// A pipe that takes no more when nobody wants more.
 struct Abandonable<'a, W> {
     writer: W,
-    is_abandoned: &'a AtomicBool,
+    reasons: [&'a AtomicBool; 2],
 }
 
 impl<W: Write> Write for Abandonable<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_abandoned.load(Ordering::Relaxed) {
+        if self.reasons.iter().any(|reason| reason.load(Ordering::Relaxed)) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         self.writer.write(bytes)
@@ -303,5 +314,22 @@ impl<W: Write> Write for Abandonable<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_written_when_nobody_wants_it() {
+        let (here, elsewhere) = (AtomicBool::new(false), AtomicBool::new(false));
+        for reason in [&here, &elsewhere] {
+            let mut into = Abandonable { writer: Vec::new(), reasons: [&here, &elsewhere] };
+            assert_eq!(into.write(b"abc").unwrap(), 3);
+            reason.store(true, Ordering::Relaxed);
+            assert_eq!(into.write(b"abc").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            reason.store(false, Ordering::Relaxed);
+        }
     }
 }

@@ -133,6 +133,10 @@ pub enum Phase {
     Answer,
     /// The next bytes of a body.
     Body,
+    /// That it takes more of what is sent.
+    Sending,
+    /// The word that it has stored what was sent.
+    Taking,
 }
 
 /// As whom a request was made.
@@ -218,7 +222,9 @@ impl RequestError {
     /// Whether the same request may well succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
         match &*self.failure {
-            Failure::Lookup(_) | Failure::Connect(_) | Failure::Cut(_) | Failure::Timeout { .. } => true,
+            Failure::Lookup(_) | Failure::Connect(_) | Failure::Cut(_) => true,
+            // That one was waited for long enough.
+            Failure::Timeout { phase, .. } => *phase != Phase::Taking,
             Failure::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             _ => false,
         }
@@ -295,6 +301,8 @@ impl fmt::Display for Phase {
             Self::Connect => "could not be connected to",
             Self::Answer => "did not answer",
             Self::Body => "sent nothing further",
+            Self::Sending => "took nothing further",
+            Self::Taking => "did not say that it took what was sent",
         })
     }
 }

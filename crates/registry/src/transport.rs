@@ -178,19 +178,20 @@ impl Transport {
         tracing::debug!(method = %call.method, %url, range_from = call.range_from, "request");
         let agent = led_by.map_or(&self.direct, |reach| &self.led[reach as usize]);
         let request = head(call, url);
-        let result = match &call.content {
-            // A request that could have a body says that it has none.
-            None if call.method == Method::PUT => self.run_patiently(agent, request, &[][..]),
-            None if call.method != Method::GET && call.method != Method::HEAD => run(agent, request, &[][..]),
-            None => run(agent, request, ()),
-            Some(Content { media_type, bytes }) if call.method == Method::PUT => {
-                self.run_patiently(agent, request.header(CONTENT_TYPE, *media_type), &bytes[..])
-            }
-            Some(Content { media_type, bytes }) => {
-                run(agent, request.header(CONTENT_TYPE, *media_type), &bytes[..])
-            }
+        let run = |request, body: Option<&[u8]>| match body {
+            Some(body) if call.method == Method::PUT => self.run_patiently(agent, request, body),
+            Some(body) => run(agent, request, body).map_err(|error| self.failure(error)),
+            None => run(agent, request, ()).map_err(|error| self.failure(error)),
         };
-        result.map_err(|error| RequestError::new(origin, self.failure(error)))
+        let result = match &call.content {
+            Some(Content { media_type, bytes }) => {
+                run(request.header(CONTENT_TYPE, *media_type), Some(&bytes[..]))
+            }
+            // A request that could have a body says that it has none.
+            None if call.method != Method::GET && call.method != Method::HEAD => run(request, Some(&[][..])),
+            None => run(request, None),
+        };
+        result.map_err(|failure| RequestError::new(origin, failure))
     }
 
     /// Makes a request whose body is a part of a blob. It cannot be made twice, so it follows no redirect.
@@ -212,7 +213,7 @@ impl Transport {
             request = request.header(CONTENT_RANGE, format!("{from}-{}", from + length - 1));
         }
         let response = self.run_patiently(agent, request, SendBody::from_reader(bytes));
-        let response = response.map_err(|error| RequestError::new(&origin, self.failure(error)))?;
+        let response = response.map_err(|failure| RequestError::new(&origin, failure))?;
         Ok(self.answer(&call.url, response))
     }
 
@@ -222,10 +223,18 @@ impl Transport {
         agent: &Agent,
         request: request::Builder,
         body: impl AsSendBody,
-    ) -> Result<Response<ureq::Body>, ureq::Error> {
-        let patience = Some(self.limits.taken);
-        let request = agent.configure_request(request.body(body)?);
-        agent.run(request.timeout_recv_response(patience).timeout_per_read(patience).build())
+    ) -> Result<Response<ureq::Body>, Failure> {
+        let limit = self.limits.taken;
+        let run = |request: request::Builder| {
+            let request = agent.configure_request(request.body(body)?);
+            agent.run(request.timeout_recv_response(Some(limit)).timeout_per_read(Some(limit)).build())
+        };
+        run(request).map_err(|error| match error {
+            ureq::Error::Timeout(ureq::Timeout::RecvResponse | ureq::Timeout::PerRead) => {
+                Failure::Timeout { phase: Phase::Taking, limit }
+            }
+            error => self.failure(error),
+        })
     }
 
     fn answer(&self, url: &Url, response: Response<ureq::Body>) -> Answer {
@@ -269,6 +278,7 @@ impl Transport {
                 timeout(Phase::Connect, self.limits.connect)
             }
             ureq::Error::Timeout(ureq::Timeout::PerRead) => timeout(Phase::Answer, self.limits.stall),
+            ureq::Error::Timeout(ureq::Timeout::PerWrite) => timeout(Phase::Sending, self.limits.stall),
             ureq::Error::Timeout(_) => timeout(Phase::Answer, self.limits.first_byte),
             ureq::Error::Io(source) => io_failure(source),
             ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::TlsRequired => {

@@ -369,6 +369,29 @@ fn an_answer_to_a_blob_may_take_longer_than_others() {
 }
 
 #[test]
+fn who_never_says_that_he_took_a_blob_is_not_asked_again() {
+    let registry = Registry::start();
+    registry.on("/v2/team/app/", |seen, exchange| match &*seen.method {
+        "PATCH" | "PUT" => {
+            exchange.hold();
+            Ok(())
+        }
+        _ => exchange.serve(),
+    });
+    let brief = registry::Limits { taken: Duration::from_millis(300), ..limits() };
+    let client = Setup { limits: brief, ..setup() }.client().0;
+    let app = reference(&registry, "team/app");
+    for bytes in [b"small".to_vec(), large()] {
+        let error = push(&client, &app, &bytes, None).unwrap_err();
+        assert!(error.contains("did not say that it took what was sent within 300ms"), "{error}");
+    }
+    let error = client.push_manifest(&app, MANIFEST, b"{}").unwrap_err();
+    assert!(error.to_string().contains("did not say"), "{error}");
+    let sent = registry.requests().iter().filter(|seen| ["PATCH", "PUT"].contains(&&*seen.method)).count();
+    assert_eq!(sent, 3);
+}
+
+#[test]
 fn a_manifest_that_is_called_something_else_is_an_error() {
     let registry = Registry::start();
     let other = Digest::of(b"other").to_string();
