@@ -253,3 +253,20 @@ fn on_a_terminal_a_shell_is_a_persons() {
     assert_eq!(read_until(&mut controller, "got:word\r\n"), "word\r\ngot:word\r\n");
     assert_eq!(child.wait().unwrap().code(), Some(3));
 }
+
+#[test]
+fn the_context_is_the_one_that_is_named() {
+    let Some(world) = World::with_base("the_context_is_the_one_that_is_named") else { return };
+    write_files(
+        &world.path("context"),
+        &[("Dockerfile", "FROM base AS app\nCOPY here /seen\n"), ("here", "named\n")],
+    );
+    // Somewhere else, where there is nothing to build.
+    fs::create_dir(world.path("elsewhere")).expect("a directory");
+    let mut shell = world.rbuild();
+    shell.current_dir(world.path("elsewhere")).args(["shell", "app", "--context"]);
+    let output =
+        shell.arg(world.path("context")).args(["--", "cat", "/seen"]).output().expect("rbuild starts");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout, b"named\n");
+}
