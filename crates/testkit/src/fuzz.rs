@@ -13,8 +13,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::golden;
 
-/// What any input may take, however short: a first look at a table, or `EXPOSE 1-65535` a few times, which is that many ports each time.
-const GRACE: Duration = Duration::from_millis(500);
+/// What any input may take, however short: a first look at a table, or `EXPOSE 1-65535`, which is that many ports.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// What each byte may take. Ten times of what the slowest honest line takes.
 const PER_BYTE: Duration = Duration::from_micros(30);
