@@ -72,11 +72,6 @@ pub(crate) fn set_shell(config: &mut Config, words: &[String]) -> String {
     format!("SHELL {}", plain_list(words))
 }
 
-pub(crate) fn add_ports(config: &mut Config, ports: &[String]) -> String {
-    config.execution.exposed_ports.extend(ports.iter().map(|port| (port.clone(), EmptyObject)));
-    format!("EXPOSE {}", plain_list(ports))
-}
-
 pub(crate) fn add_volumes(config: &mut Config, paths: &[String]) -> String {
     config.execution.volumes.extend(paths.iter().map(|path| (path.clone(), EmptyObject)));
     format!("VOLUME {}", plain_list(paths))

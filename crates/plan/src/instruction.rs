@@ -197,20 +197,24 @@ impl StageLowering<'_, '_> {
         // The reference implementation sorts the words as written, which the line of history shows.
         let mut words: Vec<_> = expose.ports.iter().collect();
         words.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        let mut ports = Vec::new();
+        let mut line = "EXPOSE [".to_owned();
+        let mut separator = "";
         for word in words {
             let expanded = expand::words(word.as_str(), item.escape, &self.state.env);
             for spec in self.report(expanded, word)? {
                 self.shared.warnings.extend(lint::port_style(&spec, word.span));
-                let parsed = ports::parse(&spec);
-                let parsed = parsed.map_err(|error| Finding::new(ErrorKind::Port(error), word.span))?;
-                // A few characters may be all the ports that there are. Each is kept twice, in the config and in the history.
-                let bytes: usize = parsed.iter().map(|port| size_of::<String>() + 2 * port.len()).sum();
-                self.count(spec.len() + bytes, word.span)?;
-                ports.extend(parsed);
+                let ports = ports::parse(&spec);
+                let ports = ports.map_err(|error| Finding::new(ErrorKind::Port(error), word.span))?;
+                line.push_str(separator);
+                separator = " ";
+                let length = line.len();
+                ports.write_names(&mut line);
+                self.count(spec.len() + line.len() - length, word.span)?;
+                self.state.ports.insert(ports);
             }
         }
-        Ok(config::add_ports(&mut self.state.config, &ports))
+        line.push(']');
+        Ok(line)
     }
 
     fn stop_signal(&mut self, stop_signal: &StopSignal, item: &Item<'_>) -> Fallible<String> {

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use dockerfile::{Escape, File, Instruction, MountKey, Span, Spanned, Word};
-use oci::{Config, Digest, Execution, ImageId, Platform, Reference};
+use oci::{Config, Digest, EmptyObject, Execution, ImageId, Platform, Reference};
 
 use crate::args::{self, BuildArgs};
 use crate::contexts::NamedContexts;
@@ -552,6 +552,7 @@ impl<'a> Lowering<'a> {
         let (label, span) = (stage.label.clone(), stage.syntax.span);
         let state = self.state(target).clone();
         let mut config = state.config;
+        config.execution.exposed_ports.extend(state.ports.names().map(|name| (name, EmptyObject)));
         self.change(&mut config.execution);
         let platform = self.request.platform.clone().unwrap_or_else(|| config.platform());
         config.os = platform.os;

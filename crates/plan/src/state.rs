@@ -5,15 +5,18 @@ use std::collections::HashMap;
 use oci::{Config, DEFAULT_PATH, Platform};
 
 use crate::env::Environment;
+use crate::ports::PortSet;
 use crate::{HISTORY_COMMENT, HistoryEntry, ImagePath, StepId, UserSpec, VariableOrigin};
 
 /// Everything that the next instruction, or a stage based on this one, depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct StageState {
-    /// The config so far; `rootfs` and `history` stay those of the base image.
+    /// The config so far; `rootfs`, `history` and the exposed ports stay those of the base image.
     pub(crate) config: Config,
     /// What this stage adds to the history, without the stages below it.
     pub(crate) history: Vec<HistoryEntry>,
+    /// What EXPOSE added.
+    pub(crate) ports: PortSet,
     /// ENV and ARG, the last one executed wins.
     pub(crate) env: Environment,
     /// The ARGs that were executed.
@@ -83,6 +86,7 @@ impl StageState {
         Self {
             config,
             history: Vec::new(),
+            ports: PortSet::default(),
             env,
             args: DeclaredArgs::default(),
             step,
