@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Barrier;
 
 use context::{Attributes, Context, Ignore};
 use sys::xattr;
@@ -196,13 +197,17 @@ fn open(world: &World, cache: &Path) -> Context {
 fn two_builds_that_save_at_once_leave_a_whole_file() {
     let world = World::new(&["a/1", "b/2", "c"]);
     settle(&world);
+    // No file changes while a build looks at it, which a build would say.
+    let turn = Barrier::new(4);
     std::thread::scope(|scope| {
         for thread in 0..4 {
-            let world = &world;
+            let (world, turn) = (&world, &turn);
             scope.spawn(move || {
                 for round in 0..50 {
                     fs::write(world.path(&format!("own-{thread}")), round.to_string()).unwrap();
+                    turn.wait();
                     world.build();
+                    turn.wait();
                 }
             });
         }
