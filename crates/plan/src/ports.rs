@@ -4,7 +4,6 @@
 //! for the config of what the build gives, and the lines of history are copied from a table.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 /// Why a text names no port.
@@ -109,7 +108,7 @@ impl AllNames {
     fn new(protocol: Protocol) -> Self {
         let mut names = Self { text: String::new(), starts: vec![0] };
         for port in 0..=u16::MAX {
-            let _ = write!(names.text, "{port}/{} ", protocol.name());
+            names.text.push_str(&format!("{port}/{} ", protocol.name()));
             names.starts.push(names.text.len());
         }
         names
