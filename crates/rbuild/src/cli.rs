@@ -70,6 +70,9 @@ pub(crate) enum Command {
     Login(LoginArgs),
     /// Forget the name and password for a registry
     Logout(LogoutArgs),
+    /// What is configured about registries
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// List images
     Images(ListArgs),
     /// Remove image names, and images that have none left
@@ -227,6 +230,8 @@ pub(crate) struct StepArgs {
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) resources: ResourceArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 impl StepArgs {
@@ -695,6 +700,8 @@ pub(crate) struct RunArgs {
     pub(crate) words: Vec<String>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 impl RunArgs {
@@ -758,6 +765,34 @@ pub(crate) struct SaveArgs {
     pub(crate) images: Vec<String>,
 }
 
+/// About registries.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// Say where a name leads, as whom we come there, and which file decided that
+    Explain(RegistryExplainArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RegistryExplainArgs {
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+    /// An image's name
+    pub(crate) reference: String,
+}
+
+/// How registries are spoken to, beside what is configured.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct RegistryArgs {
+    /// Whether registries must have TLS and prove who they are [default: as configured, and else yes but on this machine]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) tls_verify: Option<bool>,
+    /// Trust the authorities (*.crt) in a directory, and show its certificate (*.cert, *.key) to whoever asks for one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cert_dir: Option<PathBuf>,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct PullArgs {
     /// Get every tag of the repository
@@ -769,6 +804,8 @@ pub(crate) struct PullArgs {
     /// Platform of the image, if there are several
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     /// The image
     pub(crate) reference: String,
 }
@@ -787,6 +824,8 @@ pub(crate) struct PushArgs {
     /// How to compress layers of our own making [default: gzip]; what came from elsewhere leaves as it came
     #[arg(long, value_name = "CODEC")]
     pub(crate) compression: Option<Compression>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     /// The image, named with the registry that it goes to
     pub(crate) reference: String,
 }
@@ -802,6 +841,8 @@ pub(crate) struct LoginArgs {
     /// Read the password from standard input
     #[arg(long)]
     pub(crate) password_stdin: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     /// The registry [default: docker.io]
     pub(crate) server: Option<String>,
 }

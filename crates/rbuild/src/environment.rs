@@ -62,9 +62,17 @@ impl Environment {
             return vec![PathBuf::from(file)];
         }
         let session = self.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+        session
+            .into_iter()
+            .chain(self.user_config())
+            .map(|directory| directory.join("containers/auth.json"))
+            .collect()
+    }
+
+    /// Where the user's configuration is (XDG Base Directory Specification).
+    pub(crate) fn user_config(&self) -> Option<PathBuf> {
         let home = self.variable("HOME").map(|home| PathBuf::from(home).join(".config"));
-        let user = self.variable("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
-        session.into_iter().chain(user).map(|directory| directory.join("containers/auth.json")).collect()
+        self.variable("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from).or(home)
     }
 
     /// Where to look for `docker-credential-NAME`.

@@ -15,9 +15,11 @@ mod cli;
 mod diagnostic;
 mod environment;
 mod failure;
+
 mod fields;
 #[cfg(any(test, feature = "libfuzzer"))]
 mod fuzz;
+mod hosts;
 mod limits;
 mod lint;
 mod listing;
@@ -33,7 +35,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, RegistryCommand};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
@@ -78,6 +80,9 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
         Command::Login(args) => commands::login::login(args, environment).map(|()| 0),
         Command::Logout(args) => commands::login::logout(args, environment).map(|()| 0),
         Command::Push(args) => commands::push::push(args, global, environment).map(|()| 0),
+        Command::Registry(RegistryCommand::Explain(args)) => {
+            commands::registry::explain(args, environment).map(|()| 0)
+        }
         Command::Images(args) => commands::images::images(args, global).map(|()| 0),
         Command::Rmi(args) => commands::images::rmi(args, global).map(|()| 0),
         Command::Tag(args) => commands::images::tag(args, global).map(|()| 0),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use registry::Timing;
 use solver::Cancel;
-use web::Roots;
+use web::{Proxies, ProxyError, Roots};
 
 use crate::environment::Environment;
 
@@ -35,6 +35,11 @@ pub(crate) fn roots(environment: &Environment) -> Roots {
 /// The file of certificates that `SSL_CERT_FILE` names.
 pub(crate) fn named_roots(environment: &Environment) -> Option<PathBuf> {
     environment.variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Through whom to ask.
+pub(crate) fn proxies(environment: &Environment) -> Result<Proxies, ProxyError> {
+    Proxies::from_variables(|name| environment.variable(name))
 }
 
 /// How long at most until somebody who waits notices that everything ends.

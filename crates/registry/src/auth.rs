@@ -21,7 +21,7 @@ use crate::credentials::{Credential, Credentials};
 use crate::error::{Failure, Login, RedirectError, RequestError, Says, TokenError};
 use crate::retry::retrying;
 use crate::secret::Secret;
-use crate::transport::{Answer, Authorization, Call, Content, Part, Transport};
+use crate::transport::{Answer, Authorization, Call, Content, Manner, Part, Transport};
 use crate::wire::TokenBody;
 use web::{Origin, Url, form};
 
@@ -33,6 +33,7 @@ pub(crate) struct Target {
     pub(crate) repository: String,
     /// `https://registry-1.docker.io/`
     pub(crate) base: Url,
+    pub(crate) manner: Manner,
     pub(crate) access: Access,
 }
 
@@ -283,7 +284,8 @@ fn token_call<'a>(
         bytes: body.into_bytes().into(),
     });
     let method = if content.is_some() { Method::POST } else { Method::GET };
-    Ok(Call { method, authorization, content, led_by, ..Call::get(url, "application/json") })
+    let manner = target.manner.clone();
+    Ok(Call { method, authorization, content, led_by, manner, ..Call::get(url, "application/json") })
 }
 
 fn accept_token(

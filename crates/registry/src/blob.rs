@@ -129,6 +129,17 @@ impl Transfer {
     /// Connects, and finds out where in the blob the answer begins.
     fn open(&mut self) -> Result<Piece, BlobError> {
         loop {
+            match self.ask() {
+                // A mirror that has something else is no reason to give up.
+                Err(BlobError::Part { host, .. } | BlobError::Size { host, .. })
+                    if self.client.distrust(&self.reference, &host) => {}
+                asked => return asked,
+            }
+        }
+    }
+
+    fn ask(&mut self) -> Result<Piece, BlobError> {
+        loop {
             let range_from = (self.offset > 0 && !self.whole_only).then_some(self.offset);
             let (path, what) = (format!("blobs/{}", self.digest), format!("blob {}", self.digest));
             let question = Question { range_from, ..Question::get(path, what, "*/*") };
@@ -197,6 +208,9 @@ impl Transfer {
         let mut error = request_error(error, &piece.host);
         if client.transport().is_cancelled() {
             *error.failure = Failure::Cancelled;
+        }
+        if piece.gained < client.limits().progress_bytes && client.distrust(&self.reference, &piece.host) {
+            return Ok(());
         }
         self.fruitless = if piece.gained >= client.limits().progress_bytes { 1 } else { self.fruitless + 1 };
         error.attempts = self.fruitless;

@@ -1,21 +1,22 @@
 //! The client: requests to a registry, authorised, judged and repeated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci::Reference;
 use ureq::http::Method;
-use web::{Roots, RootsError, Url};
+use web::{Own, Proxies, Roots, RootsError, Url};
 
 use crate::auth::{Access, Auth, Target};
 use crate::credentials::Credentials;
 use crate::error::{Failure, RedirectError, RequestError, Says};
+use crate::hosts::{Endpoint, Hosts, Purpose, Route};
 use crate::limits::Limits;
 use crate::names::Names;
 use crate::retry::{retry_after, retrying};
 use crate::timing::Timing;
-use crate::transport::{Answer, Call, Content, Part, PlainHttp, Transport};
+use crate::transport::{Answer, Call, Content, Manner, Part, Transport, is_loopback};
 
 /// Where Docker Hub really answers.
 pub(crate) const HUB_HOST: &str = "registry-1.docker.io";
@@ -27,8 +28,10 @@ pub struct Options {
     pub credentials: Credentials,
     /// Bounds; [`Limits::DEFAULT`] for real use.
     pub limits: Limits,
-    /// Which hosts may go without TLS.
-    pub plain_http: PlainHttp,
+    /// Where names lead, and how whoever is there is spoken to.
+    pub hosts: Hosts,
+    /// Through whom to ask.
+    pub proxies: Proxies,
     /// Whom to trust.
     pub roots: Roots,
     /// `User-Agent`.
@@ -48,6 +51,8 @@ struct Inner {
     auth: Auth,
     /// Which scheme hosts that may go without TLS were found to speak.
     bases: Mutex<HashMap<String, Url>>,
+    /// Mirrors that are not asked any more.
+    given_up: Mutex<HashSet<String>>,
 }
 
 /// What is asked of a repository.
@@ -89,17 +94,11 @@ impl Client {
     ///
     /// # Errors
     /// [`RootsError`], about [`Options::roots`].
-    pub fn new(options: Options) -> Result<Self, RootsError> {
-        let transport = Transport::new(
-            options.limits,
-            options.plain_http,
-            options.roots.certificates()?,
-            &options.user_agent,
-            &options.names,
-            options.timing,
-        );
-        let bases = Mutex::default();
-        Ok(Self(Arc::new(Inner { transport, auth: Auth::new(options.credentials), bases })))
+    pub fn new(mut options: Options) -> Result<Self, RootsError> {
+        options.roots.tls(Own::default())?;
+        let auth = Auth::new(std::mem::take(&mut options.credentials));
+        let (bases, given_up) = Default::default();
+        Ok(Self(Arc::new(Inner { transport: Transport::new(options), auth, bases, given_up })))
     }
 
     /// Ends everything this client and its clones are doing: requests under way fail at once, later ones at their start.
@@ -116,23 +115,35 @@ impl Client {
     }
 
     /// Asks until there is an answer to use: a success, or 416 to a range. `finish` may read from it; its failures count as the
-    /// request's.
+    /// request's. Mirrors are asked once each, before the registry.
     pub(crate) fn ask<T>(
         &self,
         reference: &Reference,
         question: &Question<'_>,
         mut finish: impl FnMut(Answer) -> Result<T, RequestError>,
     ) -> Result<T, RequestError> {
-        retrying(self.transport(), || finish(self.ask_once(reference, question)?))
+        let Route { mirrors, registry } = self.route(reference, &question.access)?;
+        for mirror in mirrors.iter().filter(|mirror| !self.has_given_up(mirror)) {
+            match self.ask_at(mirror, question).and_then(&mut finish) {
+                Ok(value) => return Ok(value),
+                Err(error) if self.transport().is_cancelled() => return Err(error),
+                Err(error) => self.pass_over(mirror, &error),
+            }
+        }
+        retrying(self.transport(), || finish(self.ask_at(&registry, question)?))
     }
 
-    /// The same without asking again.
+    /// Asks the registry itself, and does not ask again.
     pub(crate) fn ask_once(
         &self,
         reference: &Reference,
         question: &Question<'_>,
     ) -> Result<Answer, RequestError> {
-        let target = self.target(reference, &question.access)?;
+        self.ask_at(&self.route(reference, &question.access)?.registry, question)
+    }
+
+    fn ask_at(&self, endpoint: &Endpoint, question: &Question<'_>) -> Result<Answer, RequestError> {
+        let target = self.target(endpoint, &question.access)?;
         let mut call = self.call(&target, question)?;
         let answer = self.0.auth.send(self.transport(), &target, &mut call)?;
         self.judge(&target, question, answer)
@@ -145,10 +156,51 @@ impl Client {
         question: &Question<'_>,
         part: Part<'_>,
     ) -> Result<Answer, RequestError> {
-        let target = self.target(reference, &question.access)?;
+        let registry = self.route(reference, &question.access)?.registry;
+        let target = self.target(&registry, &question.access)?;
         let mut call = self.call(&target, question)?;
         let answer = self.0.auth.send_part(self.transport(), &target, &mut call, part)?;
         self.judge(&target, question, answer)
+    }
+
+    fn route(&self, reference: &Reference, access: &Access) -> Result<Route, RequestError> {
+        let purpose = match access {
+            Access::Login => Purpose::LogIn,
+            Access::Pull => Purpose::Pull,
+            Access::Push { .. } => Purpose::Push,
+        };
+        let route = self.transport().hosts.route(reference, purpose);
+        route.map_err(|error| RequestError::new(reference.familiar_repository(), Failure::Route(error)))
+    }
+
+    /// Goes on without a mirror: for good, if it is not there to be asked.
+    fn pass_over(&self, mirror: &Endpoint, error: &RequestError) {
+        tracing::info!(%error, "the mirror is passed over");
+        if error.status().is_none() {
+            self.give_up(mirror.reference.registry());
+        }
+    }
+
+    fn has_given_up(&self, mirror: &Endpoint) -> bool {
+        lock(&self.0.given_up).contains(mirror.reference.registry())
+    }
+
+    fn give_up(&self, host: &str) -> bool {
+        lock(&self.0.given_up).insert(host.to_owned())
+    }
+
+    /// Asks a host no more if it is a mirror of the reference's. Whether it was asked until now: then somebody else can be.
+    pub(crate) fn distrust(&self, reference: &Reference, host: &str) -> bool {
+        let Ok(route) = self.transport().hosts.route(reference, Purpose::Pull) else { return false };
+        let mirror = route.mirrors.iter().find(|mirror| is_host_of(&mirror.reference, host));
+        mirror.is_some_and(|mirror| self.give_up(mirror.reference.registry()))
+    }
+
+    /// Whether it is a redirect, or who it led to, that failed.
+    pub(crate) fn is_of_another_host(&self, reference: &Reference, error: &RequestError) -> bool {
+        let registry = self.route(reference, &Access::Push { from: None }).map(|route| route.registry);
+        let is_own = registry.is_ok_and(|registry| is_host_of(&registry.reference, &error.host));
+        matches!(*error.failure, Failure::Redirect(_)) || (error.status().is_some() && !is_own)
     }
 
     fn call<'q>(&self, target: &Target, question: &Question<'q>) -> Result<Call<'q>, RequestError> {
@@ -167,7 +219,8 @@ impl Client {
         };
         let Question { method, accept, range_from, content, .. } = question;
         let (method, range_from, content) = (method.clone(), *range_from, content.clone());
-        Ok(Call { method, range_from, content, led_by, ..Call::get(url, accept) })
+        let manner = target.manner.clone();
+        Ok(Call { method, range_from, content, led_by, manner, ..Call::get(url, accept) })
     }
 
     fn judge(
@@ -198,58 +251,88 @@ impl Client {
         Err(RequestError::new(origin, failure))
     }
 
-    fn target(&self, reference: &Reference, access: &Access) -> Result<Target, RequestError> {
-        let registry = reference.registry().to_owned();
-        let host = if registry == "docker.io" { HUB_HOST } else { &registry };
-        let base = self.base(host)?;
-        let (repository, access) = (reference.repository().to_owned(), access.clone());
-        Ok(Target { registry, repository, base, access })
+    fn target(&self, endpoint: &Endpoint, access: &Access) -> Result<Target, RequestError> {
+        let registry = endpoint.reference.registry().to_owned();
+        let certificates = self.transport().hosts.certificates(&registry).cloned();
+        let mut manner = Manner { origin: None, is_insecure: endpoint.is_insecure, certificates };
+        let base = self.base(host_of(&endpoint.reference), &mut manner)?;
+        let (repository, access) = (endpoint.reference.repository().to_owned(), access.clone());
+        Ok(Target { registry, repository, base, manner, access })
     }
 
     /// The address of a registry. One that may go without TLS is asked which it speaks, the first time.
-    fn base(&self, host: &str) -> Result<Url, RequestError> {
+    fn base(&self, host: &str, manner: &mut Manner) -> Result<Url, RequestError> {
         let parse = |scheme: &str| {
             Url::parse(&format!("{scheme}://{host}/"))
                 .map_err(|error| RequestError::new(host, Failure::Redirect(error.into())))
         };
         let (plain, protected) = (parse("http")?, parse("https")?);
-        if !self.transport().plain_http.allows(&plain.origin()) {
+        manner.origin = Some(protected.origin());
+        if !manner.is_insecure && !self.transport().may_be_plain(&plain.origin()) {
             return Ok(protected);
         }
-        if let Some(base) = self.bases().get(host) {
+        if let Some(base) = lock(&self.0.bases).get(host) {
             return Ok(base.clone());
         }
-        let base = self.probe(plain, protected)?;
-        self.bases().insert(host.to_owned(), base.clone());
+        let base = match is_loopback(&plain.origin()) {
+            true => self.probe_plain_first(plain, protected, manner)?,
+            false => self.probe_protected_first(plain, protected, manner)?,
+        };
+        lock(&self.0.bases).insert(host.to_owned(), base.clone());
         Ok(base)
     }
 
-    /// A server that expects TLS answers a plain request with 400, or with bytes that are no HTTP. The question is the anonymous one
-    /// about the API's version, so nothing is shown to a listener.
-    fn probe(&self, plain: Url, protected: Url) -> Result<Url, RequestError> {
-        let speaks = |base: &Url| {
-            let url = base
-                .join("/v2/")
-                .map_err(|e| RequestError::new(base.origin(), Failure::Redirect(e.into())))?;
-            self.transport().send(&Call::get(url, "application/json")).map(|answer| answer.status)
-        };
-        let error = match speaks(&plain) {
+    /// The question is the anonymous one about the API's version, so nothing is shown to a listener.
+    fn probe(&self, base: &Url, manner: &Manner) -> Result<u16, RequestError> {
+        let url = base.join("/v2/");
+        let url = url.map_err(|error| RequestError::new(base.origin(), Failure::Redirect(error.into())))?;
+        let call = Call { manner: manner.clone(), ..Call::get(url, "application/json") };
+        self.transport().send(&call).map(|answer| answer.status)
+    }
+
+    /// A server that expects TLS answers a plain request with 400, or with bytes that are no HTTP.
+    fn probe_plain_first(&self, plain: Url, protected: Url, manner: &Manner) -> Result<Url, RequestError> {
+        let error = match self.probe(&plain, manner) {
             Ok(400) => None,
             Ok(_) => return Ok(plain),
             Err(error) if matches!(*error.failure, Failure::NotHttp(_) | Failure::Cut(_)) => Some(error),
             Err(error) => return Err(error),
         };
-        match (speaks(&protected), error) {
+        match (self.probe(&protected, manner), error) {
             (Ok(_), _) => Ok(protected),
             // It is no TLS server either; what it did to the plain request says more.
-            (Err(protected), Some(plain)) if !matches!(*protected.failure, Failure::Tls(_)) => Err(plain),
+            (Err(protected), Some(plain)) if !protected.is_about_trust() => Err(plain),
             (Err(protected), _) => Err(protected),
         }
     }
 
-    fn bases(&self) -> std::sync::MutexGuard<'_, HashMap<String, Url>> {
-        self.0.bases.lock().unwrap_or_else(PoisonError::into_inner)
+    /// On the net, a server that speaks plainly often only does so to send everybody to where it has TLS.
+    fn probe_protected_first(
+        &self,
+        plain: Url,
+        protected: Url,
+        manner: &Manner,
+    ) -> Result<Url, RequestError> {
+        let Err(error) = self.probe(&protected, manner) else { return Ok(protected) };
+        let is_final = matches!(*error.failure, Failure::Cancelled | Failure::Certificates { .. });
+        if !is_final && self.probe(&plain, manner).is_ok() { Ok(plain) } else { Err(error) }
     }
+}
+
+/// Where the registry of a reference answers.
+fn host_of(reference: &Reference) -> &str {
+    if reference.registry() == "docker.io" { HUB_HOST } else { reference.registry() }
+}
+
+/// Whether an error or an answer that names `host` is of the registry of a reference.
+fn is_host_of(reference: &Reference, host: &str) -> bool {
+    let registry = host_of(reference);
+    host == registry || format!("{host}:443") == registry || format!("{host}:80") == registry
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every update is one call on a collection: a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Client {

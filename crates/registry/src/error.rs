@@ -4,14 +4,14 @@
 //! errors on top: [`crate::ManifestError`], [`crate::ResolveError`], [`crate::BlobError`], [`crate::PushError`],
 //! [`crate::TagsError`].
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{error, fmt, io};
 
-use crate::client::HUB_HOST;
 use crate::credentials::CredentialsError;
+use crate::hosts::RouteError;
 use crate::limits::Limits;
-use oci::Reference;
-use web::UrlError;
+use web::{RootsError, UrlError};
 
 /// A request that did not get what it asked for.
 #[derive(Debug)]
@@ -119,6 +119,29 @@ pub enum Failure {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The proxy did not connect us; its words.
+    #[error("makes no tunnel: {0}")]
+    Tunnel(String),
+    /// It was not the host that failed, but the proxy before it.
+    #[error("cannot be asked: the proxy `{proxy}` {failure}")]
+    Proxy {
+        /// `host:port`.
+        proxy: String,
+        /// What the proxy did.
+        failure: Box<Failure>,
+    },
+    /// The configuration leads nowhere, see [`crate::Hosts`].
+    #[error(transparent)]
+    Route(RouteError),
+    /// The certificates that are configured for it.
+    #[error("cannot be asked: its certificates{} cannot be used", in_directory(directory.as_deref()))]
+    Certificates {
+        /// Where they are; `None` if it is those of the system.
+        directory: Option<PathBuf>,
+        /// What is wrong.
+        #[source]
+        source: RootsError,
+    },
     /// [`crate::Client::cancel`] was called.
     #[error("was not waited for: cancelled")]
     Cancelled,
@@ -214,6 +237,23 @@ pub enum TokenError {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Says(Option<String>);
 
+fn in_directory(directory: Option<&Path>) -> String {
+    directory.map_or_else(String::new, |directory| format!(" in `{}`", directory.display()))
+}
+
+impl Failure {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Lookup(_) | Self::Connect(_) | Self::Cut(_) => true,
+            // That one was waited for long enough.
+            Self::Timeout { phase, .. } => *phase != Phase::Taking,
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            Self::Proxy { failure, .. } => failure.is_transient(),
+            _ => false,
+        }
+    }
+}
+
 impl RequestError {
     pub(crate) fn new(host: impl fmt::Display, failure: Failure) -> Self {
         Self { host: host.to_string(), attempts: 1, failure: Box::new(failure) }
@@ -221,13 +261,7 @@ impl RequestError {
 
     /// Whether the same request may well succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
-        match &*self.failure {
-            Failure::Lookup(_) | Failure::Connect(_) | Failure::Cut(_) => true,
-            // That one was waited for long enough.
-            Failure::Timeout { phase, .. } => *phase != Phase::Taking,
-            Failure::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-            _ => false,
-        }
+        self.failure.is_transient()
     }
 
     /// The status, if there was an answer with one that means failure.
@@ -240,16 +274,14 @@ impl RequestError {
         }
     }
 
-    /// Whether it is a redirect, or who it led to, that failed.
-    pub(crate) fn is_of_another_host(&self, reference: &Reference) -> bool {
-        let registry = if reference.registry() == "docker.io" { HUB_HOST } else { reference.registry() };
-        let own = self.host == registry || format!("{}:443", self.host) == registry;
-        matches!(*self.failure, Failure::Redirect(_)) || (self.status().is_some() && !own)
-    }
-
     /// Whether an upload is not where it was thought to be: gone, or at another offset.
     pub(crate) fn is_about_place(&self) -> bool {
         matches!(self.status(), Some(404 | 416))
+    }
+
+    /// Whether TLS was tried, and could not be trusted or not be set up as configured.
+    pub(crate) fn is_about_trust(&self) -> bool {
+        matches!(*self.failure, Failure::Tls(_) | Failure::Certificates { .. })
     }
 
     /// Whether whoever asks has no right to.

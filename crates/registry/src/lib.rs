@@ -24,7 +24,8 @@
 //! let client = registry::Client::new(registry::Options {
 //!     credentials: registry::Credentials::none(),
 //!     limits: registry::Limits::DEFAULT,
-//!     plain_http: registry::PlainHttp::Loopback,
+//!     hosts: registry::Hosts::none(),
+//!     proxies: web::Proxies::none(),
 //!     roots: web::Roots::Compiled,
 //!     user_agent: "rbuild/0.1".to_owned(),
 //!     names: Arc::new(registry::SystemNames),
@@ -54,11 +55,12 @@
 //! # In the order of reading
 //!
 //! `client` makes requests and judges answers; `auth` answers challenges; `transport` is one exchange with its redirects; `retry` repeats it.
-//! `manifest`, `resolve`, `blob`, `push` and `tags` are the operations on top. A mirror will be a further base address in `client`.
+//! `manifest`, `resolve`, `blob`, `push` and `tags` are the operations on top. `hosts` says where a name leads.
 
 #![forbid(unsafe_code)]
 
 mod client;
+mod hosts;
 mod limits;
 mod names;
 mod timing;
@@ -87,6 +89,7 @@ pub use blob::{BlobError, BlobReader};
 pub use client::{Client, Options};
 pub use credentials::{Credential, Credentials, CredentialsError};
 pub use error::{Failure, Login, Phase, RedirectError, RequestError, Says, TokenError};
+pub use hosts::{Certificates, Endpoint, Hosts, HostsError, Purpose, Route, RouteError};
 pub use limits::Limits;
 pub use login::LoginFile;
 pub use manifest::{Fetched, ManifestError};
@@ -96,4 +99,3 @@ pub use resolve::{ResolveError, Resolved};
 pub use secret::Secret;
 pub use tags::TagsError;
 pub use timing::Timing;
-pub use transport::PlainHttp;

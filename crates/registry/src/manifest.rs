@@ -98,6 +98,18 @@ impl Client {
     /// # Errors
     /// [`ManifestError`]; every byte is checked against the digest asked for, or against the one the registry announces.
     pub fn manifest(&self, reference: &Reference) -> Result<Fetched, ManifestError> {
+        loop {
+            match self.ask_for_manifest(reference) {
+                // A mirror that gives something else is no reason to give up.
+                Err(error) if error.liar().is_some_and(|host| self.distrust(reference, host)) => {
+                    tracing::warn!(%error, "the mirror is not asked any more");
+                }
+                asked => return asked,
+            }
+        }
+    }
+
+    fn ask_for_manifest(&self, reference: &Reference) -> Result<Fetched, ManifestError> {
         let wanted = reference.digest();
         let (path, what) = match (wanted, reference.tag()) {
             (Some(digest), _) => (format!("manifests/{digest}"), format!("manifest {digest}")),
@@ -120,6 +132,21 @@ impl Client {
         };
         let (kind, media_type) = classify(&host, text(CONTENT_TYPE.as_str()), &digest, &bytes)?;
         Ok(Fetched { bytes, media_type, kind, digest })
+    }
+}
+
+impl ManifestError {
+    /// Who answered with something that is not what was asked for.
+    fn liar(&self) -> Option<&str> {
+        match self {
+            Self::Request(_) => None,
+            Self::MediaType { host, .. }
+            | Self::Contradiction { host, .. }
+            | Self::Ambiguous { host, .. }
+            | Self::Malformed { host, .. }
+            | Self::WrongDigest { host, .. }
+            | Self::HeaderDisagrees { host, .. } => Some(host),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
 /// Who can be behind an address. The order is from outward to inward.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Reach {
     /// Anybody on the internet.
     Public,
@@ -24,6 +24,7 @@ pub enum Reach {
 
 impl Reach {
     /// All of them, in order.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 4] = [Self::Public, Self::Private, Self::LinkLocal, Self::Loopback];
 
     /// The reach of an address; an IPv4 address within an IPv6 one counts as itself.

@@ -112,7 +112,7 @@ impl Client {
             Ok(true) => return Ok(Delivery::Existed),
             Ok(false) => {}
             // Where blobs are fetched from need not be where they are sent to.
-            Err(error) if error.is_of_another_host(reference) => {
+            Err(error) if self.is_of_another_host(reference, &error) => {
                 tracing::debug!(%error, "nobody says whether the blob is there");
             }
             Err(error) => return Err(error.into()),

@@ -3,13 +3,15 @@
 //! Redirects are followed here rather than in the HTTP library, because each hop has rules: credentials go to the origin they belong to and
 //! to no other, nothing leads from https to http, and nothing leads inward (see [`crate::Reach`]). The last rule is kept by the resolver of
 //! the agent that makes the hop, so that what was checked is what is connected to. An agent has its own connection pool, so an address
-//! reached directly is not reused for a redirect that may not go there.
+//! reached directly is not reused for a redirect that may not go there. Behind a proxy only the proxy knows addresses: what is left of the rule
+//! is that nobody leads to an inner address by its number.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::{fmt, io, thread};
 
 use ureq::config::Config;
@@ -17,26 +19,18 @@ use ureq::http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT, LOCATION, RANGE,
 };
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, request};
-use ureq::tls::RootCerts;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, AsSendBody, SendBody};
-use web::{Origin, Url};
+use web::{Origin, Own, Proxies, Roots, Url};
 
 use crate::body::Body;
+use crate::client::Options;
 use crate::error::{Failure, Phase, RedirectError, RequestError};
+use crate::hosts::{Certificates, Hosts};
 use crate::limits::Limits;
 use crate::names::{Address, Names, Reach};
 use crate::timing::Timing;
-
-/// Hosts that are spoken to without TLS.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum PlainHttp {
-    /// `localhost`, `127.0.0.0/8` and `[::1]`, if they have no TLS.
-    Loopback,
-    /// These hosts too, written as in a reference: `registry.lan`, `registry.lan:5000`.
-    LoopbackAnd(Vec<String>),
-}
 
 /// A value for `Authorization`, and where it may be sent.
 #[derive(Clone)]
@@ -57,6 +51,28 @@ pub(crate) struct Call<'a> {
     pub(crate) content: Option<Content<'a>>,
     /// Whose word the address is, if not the user's: see [`Reach::may_lead_to`].
     pub(crate) led_by: Option<Reach>,
+    pub(crate) manner: Manner,
+}
+
+/// How the registry is spoken to that a request is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manner {
+    /// Of the registry itself. Whoever it leads to has to prove who he is, and does not learn who we are.
+    pub(crate) origin: Option<Origin>,
+    pub(crate) is_insecure: bool,
+    pub(crate) certificates: Option<Arc<Certificates>>,
+}
+
+/// What an agent is made for. There is one for all that need the same.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Needs {
+    led_by: Option<Reach>,
+    /// The proxy for addresses with TLS, or that for those without.
+    via_proxy_for_https: Option<bool>,
+    is_unverified: bool,
+    /// The directory of the certificates.
+    certificates: Option<PathBuf>,
+    has_identity: bool,
 }
 
 /// A body that a request has, small enough to be held.
@@ -86,12 +102,13 @@ pub(crate) struct Answer {
 
 pub(crate) struct Transport {
     pub(crate) limits: Limits,
-    pub(crate) plain_http: PlainHttp,
+    pub(crate) hosts: Hosts,
     pub(crate) timing: Arc<dyn Timing>,
-    /// For addresses that the user named.
-    direct: Agent,
-    /// For addresses that a server named, by the reach of that server.
-    led: [Agent; Reach::ALL.len()],
+    proxies: Proxies,
+    roots: Roots,
+    user_agent: String,
+    names: Arc<dyn Names>,
+    agents: Mutex<HashMap<Needs, Agent>>,
     reaches: Arc<Reaches>,
     cancelled: AtomicBool,
 }
@@ -104,35 +121,75 @@ impl<'a> Call<'a> {
     /// A GET, without anything of its own.
     pub(crate) fn get(url: Url, accept: &'a str) -> Self {
         let method = Method::GET;
-        Self { method, url, accept, range_from: None, authorization: None, content: None, led_by: None }
+        let (range_from, authorization, content, led_by) = (None, None, None, None);
+        Self { method, url, accept, range_from, authorization, content, led_by, manner: Manner::default() }
     }
 }
 
 impl Transport {
-    pub(crate) fn new(
-        limits: Limits,
-        plain_http: PlainHttp,
-        roots: RootCerts,
-        user_agent: &str,
-        names: &Arc<dyn Names>,
-        timing: Arc<dyn Timing>,
-    ) -> Self {
-        let reaches = Arc::<Reaches>::default();
-        let config = agent_config(&limits, roots, user_agent);
-        let agent = |led_by| {
-            let guard = Guard { names: Arc::clone(names), led_by, reaches: Arc::clone(&reaches) };
-            Agent::with_parts(config.clone(), DefaultConnector::new(), guard)
-        };
-        let (direct, led) = (agent(None), Reach::ALL.map(|reach| agent(Some(reach))));
-        let cancelled = AtomicBool::new(false);
-        Self { limits, plain_http, timing, direct, led, reaches, cancelled }
+    /// From everything that a client is told but the credentials.
+    pub(crate) fn new(options: Options) -> Self {
+        let Options { limits, hosts, proxies, roots, user_agent, names, timing, credentials: _ } = options;
+        let (agents, reaches, cancelled) = Default::default();
+        Self { limits, hosts, timing, proxies, roots, user_agent, names, agents, reaches, cancelled }
     }
 
     /// Ends all exchanges under way; further ones fail.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
-        self.direct.clone().shutdown();
-        self.led.iter().cloned().for_each(Agent::shutdown);
+        self.agents().values().cloned().for_each(Agent::shutdown);
+    }
+
+    fn agents(&self) -> MutexGuard<'_, HashMap<Needs, Agent>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent for one hop.
+    fn agent(&self, call: &Call<'_>, origin: &Origin, led_by: Option<Reach>) -> Result<Agent, Failure> {
+        let Manner { origin: own, is_insecure, certificates } = &call.manner;
+        let is_own = own.as_ref() == Some(origin);
+        let proxy = self.proxies.of(origin);
+        if proxy.is_some() {
+            check_number(origin, led_by).map_err(Failure::Redirect)?;
+        }
+        let identity = certificates.as_ref().filter(|_| is_own).and_then(|own| own.identity.as_ref());
+        let needs = Needs {
+            led_by,
+            via_proxy_for_https: proxy.map(|_| origin.https),
+            is_unverified: *is_insecure && is_own,
+            certificates: certificates.as_ref().map(|own| own.directory.clone()),
+            has_identity: identity.is_some(),
+        };
+        let mut agents = self.agents();
+        if let Some(agent) = agents.get(&needs) {
+            return Ok(agent.clone());
+        }
+        let own = Own {
+            authorities: certificates.as_ref().map_or(&[], |own| &own.authorities),
+            identity: identity.map(|(certificates, key)| (&certificates[..], &key[..])),
+            is_unverified: needs.is_unverified,
+        };
+        let directory = needs.certificates.clone();
+        let tls = self.roots.tls(own).map_err(|source| Failure::Certificates { directory, source })?;
+        let config = web::config(&self.bounds(), tls, proxy.cloned(), &self.user_agent);
+        let guard = Guard {
+            names: Arc::clone(&self.names),
+            led_by,
+            reaches: proxy.is_none().then(|| Arc::clone(&self.reaches)),
+        };
+        let agent = Agent::with_parts(config, DefaultConnector::new(), guard);
+        agents.insert(needs, agent.clone());
+        // Whoever cancels ends the agents that there are.
+        if self.is_cancelled() {
+            agent.clone().shutdown();
+        }
+        Ok(agent)
+    }
+
+    fn bounds(&self) -> web::Bounds {
+        let Limits { connect, first_byte, stall, header_bytes, .. } = self.limits;
+        // How long a body may take depends on its length: see [`Body`].
+        web::Bounds { connect, first_byte, stall, header_bytes, body: None }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -148,7 +205,7 @@ impl Transport {
     pub(crate) fn send(&self, call: &Call<'_>) -> Result<Answer, RequestError> {
         let (mut url, mut led_by, mut from) = (call.url.clone(), call.led_by, None);
         for _ in 0..=self.limits.redirects {
-            let response = self.exchange(call, &url, led_by).map_err(|error| blame(error, from))?;
+            let response = self.exchange(call, &url, led_by).map_err(|error| blame_redirect(error, from))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(self.answer(&url, response));
             }
@@ -176,12 +233,13 @@ impl Transport {
             return Err(RequestError::new(origin, Failure::Cancelled));
         }
         tracing::debug!(method = %call.method, %url, range_from = call.range_from, "request");
-        let agent = led_by.map_or(&self.direct, |reach| &self.led[reach as usize]);
+        let agent =
+            self.agent(call, &origin, led_by).map_err(|failure| RequestError::new(&origin, failure))?;
         let request = head(call, url);
         let run = |request, body: Option<&[u8]>| match body {
-            Some(body) if call.method == Method::PUT => self.run_patiently(agent, request, body),
-            Some(body) => run(agent, request, body).map_err(|error| self.failure(error)),
-            None => run(agent, request, ()).map_err(|error| self.failure(error)),
+            Some(body) if call.method == Method::PUT => self.run_patiently(&agent, request, body),
+            Some(body) => run(&agent, request, body).map_err(|error| self.failure(error)),
+            None => run(&agent, request, ()).map_err(|error| self.failure(error)),
         };
         let result = match &call.content {
             Some(Content { media_type, bytes }) => {
@@ -191,7 +249,26 @@ impl Transport {
             None if call.method != Method::GET && call.method != Method::HEAD => run(request, Some(&[][..])),
             None => run(request, None),
         };
-        result.map_err(|failure| RequestError::new(origin, failure))
+        result.map_err(|failure| self.blame(&origin, failure))
+    }
+
+    /// Who failed: the host, or the proxy before it.
+    fn blame(&self, origin: &Origin, failure: Failure) -> RequestError {
+        let is_connecting = matches!(
+            failure,
+            Failure::Lookup(_)
+                | Failure::Connect(_)
+                | Failure::Tunnel(_)
+                | Failure::Timeout { phase: Phase::Connect, .. }
+        );
+        let failure = match self.proxies.of(origin).filter(|_| is_connecting) {
+            Some(proxy) => {
+                let proxy = format!("{}:{}", proxy.host(), proxy.port());
+                Failure::Proxy { proxy, failure: Box::new(failure) }
+            }
+            None => failure,
+        };
+        RequestError::new(origin, failure)
     }
 
     /// Makes a request whose body is a part of a blob. It cannot be made twice, so it follows no redirect.
@@ -202,7 +279,8 @@ impl Transport {
         }
         let Part { bytes, length, from } = part;
         tracing::debug!(method = %call.method, url = %call.url, from, length, "request");
-        let agent = call.led_by.map_or(&self.direct, |reach| &self.led[reach as usize]);
+        let agent = self.agent(call, &origin, call.led_by);
+        let agent = agent.map_err(|failure| RequestError::new(&origin, failure))?;
         // Whoever refuses it need not be sent all of it first.
         let mut request = head(call, &call.url)
             .header(CONTENT_TYPE, "application/octet-stream")
@@ -212,8 +290,8 @@ impl Transport {
         if from > 0 {
             request = request.header(CONTENT_RANGE, format!("{from}-{}", from + length - 1));
         }
-        let response = self.run_patiently(agent, request, SendBody::from_reader(bytes));
-        let response = response.map_err(|failure| RequestError::new(&origin, failure))?;
+        let response = self.run_patiently(&agent, request, SendBody::from_reader(bytes));
+        let response = response.map_err(|failure| self.blame(&origin, failure))?;
         Ok(self.answer(&call.url, response))
     }
 
@@ -255,10 +333,15 @@ impl Transport {
         Ok(next)
     }
 
+    /// Whether an origin may be spoken to without TLS: this machine, unless TLS was asked for, and what is configured so.
+    pub(crate) fn may_be_plain(&self, origin: &Origin) -> bool {
+        (is_loopback(origin) && !self.hosts.always_verifies()) || self.hosts.may_be_plain(origin)
+    }
+
     /// Whether a server that was asked with or without TLS may send us to `next`.
     pub(crate) fn check_protection(&self, from_https: bool, next: &Url) -> Result<(), RedirectError> {
         let origin = next.origin();
-        if origin.https || (!from_https && self.plain_http.allows(&origin)) {
+        if origin.https || (!from_https && self.may_be_plain(&origin)) {
             return Ok(());
         }
         Err(RedirectError::Unprotected(next.to_string()))
@@ -284,6 +367,7 @@ impl Transport {
             ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::TlsRequired => {
                 Failure::Tls(Box::new(error))
             }
+            ureq::Error::ConnectProxyFailed(reason) => Failure::Tunnel(reason),
             other => Failure::NotHttp(Box::new(other)),
         }
     }
@@ -311,7 +395,7 @@ fn run(
 }
 
 /// A host that may not be asked has done nothing: the one that redirected to it has.
-fn blame(error: RequestError, from: Option<Origin>) -> RequestError {
+fn blame_redirect(error: RequestError, from: Option<Origin>) -> RequestError {
     match (&*error.failure, from) {
         (Failure::Redirect(_), Some(from)) => RequestError { host: from.to_string(), ..error },
         _ => error,
@@ -333,22 +417,20 @@ fn io_failure(source: io::Error) -> Failure {
     }
 }
 
-fn agent_config(limits: &Limits, roots: RootCerts, user_agent: &str) -> Config {
-    let Limits { connect, first_byte, stall, header_bytes, .. } = *limits;
-    // How long a body may take depends on its length: see [`Body`].
-    web::config(&web::Bounds { connect, first_byte, stall, header_bytes, body: None }, roots, user_agent)
+/// Whether a proxy may be asked for an address that somebody led to: of one that is a number we know where it is.
+fn check_number(origin: &Origin, led_by: Option<Reach>) -> Result<(), RedirectError> {
+    match (led_by, origin.host.parse()) {
+        (Some(from), Ok(address)) if !from.may_lead_to(Reach::of(address)) => {
+            Err(RedirectError::Inward { host: origin.host.clone(), address })
+        }
+        _ => Ok(()),
+    }
 }
 
-impl PlainHttp {
-    pub(crate) fn allows(&self, origin: &Origin) -> bool {
-        let address = origin.host.parse::<std::net::IpAddr>();
-        let loopback = origin.host == "localhost" || address.is_ok_and(|a| Reach::of(a) == Reach::Loopback);
-        let named = |hosts: &[String]| {
-            let with_port = origin.to_string();
-            hosts.iter().any(|host| *host == origin.host || *host == with_port)
-        };
-        loopback || matches!(self, Self::LoopbackAnd(hosts) if named(hosts))
-    }
+/// `localhost`, `127.0.0.0/8` and `::1`.
+pub(crate) fn is_loopback(origin: &Origin) -> bool {
+    let address = origin.host.parse();
+    origin.host == "localhost" || address.is_ok_and(|address| Reach::of(address) == Reach::Loopback)
 }
 
 impl Reaches {
@@ -371,7 +453,8 @@ impl Reaches {
 struct Guard {
     names: Arc<dyn Names>,
     led_by: Option<Reach>,
-    reaches: Arc<Reaches>,
+    /// Where to note what is found; nowhere, if it is only the proxy that is looked up.
+    reaches: Option<Arc<Reaches>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -390,16 +473,22 @@ impl Resolver for Guard {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let other = |error: GuardError| ureq::Error::Other(Box::new(error));
-        let origin =
-            Url::parse(&uri.to_string()).map_err(|error| ureq::Error::BadUri(error.to_string()))?.origin();
+        // Of a proxy, the address may have a password in it.
+        let bad = || ureq::Error::BadUri(uri.host().unwrap_or_default().to_owned());
+        let authority = uri.authority().ok_or_else(bad)?.as_str();
+        let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+        let scheme = uri.scheme_str().unwrap_or("http");
+        let origin = Url::parse(&format!("{scheme}://{place}/")).map_err(|_| bad())?.origin();
         let addresses = self.look_up(&origin, timeout)?;
-        if let Some(from) = self.led_by
+        if let (Some(from), Some(_)) = (self.led_by, &self.reaches)
             && let Some(inner) = addresses.iter().find(|address| !from.may_lead_to(address.reach))
         {
             let error = RedirectError::Inward { host: origin.host, address: inner.socket.ip() };
             return Err(other(GuardError::Inward(error)));
         }
-        self.reaches.note(&origin.host, &addresses);
+        if let Some(reaches) = &self.reaches {
+            reaches.note(&origin.host, &addresses);
+        }
         let mut found = self.empty();
         addresses.iter().take(16).for_each(|address| found.push(address.socket));
         if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(found) }

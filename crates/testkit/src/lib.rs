@@ -10,6 +10,7 @@ pub mod leftovers;
 pub mod manifest;
 pub mod observed;
 pub mod probe;
+pub mod proxy;
 pub mod registry;
 pub mod requirements;
 pub mod rootfs;

@@ -83,6 +83,12 @@ pub fn authority_pem() -> &'static [u8] {
     include_bytes!("../tls/authority.pem")
 }
 
+/// The certificate and the key of a client that [`Registry::start_for_known_clients`] knows, in PEM.
+#[must_use]
+pub fn client_identity_pem() -> (&'static [u8], &'static [u8]) {
+    (include_bytes!("../tls/client.pem"), include_bytes!("../tls/server-key.pem"))
+}
+
 /// `sha256:` and the digest of the bytes.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
@@ -138,7 +144,13 @@ impl Registry {
     /// Starts an empty registry with TLS.
     #[must_use]
     pub fn start_tls(identity: Identity) -> Self {
-        Self::start_with(Speech::Tls(Arc::new(server_config(identity))))
+        Self::start_with(Speech::Tls(Arc::new(server_config(identity, Clients::Any))))
+    }
+
+    /// Starts an empty registry with TLS that speaks to nobody but the client of [`client_identity_pem`].
+    #[must_use]
+    pub fn start_for_known_clients() -> Self {
+        Self::start_with(Speech::Tls(Arc::new(server_config(Identity::Trusted, Clients::Known))))
     }
 
     /// Starts what is no registry: it answers the first bytes of each connection with `bytes`.
@@ -728,24 +740,39 @@ fn read_request(stream: &mut BufReader<Box<dyn Stream>>, shared: &Shared) -> io:
     Ok(Some(seen))
 }
 
-fn server_config(identity: Identity) -> rustls::ServerConfig {
+/// Who may connect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Clients {
+    Any,
+    Known,
+}
+
+fn server_config(identity: Identity, clients: Clients) -> rustls::ServerConfig {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let certificate: &[u8] = match identity {
+    use rustls::server::WebPkiClientVerifier;
+    let read = |pem: &[u8]| CertificateDer::from_pem_slice(pem).expect("the certificate is PEM");
+    let certificate = read(match identity {
         Identity::Trusted => include_bytes!("../tls/trusted.pem"),
         Identity::WrongName => include_bytes!("../tls/wrong-name.pem"),
         Identity::Expired => include_bytes!("../tls/expired.pem"),
         Identity::SelfSigned => include_bytes!("../tls/self-signed.pem"),
-    };
-    let certificate = CertificateDer::from_pem_slice(certificate).expect("the certificate is PEM");
+    });
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("../tls/server-key.pem")).expect("the key is PEM");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    rustls::ServerConfig::builder_with_provider(provider)
+    let verifier = (clients == Clients::Known).then(|| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(read(include_bytes!("../tls/client-authority.pem"))).expect("the root is one");
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()
+    });
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("ring has the default versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .expect("the key belongs to the certificate")
+        .expect("ring has the default versions");
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier.expect("there is a root")),
+        None => builder.with_no_client_auth(),
+    };
+    builder.with_single_cert(vec![certificate], key).expect("the key belongs to the certificate")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

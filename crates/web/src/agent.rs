@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ureq::Agent;
 use ureq::config::Config;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
+use ureq::{Agent, Proxy};
 
 /// How long one exchange may take, and how long its header may be.
 #[derive(Clone, Debug)]
@@ -21,14 +21,14 @@ pub struct Bounds {
     pub header_bytes: usize,
 }
 
-/// The configuration of an agent that follows no redirect, uses no proxy of the environment, and hands bytes on as they are.
+/// The configuration of an agent that follows no redirect, asks through this proxy and no other, and hands bytes on as they are.
 #[must_use]
-pub fn config(bounds: &Bounds, roots: RootCerts, user_agent: &str) -> Config {
+pub fn config(bounds: &Bounds, tls: TlsConfig, proxy: Option<Proxy>, user_agent: &str) -> Config {
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         // The default would be taken from the environment, which is the program's to read.
-        .proxy(None)
+        .proxy(proxy)
         .user_agent(user_agent)
         // Bytes are digested as they are: nobody may recode them on the way.
         .accept_encoding("identity")
@@ -40,6 +40,6 @@ pub fn config(bounds: &Bounds, roots: RootCerts, user_agent: &str) -> Config {
         .timeout_recv_body(bounds.body)
         .timeout_per_read(Some(bounds.stall))
         .timeout_per_write(Some(bounds.stall))
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .tls_config(tls)
         .build()
 }

@@ -128,8 +128,12 @@ fn make_image(
     }
     summary::print(&plan, &solved, &assembled, asked, dockerfile, began.elapsed());
     let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
-    let pushed =
-        output::push(asked, &assembled, layers, &Pusher::new(layers, &session.cancel, environment, view));
+    let pushed = output::push(
+        asked,
+        &assembled,
+        layers,
+        &Pusher::new(layers, &session.cancel, environment, &asked.registry, view),
+    );
     // Whoever deploys by digest gets what the registry has.
     let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
     output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
@@ -213,7 +217,7 @@ impl Work<'_> {
     ) -> Result<Plan, Failure> {
         let Self { dockerfile, asked, session, layers, fetcher, places, steps, environment, .. } = *self;
         let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
-        let puller = Puller::new(layers, &session.cancel, environment, view);
+        let puller = Puller::new(layers, &session.cancel, environment, &asked.registry, view);
         let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, steps.pull);
         lower(&mut resolver).map_err(|found| errors::of_plan(&found, &dockerfile.source))
     }

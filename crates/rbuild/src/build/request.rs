@@ -20,7 +20,7 @@ use crate::build::input::Place;
 use crate::build::legacy;
 use crate::build::output::{self, Kind, Output};
 use crate::build::resolver::Resolver;
-use crate::cli::{BuildArgs, BuildNetwork, Progress, Squash, StepArgs};
+use crate::cli::{BuildArgs, BuildNetwork, Progress, RegistryArgs, Squash, StepArgs};
 use crate::commands::names;
 use crate::commands::run::request::Volume;
 use crate::diagnostic::Diagnostic;
@@ -68,6 +68,7 @@ pub(crate) struct Asked {
     pub(crate) limits: Limits,
     /// In which control group those of RUNs are made.
     pub(crate) cgroup_parent: Option<PathBuf>,
+    pub(crate) registry: RegistryArgs,
 }
 
 /// An image in an OCI layout.
@@ -182,6 +183,7 @@ impl Asked {
             cache_mode: cache_mode(args),
             limits: limits.read()?,
             cgroup_parent: limits.cgroup_parent()?,
+            registry: args.registry.clone(),
             progress: progress(args, environment)?,
             jobs: args.jobs.unwrap_or(processors * JOBS_PER_PROCESSOR).max(1),
         })

@@ -50,7 +50,8 @@ pub(crate) fn login(args: &LoginArgs, environment: &Environment) -> Result<(), F
         return Err(usage("the password has several lines", "give one line"));
     }
     let given = Credentials::given(registry, &username, password.clone());
-    let client = client_with(given, environment, None).map_err(|error| error.into_failure())?;
+    let client =
+        client_with(given, environment, &args.registry, None).map_err(|error| error.into_failure())?;
     client.log_in(&reference).map_err(|error| {
         let diagnostic = if is_denied(&error) {
             Diagnostic::error("login", format!("`{registry}` does not take this name and password"))

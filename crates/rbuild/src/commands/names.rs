@@ -5,6 +5,15 @@ use oci::Reference;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
+/// The name of an image that is elsewhere.
+pub(crate) fn name(text: &str) -> Result<Reference, Failure> {
+    Reference::parse(text).map_err(|error| {
+        let title = format!("`{text}` is no image name: {error}");
+        let help = "a name looks like `alpine` or `alpine:3.20`";
+        Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+    })
+}
+
 /// A name to be given to an image, which therefore cannot have a digest.
 pub(crate) fn new_name(text: &str) -> Result<Reference, Failure> {
     let refused = |why: &str, help: &str| {

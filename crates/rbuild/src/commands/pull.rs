@@ -9,7 +9,7 @@ use registry::{Login, ManifestError, ResolveError, TagsError};
 use solver::Cancel;
 
 use crate::build::request::platform;
-use crate::cli::{Global, PullArgs};
+use crate::cli::{Global, PullArgs, RegistryArgs};
 use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
 use crate::commands::{failures, names};
 use crate::diagnostic::Diagnostic;
@@ -76,9 +76,10 @@ impl<'p> Puller<'p> {
         layers: &'p Layers<'p>,
         cancel: &'p Arc<Cancel>,
         environment: &'p Environment,
+        args: &RegistryArgs,
         view: View,
     ) -> Self {
-        Self { layers, connection: Connection::new(cancel, environment), view }
+        Self { layers, connection: Connection::new(cancel, environment, args), view }
     }
 
     /// All that there are of a repository.
@@ -109,14 +110,7 @@ impl<'p> Puller<'p> {
 
 /// `rbuild pull`.
 pub(crate) fn pull(args: &PullArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
-    let usage =
-        |title: String, help: &str| Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help));
-    let reference = Reference::parse(&args.reference).map_err(|error| {
-        usage(
-            format!("`{}` is no image name: {error}", args.reference),
-            "a name looks like `alpine` or `alpine:3.20`",
-        )
-    })?;
+    let reference = names::name(&args.reference)?;
     let platform = match &args.platform {
         None => Platform::host(),
         Some(text) => platform(text)?,
@@ -128,7 +122,7 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, environment: &Environment) 
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
     let view = if args.quiet { View::Quiet } else { View::of(environment) };
-    let puller = Puller::new(&layers, &session.cancel, environment, view);
+    let puller = Puller::new(&layers, &session.cancel, environment, &args.registry, view);
     let failed = |error: PullError| match session.cancel.is_cancelled() {
         true => Failure::cancelled(),
         false => error.into_failure(),

@@ -10,7 +10,7 @@ use registry::{Delivery, Failure as RegistryFailure, RedirectError};
 use solver::Cancel;
 
 use crate::build::request::platform;
-use crate::cli::{Global, PushArgs};
+use crate::cli::{Global, PushArgs, RegistryArgs};
 use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
 use crate::commands::{failures, names, transfer};
 use crate::diagnostic::Diagnostic;
@@ -86,9 +86,10 @@ impl<'p> Pusher<'p> {
         layers: &'p Layers<'p>,
         cancel: &'p Arc<Cancel>,
         environment: &'p Environment,
+        args: &RegistryArgs,
         view: View,
     ) -> Self {
-        Self { layers, connection: Connection::new(cancel, environment), view }
+        Self { layers, connection: Connection::new(cancel, environment, args), view }
     }
 
     /// Pushes an image, or an index of several.
@@ -129,7 +130,7 @@ pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) 
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
     let view = if args.quiet { View::Quiet } else { View::of(environment) };
-    let pusher = Pusher::new(&layers, &session.cancel, environment, view);
+    let pusher = Pusher::new(&layers, &session.cancel, environment, &args.registry, view);
     for reference in references(args, &name, &layers)? {
         let images = images(&layers, &reference, platform.as_ref())?;
         let compression = transfer::compression(args.compression, Format::Oci);

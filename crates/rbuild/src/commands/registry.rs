@@ -1,5 +1,6 @@
 //! What a registry client is told: credentials, certificates, time and chance.
 
+mod explain;
 mod view;
 
 use std::cell::OnceCell;
@@ -8,15 +9,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use registry::{Client, Credentials, CredentialsError, Limits, Options, PlainHttp, SystemNames};
+use registry::{Client, Credentials, CredentialsError, Limits, Options, SystemNames};
 use solver::{Cancel, Hook};
-use web::RootsError;
+use web::{ProxyError, RootsError};
 
+use crate::cli::RegistryArgs;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
-use crate::network::{RealTime, USER_AGENT, roots};
+use crate::hosts::{self, ConfigError};
+use crate::network::{RealTime, USER_AGENT, proxies, roots};
 
+pub(crate) use explain::explain;
 pub(crate) use view::{View, Way};
 
 /// How many blobs are on their way at once: more than one, since a single connection seldom fills the line; few, since registries count requests.
@@ -39,6 +43,12 @@ pub(crate) enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// What is configured about registries.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What is configured about proxies.
+    #[error(transparent)]
+    Proxies(#[from] ProxyError),
     /// The certificates of this machine.
     #[error("no connection to registries can be made")]
     Roots(#[from] RootsError),
@@ -52,6 +62,10 @@ impl ClientError {
             Self::Credentials { .. } | Self::CredentialsFile { .. } => {
                 Failure::new(Exit::Usage, diagnostic.help("log in again with `rbuild login`"))
             }
+            Self::Config(_) => Failure::new(Exit::Usage, diagnostic.help("mend the file, or move it away")),
+            Self::Proxies(_) => {
+                Failure::new(Exit::Usage, diagnostic.help("write it as `http://HOST:PORT`, or unset it"))
+            }
         }
     }
 }
@@ -60,12 +74,13 @@ impl ClientError {
 pub(crate) struct Connection<'c> {
     cancel: &'c Arc<Cancel>,
     environment: &'c Environment,
+    args: RegistryArgs,
     client: OnceCell<Client>,
 }
 
 impl<'c> Connection<'c> {
-    pub(crate) fn new(cancel: &'c Arc<Cancel>, environment: &'c Environment) -> Self {
-        Self { cancel, environment, client: OnceCell::new() }
+    pub(crate) fn new(cancel: &'c Arc<Cancel>, environment: &'c Environment, args: &RegistryArgs) -> Self {
+        Self { cancel, environment, args: args.clone(), client: OnceCell::new() }
     }
 
     /// The client, which is cancelled with everything else as long as the hook lives.
@@ -74,7 +89,8 @@ impl<'c> Connection<'c> {
             Some(client) => client,
             None => {
                 let credentials = credentials(self.environment)?;
-                let client = client_with(credentials, self.environment, Some(Arc::clone(self.cancel)))?;
+                let cancel = Some(Arc::clone(self.cancel));
+                let client = client_with(credentials, self.environment, &self.args, cancel)?;
                 self.client.get_or_init(|| client)
             }
         };
@@ -90,12 +106,14 @@ impl<'c> Connection<'c> {
 pub(crate) fn client_with(
     credentials: Credentials,
     environment: &Environment,
+    args: &RegistryArgs,
     cancel: Option<Arc<Cancel>>,
 ) -> Result<Client, ClientError> {
     Ok(Client::new(Options {
         credentials,
         limits: Limits::DEFAULT,
-        plain_http: PlainHttp::Loopback,
+        hosts: hosts::read(environment, args)?,
+        proxies: proxies(environment)?,
         roots: roots(environment),
         user_agent: USER_AGENT.to_owned(),
         names: Arc::new(SystemNames),
@@ -105,15 +123,31 @@ pub(crate) fn client_with(
 
 /// Docker's file first, then those that podman and its kin write.
 pub(crate) fn credentials(environment: &Environment) -> Result<Credentials, ClientError> {
-    let mut all = Credentials::none();
+    let files = credential_files(environment)?.into_iter();
+    Ok(files.fold(Credentials::none(), |all, file| all.or(file.credentials)))
+}
+
+/// What one file knows.
+struct FileCredentials {
+    path: PathBuf,
+    credentials: Credentials,
+}
+
+fn credential_files(environment: &Environment) -> Result<Vec<FileCredentials>, ClientError> {
+    let mut files = Vec::new();
     for path in environment.docker_config().into_iter().chain(environment.containers_auth()) {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => return Err(ClientError::CredentialsFile { path, source }),
         };
-        let read = Credentials::parse(&text).map_err(|source| ClientError::Credentials { path, source })?;
-        all = all.or(read);
+        match Credentials::parse(&text) {
+            Ok(credentials) => {
+                let credentials = credentials.with_helpers_in(environment.program_directories());
+                files.push(FileCredentials { path, credentials });
+            }
+            Err(source) => return Err(ClientError::Credentials { path, source }),
+        }
     }
-    Ok(all.with_helpers_in(environment.program_directories()))
+    Ok(files)
 }

@@ -49,7 +49,7 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     let (session, relay) = Session::open_with_relay(global)?;
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let puller = Puller::new(&layers, &session.cancel, environment, View::of(environment));
+    let puller = Puller::new(&layers, &session.cancel, environment, &args.registry, View::of(environment));
     // Getting ready for any process takes as long as getting ready for this one, so both happen at once.
     let (sandboxes, spec) = std::thread::scope(|scope| {
         let sandboxes = scope.spawn(|| super::sandbox::open(&session, request.cgroup_parent.clone()));

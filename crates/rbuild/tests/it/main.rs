@@ -38,6 +38,7 @@ mod lint;
 mod outputs;
 mod platforms;
 mod probe;
+mod registries;
 mod shell;
 mod sources;
 mod squash;

@@ -5,6 +5,7 @@
 mod blobs;
 mod debian;
 mod hostile;
+mod hosts;
 mod login;
 mod push;
 mod redirects;

@@ -83,7 +83,8 @@ fn a_bundle_without_certificates_is_an_error() {
         registry::Client::new(registry::Options {
             credentials: setup.credentials,
             limits: setup.limits,
-            plain_http: registry::PlainHttp::Loopback,
+            hosts: setup.hosts,
+            proxies: setup.proxies,
             roots: Roots::Pem(pem.to_vec()),
             user_agent: String::new(),
             names: setup.names,

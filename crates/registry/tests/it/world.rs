@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use oci::{Platform, Reference};
 use registry::{
-    Address, BlobError, Client, Credentials, Limits, Names, Options, PlainHttp, Reach, Resolved, Timing,
+    Address, BlobError, Client, Credentials, Hosts, Limits, Names, Options, Reach, Resolved, Timing,
 };
 use testkit::registry::Registry;
-use web::Roots;
+use web::{Proxies, Roots};
 
 /// The real clock; pauses are noted and skipped.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) roots: Roots,
     pub(crate) names: Arc<Zone>,
+    pub(crate) hosts: Hosts,
+    pub(crate) proxies: Proxies,
 }
 
 /// Three attempts, and time enough for the slowest of machines.
@@ -73,17 +76,22 @@ pub(crate) fn limits() -> Limits {
 
 pub(crate) fn setup() -> Setup {
     let (names, roots) = (Zone::new(&[]), Roots::Compiled);
-    Setup { credentials: Credentials::none(), limits: limits(), roots, names }
+    let (hosts, proxies) = (Hosts::none(), Proxies::none());
+    Setup { credentials: Credentials::none(), limits: limits(), roots, names, hosts, proxies }
 }
 
 impl Setup {
     pub(crate) fn client(self) -> (Client, Arc<Skipping>) {
         let timing = Arc::new(Skipping { start: Instant::now(), pauses: Mutex::default() });
-        let plain = self.names.0.lock().unwrap().keys().cloned().collect();
+        let mut hosts = self.hosts;
+        let plain: Vec<_> = self.names.0.lock().unwrap().keys().cloned().collect();
+        let text = serde_json::json!({ "insecure-registries": plain }).to_string();
+        hosts.add_daemon_json(Path::new("daemon.json"), text.as_bytes()).unwrap();
         let options = Options {
             credentials: self.credentials,
             limits: self.limits,
-            plain_http: PlainHttp::LoopbackAnd(plain),
+            hosts,
+            proxies: self.proxies,
             roots: self.roots,
             user_agent: "rbuild-test".to_owned(),
             names: self.names,

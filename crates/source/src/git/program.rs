@@ -25,6 +25,8 @@ pub struct Program {
     pub search_path: OsString,
     /// The certificates of those whom to trust, if not what it was built with.
     pub certificates: Option<PathBuf>,
+    /// The variables that say through whom to ask.
+    pub proxies: Vec<(&'static str, String)>,
     /// How it reaches others by ssh, if it may.
     pub ssh: Option<Ssh>,
 }
@@ -88,7 +90,7 @@ impl Program {
     pub fn find(directories: &[PathBuf]) -> Option<Self> {
         let path = directories.iter().map(|directory| directory.join("git")).find(|path| path.is_file())?;
         let search_path = std::env::join_paths(directories).ok()?;
-        Some(Self { path, search_path, certificates: None, ssh: None })
+        Some(Self { path, search_path, certificates: None, proxies: Vec::new(), ssh: None })
     }
 }
 
@@ -140,6 +142,7 @@ impl Run<'_> {
         if let Some(agent) = ssh.and_then(|ssh| ssh.agent.as_ref()) {
             command.env("SSH_AUTH_SOCK", agent);
         }
+        command.envs(self.program.proxies.iter().map(|(name, value)| (name, value)));
         if let Some(certificates) = &self.program.certificates {
             command.env("GIT_SSL_CAINFO", certificates);
         }

@@ -15,9 +15,10 @@ use ureq::http::header::{
     AUTHORIZATION, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
 };
 use ureq::http::{Request, Response, Uri};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use web::{Origin, Roots, RootsError, Url};
+use web::{Bounds, Origin, Own, Proxies, Roots, RootsError, Url};
 
 use super::place::{About, failed};
 use super::{Body, HttpError, Place, RedirectError};
@@ -69,6 +70,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whom to trust.
     pub roots: Roots,
+    /// Through whom to ask. Behind a proxy only the proxy knows addresses, so there [`Options::leads`] is asked about numbers alone.
+    pub proxies: Proxies,
     /// What the client calls itself.
     pub user_agent: String,
     /// Where redirects may lead: a server elsewhere must not have us ask one that only we can reach.
@@ -79,7 +82,10 @@ pub struct Options {
 
 /// Fetches files. May be shared by threads.
 pub struct Client {
-    config: Config,
+    tls: TlsConfig,
+    bounds: Bounds,
+    proxies: Proxies,
+    user_agent: String,
     limits: Limits,
     leads: Leads,
     pause: Box<dyn Fn(Duration) + Send + Sync>,
@@ -107,11 +113,11 @@ impl Client {
     /// # Errors
     /// [`RootsError`], about [`Options::roots`].
     pub fn new(options: Options) -> Result<Self, RootsError> {
-        let Options { limits, roots, user_agent, leads, pause } = options;
+        let Options { limits, roots, proxies, user_agent, leads, pause } = options;
         let Limits { connect, first_byte, stall, header_bytes, .. } = limits;
-        let bounds = web::Bounds { connect, first_byte, stall, header_bytes, body: Some(limits.body) };
-        let config = web::config(&bounds, roots.certificates()?, &user_agent);
-        Ok(Self { config, limits, leads, pause })
+        let bounds = Bounds { connect, first_byte, stall, header_bytes, body: Some(limits.body) };
+        let tls = roots.tls(Own::default())?;
+        Ok(Self { tls, bounds, proxies, user_agent, limits, leads, pause })
     }
 
     /// Which bytes a URL stands for now. Reads them only if they are not those that are kept.
@@ -190,13 +196,17 @@ impl Client {
         for _ in 0..=self.limits.redirects {
             // All servers on the way count, not the last alone: a stranger gains nothing by a detour over somebody nearer.
             let from = reached.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let guard = Guard {
-                resolver: DefaultResolver::default(),
-                from,
-                leads: self.leads,
-                reached: Arc::clone(&reached),
-            };
-            let agent = Agent::with_parts(self.config.clone(), DefaultConnector::new(), guard);
+            let (resolver, leads) = (DefaultResolver::default(), self.leads);
+            let mut guard = Guard { resolver, from, leads, reached: Arc::clone(&reached) };
+            let proxy = self.proxies.of(&url.origin()).cloned();
+            if proxy.is_some() {
+                guard.check_number(&url).map_err(refused)?;
+                reached.lock().unwrap_or_else(PoisonError::into_inner).push(STRANGER);
+                // The proxy is where the user says.
+                guard = Guard { from: Vec::new(), reached: Arc::default(), ..guard };
+            }
+            let config = web::config(&self.bounds, self.tls.clone(), proxy, &self.user_agent);
+            let agent = Agent::with_parts(config, DefaultConnector::new(), guard);
             let response = self.send(ask, &agent, &url, &own, kept)?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
@@ -301,6 +311,21 @@ struct Guard {
     from: Vec<IpAddr>,
     leads: Leads,
     reached: Arc<Mutex<Vec<IpAddr>>>,
+}
+
+/// Whoever is behind a proxy (RFC 5737: nobody's address).
+const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
+
+impl Guard {
+    fn check_number(&self, url: &Url) -> Result<(), RedirectError> {
+        let host = url.origin().host;
+        match host.parse() {
+            Ok(address) if !self.from.iter().all(|from| (self.leads)(*from, address)) => {
+                Err(RedirectError::Inward { host, address })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Resolver for Guard {

@@ -8,8 +8,9 @@ use oci::Digest;
 use source::Authorization;
 use source::http::{Ask, Body, Client, HttpError, Limits, Options, Place, RedirectError};
 use tempfile::TempDir;
+use testkit::proxy::Proxy;
 use testkit::site::{Site, Validators};
-use web::{Roots, Url};
+use web::{Proxies, Roots, Url};
 
 /// The address that no redirect may lead to.
 const INNER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -27,9 +28,14 @@ impl World {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::with_proxies(limits, Proxies::none())
+    }
+
+    fn with_proxies(limits: Limits, proxies: Proxies) -> Self {
         let client = Client::new(Options {
             limits,
             roots: Roots::Compiled,
+            proxies,
             user_agent: "test".to_owned(),
             leads: |_, to| to != INNER,
             pause: Box::new(|_| {}),
@@ -209,4 +215,26 @@ fn size_and_silence_are_bounded() {
     });
     let error = world.resolve(&world.site.url("/silent")).unwrap_err();
     assert!(matches!(error, HttpError::Cut { .. }), "{error}");
+}
+
+#[test]
+fn a_proxy_is_asked_for_what_is_not_here_and_not_led_inward() {
+    let proxy = Proxy::start();
+    let address = format!("http://me:secret@{}", proxy.address());
+    let world = World::with_proxies(
+        Limits { attempts: 1, ..Limits::DEFAULT },
+        Proxies::from_variables(|name| (name == "http_proxy").then_some(&*address)).unwrap(),
+    );
+    world.site.put("/a", b"a");
+    world.site.redirect("/inward", &format!("http://{INNER}/a"));
+    // The proxy knows the name; we need not.
+    let far = |path: &str| world.site.url(path).replace("127.0.0.1", "far.test");
+    assert_eq!(world.resolve(&far("/a")).unwrap(), Digest::of(b"a"));
+    let error = world.resolve(&far("/inward")).unwrap_err();
+    assert!(matches!(error, HttpError::Redirect { source: RedirectError::Inward { .. }, .. }), "{error:?}");
+    assert_eq!(proxy.tunnels().len(), 2);
+    assert!(proxy.tunnels().iter().all(|tunnel| tunnel.to.starts_with("far.test:")));
+    // This machine is asked directly.
+    world.resolve(&world.site.url("/a")).unwrap();
+    assert_eq!(proxy.tunnels().len(), 2);
 }

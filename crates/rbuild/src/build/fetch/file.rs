@@ -87,10 +87,12 @@ impl Fetcher<'_> {
     }
 
     fn client(&self) -> Result<&Client, RemoteError> {
+        let proxies = network::proxies(self.environment).map_err(|error| machine(&error))?;
         let client = self.client.get_or_init(|| {
             Client::new(Options {
                 limits: Limits::DEFAULT,
                 roots: network::roots(self.environment),
+                proxies,
                 user_agent: network::USER_AGENT.to_owned(),
                 leads: |from, to| Reach::of(from).may_lead_to(Reach::of(to)),
                 pause: Box::new(|length| std::thread::sleep(network::jittered(length))),

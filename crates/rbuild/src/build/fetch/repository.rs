@@ -68,7 +68,8 @@ impl Fetcher<'_> {
         let ssh = if repository.is_by_ssh() { Some(self.ssh(repository)?) } else { None };
         let program = Program::find(&self.environment.program_directories()).ok_or_else(no_program)?;
         let certificates = network::named_roots(self.environment);
-        let program = Program { certificates, ssh, ..program };
+        let proxies = network::proxies(self.environment).map_err(|error| machine(&error))?.variables();
+        let program = Program { certificates, proxies, ssh, ..program };
         let held = self.hold(repository.remote(), is_cancelled)?;
         // Named as the reference builder has it.
         let host = repository.host();
