@@ -1,4 +1,5 @@
-//! The help of every command, as `testdata/cli/COMMAND/help.txt` has it. `rbuild` itself is the directory `rbuild`.
+//! The help of every command, as `testdata/cli/COMMAND/help.txt` has it. `rbuild` itself is the directory `rbuild`, and `registry explain` is
+//! `registry-explain`.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -13,22 +14,31 @@ fn help(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("help is UTF-8")
 }
 
-/// The commands that `rbuild --help` lists, in its order.
-fn commands() -> Vec<String> {
-    let text = help(&[]);
+/// The commands that `rbuild --help` lists, in its order, each followed by those below it.
+fn commands() -> Vec<Vec<String>> {
+    below(&[])
+}
+
+fn below(command: &[&str]) -> Vec<Vec<String>> {
+    let text = help(command);
     let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1);
     let names = listed
         .take_while(|line| !line.is_empty())
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names = names.filter_map(|line| line.split_whitespace().next()).map(ToOwned::to_owned);
-    names.filter(|name| name != "help").collect()
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let full = names.map(|name| [command, &[name]].concat());
+    full.flat_map(|full| {
+        let own = full.iter().map(|word| (*word).to_owned()).collect();
+        std::iter::once(own).chain(below(&full))
+    })
+    .collect()
 }
 
 #[test]
 fn help_reads_as_recorded() {
     golden::check("cli", |case| {
         let name = case.name.clone();
-        let args: Vec<&str> = if name == "rbuild" { Vec::new() } else { vec![&name] };
+        let args: Vec<&str> = if name == "rbuild" { Vec::new() } else { name.split('-').collect() };
         case.compare("help.txt", &help(&args));
     });
 }
@@ -36,21 +46,22 @@ fn help_reads_as_recorded() {
 #[test]
 fn every_command_has_recorded_help() {
     let recorded: BTreeSet<String> = golden::directories("cli").into_iter().map(|case| case.name).collect();
-    let expected: BTreeSet<String> = commands().into_iter().chain(["rbuild".to_owned()]).collect();
+    let expected: BTreeSet<String> =
+        commands().into_iter().map(|words| words.join("-")).chain(["rbuild".to_owned()]).collect();
     assert_eq!(recorded, expected);
 }
 
 #[test]
 fn every_option_is_explained() {
     for name in commands() {
-        let text = help(&[&name]);
+        let text = help(&name.iter().map(String::as_str).collect::<Vec<_>>());
         let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
         let options = lines.iter().enumerate().filter(|(_, line)| line.starts_with('-'));
         for (at, option) in options.filter(|(_, line)| !is_possible_value(line)) {
             // Beside it, or on the line below.
             let beside = option.split_once("  ").map_or("", |(_, text)| text.trim());
             let below = lines.get(at + 1).map_or("", |line| line.trim());
-            assert!(!beside.is_empty() || !below.is_empty(), "{name}: {option}");
+            assert!(!beside.is_empty() || !below.is_empty(), "{name:?}: {option}");
         }
     }
 }
