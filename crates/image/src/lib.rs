@@ -36,9 +36,11 @@ mod oci_layout;
 mod parallel;
 mod receive;
 
+pub mod copy;
 pub mod export;
 pub mod import;
 pub mod load;
+pub mod manifest_list;
 pub mod pull;
 pub mod push;
 
@@ -50,6 +52,7 @@ mod retime;
 mod squash;
 
 pub use assemble::{AssembleOptions, Assembled, Contents, MAX_LAYERS, assemble};
+pub use copy::copy;
 pub use error::Error;
 pub use find::{FindError, LocalImage, find, find_all, find_for, local};
 pub use fsck::{Difference, LayerDamage, fsck};

@@ -1,5 +1,7 @@
 //! The command line, as data.
 
+mod registry;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +16,8 @@ use crate::build::artifacts::Artifact;
 use crate::diagnostic::nearest;
 use crate::failure::Exit;
 use crate::limits::{LimitArgs, ResourceArgs};
+
+pub(crate) use registry::*;
 
 /// Turns Dockerfiles into OCI images and runs them: one program, no daemon.
 #[derive(Debug, Parser)]
@@ -66,6 +70,13 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Send an image to a registry
     Push(PushArgs),
+    /// Copy an image from one registry to another, with all its platforms and every digest
+    Copy(CopyArgs),
+    /// Put images of several platforms under one name, and look at manifests
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
+    /// Look for images at a registry
+    Search(SearchArgs),
     /// Keep a name and password for a registry, where docker and podman look for them, too
     Login(LoginArgs),
     /// Forget the name and password for a registry
@@ -251,6 +262,12 @@ pub(crate) fn option_names(command: &str) -> Vec<String> {
 /// `NAME[=VALUE]`.
 fn with_name(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || text.starts_with('=') { Err("it has no name") } else { Ok(text.to_owned()) }
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("it has no value")?;
+    with_name(text)?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn entitlement(text: &str) -> Result<Entitlement, String> {
@@ -763,101 +780,6 @@ pub(crate) struct SaveArgs {
     /// The images
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
-}
-
-/// About registries.
-#[derive(Debug, Subcommand)]
-pub(crate) enum RegistryCommand {
-    /// Say where a name leads, as whom we come there, and which file decided that
-    Explain(RegistryExplainArgs),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct RegistryExplainArgs {
-    #[command(flatten)]
-    pub(crate) format: FormatArgs,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
-    /// An image's name
-    pub(crate) reference: String,
-}
-
-/// How registries are spoken to, beside what is configured.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct RegistryArgs {
-    /// Whether registries must have TLS and prove who they are [default: as configured, and else yes but on this machine]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) tls_verify: Option<bool>,
-    /// Trust the authorities (*.crt) in a directory, and show its certificate (*.cert, *.key) to whoever asks for one
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cert_dir: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct PullArgs {
-    /// Get every tag of the repository
-    #[arg(short, long)]
-    pub(crate) all_tags: bool,
-    /// Say nothing but the image's id
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Platform of the image, if there are several
-    #[arg(long, value_name = "OS/ARCH")]
-    pub(crate) platform: Option<String>,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
-    /// The image
-    pub(crate) reference: String,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct PushArgs {
-    /// Push every tag of the repository that is here
-    #[arg(short, long)]
-    pub(crate) all_tags: bool,
-    /// Say nothing but what was pushed
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Push one platform of an image that is here for several
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    pub(crate) platform: Option<String>,
-    /// How to compress layers of our own making [default: gzip]; what came from elsewhere leaves as it came
-    #[arg(long, value_name = "CODEC")]
-    pub(crate) compression: Option<Compression>,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
-    /// The image, named with the registry that it goes to
-    pub(crate) reference: String,
-}
-
-#[derive(Args)]
-pub(crate) struct LoginArgs {
-    /// The user's name [default: asked for]
-    #[arg(short, long, value_name = "NAME")]
-    pub(crate) username: Option<String>,
-    /// The password, seen by whoever lists processes
-    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
-    pub(crate) password: Option<String>,
-    /// Read the password from standard input
-    #[arg(long)]
-    pub(crate) password_stdin: bool,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
-    /// The registry [default: docker.io]
-    pub(crate) server: Option<String>,
-}
-
-impl std::fmt::Debug for LoginArgs {
-    /// Without the password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoginArgs").field("username", &self.username).field("server", &self.server).finish()
-    }
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct LogoutArgs {
-    /// The registry [default: docker.io]
-    pub(crate) server: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -53,8 +53,13 @@ pub(crate) fn write_line(line: impl fmt::Display) -> Result<(), Failure> {
 
 /// Writes to standard output. Whoever reads no further, as `head` does, has seen enough.
 pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
+    write_bytes(text.as_bytes())
+}
+
+/// The same of bytes.
+pub(crate) fn write_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let diagnostic = Diagnostic::error("output", "cannot write to standard output");
             Err(Failure::new(Exit::Machine, diagnostic.note(error.to_string())))

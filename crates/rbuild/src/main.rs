@@ -80,6 +80,9 @@ fn run(cli: &Cli, environment: &Environment) -> Result<u8, Failure> {
         Command::Login(args) => commands::login::login(args, environment).map(|()| 0),
         Command::Logout(args) => commands::login::logout(args, environment).map(|()| 0),
         Command::Push(args) => commands::push::push(args, global, environment).map(|()| 0),
+        Command::Copy(args) => commands::copy::copy(args, environment).map(|()| 0),
+        Command::Manifest(command) => commands::manifest::run(command, global, environment).map(|()| 0),
+        Command::Search(args) => commands::search::search(args, environment).map(|()| 0),
         Command::Registry(RegistryCommand::Explain(args)) => {
             commands::registry::explain(args, environment).map(|()| 0)
         }

@@ -53,6 +53,11 @@ impl Session {
     }
 }
 
+/// What fails because everything ends is no news.
+pub(crate) fn unless_cancelled(cancel: &Cancel, failure: Failure) -> Failure {
+    if cancel.is_cancelled() { Failure::cancelled() } else { failure }
+}
+
 /// The moment, for inodes and for histories.
 pub(crate) fn now() -> Now {
     let now = Timestamp::now();

@@ -76,6 +76,8 @@ pub(crate) enum Location {
     Below(String),
     /// `/v2/` itself.
     Top,
+    /// At the host, whatever the repository.
+    Root(String),
     /// Where the registry said.
     At(Url),
 }
@@ -211,6 +213,7 @@ impl Client {
                 (target.base.join(&path).map_err(|error| failed(error.into()))?, None)
             }
             Location::Top => (target.base.join("/v2/").map_err(|error| failed(error.into()))?, None),
+            Location::Root(path) => (target.base.join(path).map_err(|error| failed(error.into()))?, None),
             Location::At(url) => {
                 let (own, origin) = (target.base.origin(), url.origin());
                 self.transport().check_protection(own.https, url).map_err(failed)?;

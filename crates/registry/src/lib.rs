@@ -7,7 +7,7 @@
 //! * [`Client::blob`] streams a config or a layer;
 //! * [`Client::push_blob`] sees to it that a repository has a blob, sending as little as it can;
 //! * [`Client::push_manifest`] then gives it a name;
-//! * [`Client::tags`] lists the names that there are.
+//! * [`Client::tags`] lists the names that there are, and [`Client::search`] the repositories for a word.
 //!
 //! ```no_run
 //! use std::{io, sync::Arc};
@@ -69,6 +69,7 @@ mod blob;
 mod manifest;
 mod push;
 mod resolve;
+mod search;
 mod tags;
 
 mod auth;
@@ -96,6 +97,7 @@ pub use manifest::{Fetched, ManifestError};
 pub use names::{Address, Names, Reach, SystemNames};
 pub use push::{Delivery, Outgoing, PushError, Source};
 pub use resolve::{ResolveError, Resolved};
+pub use search::{Found, Search, SearchError};
 pub use secret::Secret;
 pub use tags::TagsError;
 pub use timing::Timing;

@@ -78,7 +78,7 @@ impl Client {
                 let named = reference.with_tag(&tag);
                 found.push(named.map_err(|source| TagsError::Tag { host: host.clone(), source })?);
             }
-            match next(&headers, &url)? {
+            match next_page(&headers, &url)? {
                 Some(next) if !is_last && next.full() != url.full() => place = Location::At(next),
                 _ => return Ok(found),
             }
@@ -87,7 +87,7 @@ impl Client {
 }
 
 /// Where the next page is: `<…>; rel="next"` (RFC 8288), which must be at the same registry.
-fn next(headers: &HeaderMap, url: &Url) -> Result<Option<Url>, RequestError> {
+pub(crate) fn next_page(headers: &HeaderMap, url: &Url) -> Result<Option<Url>, RequestError> {
     let values = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
     // A comma within an address is escaped by every registry that there is.
     let mut links = values.flat_map(|value| value.split(','));

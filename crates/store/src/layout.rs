@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use oci::{Digest, ImageId, LayerId, Reference};
 use sys::durable::BootId;
 
+use crate::manifest_list::LISTS;
 use crate::object::random_name;
 use crate::{Error, LogId, RecordKey, file_name, files};
 
@@ -229,7 +230,7 @@ fn initialise(root: &Path) -> Result<(), Error> {
 /// Whether a name may lie in the root of a store in the making. `lost+found` is where a store has a file system of its own.
 fn is_ours(name: &str) -> bool {
     let is_file = [FORMAT_FILE, SALT_FILE].iter().any(|file| name.starts_with(file));
-    is_file || DIRECTORIES.contains(&name) || name == "lost+found"
+    is_file || DIRECTORIES.contains(&name) || name == LISTS || name == "lost+found"
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ mod image;
 mod layer;
 mod lease;
 mod log;
+mod manifest_list;
 mod object;
 mod record;
 mod source;

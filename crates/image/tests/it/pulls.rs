@@ -8,10 +8,10 @@ use image::Layers;
 use image::export::{Destination, Format};
 use image::pull::{Progress, PullError, PullFailure, PullOptions, Pulled};
 use oci::{Compression, Digest, Reference};
-use registry::{Client, Credentials, Limits, Options, PlainHttp, SystemNames, Timing};
+use registry::{Client, Credentials, Hosts, Limits, Options, SystemNames, Timing};
 use serde_json::json;
 use testkit::registry::Registry;
-use web::Roots;
+use web::{Proxies, Roots};
 
 use crate::archives::named;
 use crate::world::{World, amd64, reference, show, tar};
@@ -36,7 +36,8 @@ fn client() -> Client {
     let options = Options {
         credentials: Credentials::none(),
         limits: Limits { attempts: 2, ..Limits::DEFAULT },
-        plain_http: PlainHttp::Loopback,
+        hosts: Hosts::none(),
+        proxies: Proxies::none(),
         roots: Roots::Compiled,
         user_agent: "rbuild-test".to_owned(),
         names: Arc::new(SystemNames),

@@ -16,7 +16,7 @@ use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::listing::write_line;
-use crate::session::Session;
+use crate::session::{Session, unless_cancelled};
 
 /// Why an image could not be pulled.
 #[derive(Debug, thiserror::Error)]
@@ -123,10 +123,7 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, environment: &Environment) 
     let layers = Layers::new(&session.lease, &cancelled);
     let view = if args.quiet { View::Quiet } else { View::of(environment) };
     let puller = Puller::new(&layers, &session.cancel, environment, &args.registry, view);
-    let failed = |error: PullError| match session.cancel.is_cancelled() {
-        true => Failure::cancelled(),
-        false => error.into_failure(),
-    };
+    let failed = |error: PullError| unless_cancelled(&session.cancel, error.into_failure());
     let references = if args.all_tags { puller.tags(&reference).map_err(failed)? } else { vec![reference] };
     for reference in references {
         let pulled = puller.pull(&reference, &platform).map_err(failed)?;

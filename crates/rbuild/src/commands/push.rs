@@ -17,7 +17,7 @@ use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::listing::write_line;
-use crate::session::Session;
+use crate::session::{Session, unless_cancelled};
 
 /// Why an image could not be pushed.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +114,8 @@ impl<'p> Pusher<'p> {
     }
 }
 
-fn how(delivery: Delivery) -> Option<&'static str> {
+/// How a blob came to be there, if that is something to tell.
+pub(crate) fn how(delivery: Delivery) -> Option<&'static str> {
     match delivery {
         Delivery::Existed => Some("is there already"),
         Delivery::Mounted => Some("is taken over from another repository"),
@@ -135,10 +136,7 @@ pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) 
         let images = images(&layers, &reference, platform.as_ref())?;
         let compression = transfer::compression(args.compression, Format::Oci);
         let pushed = pusher.push(images, &reference, compression, &[]);
-        let pushed = pushed.map_err(|error| match session.cancel.is_cancelled() {
-            true => Failure::cancelled(),
-            false => error.into_failure(),
-        })?;
+        let pushed = pushed.map_err(|error| unless_cancelled(&session.cancel, error.into_failure()))?;
         write_line(reference.at_digest(pushed.digest).familiar())?;
     }
     session.close()

@@ -21,7 +21,7 @@ use crate::hosts::{self, ConfigError};
 use crate::network::{RealTime, USER_AGENT, proxies, roots};
 
 pub(crate) use explain::explain;
-pub(crate) use view::{View, Way};
+pub(crate) use view::{Shown, View, Way};
 
 /// How many blobs are on their way at once: more than one, since a single connection seldom fills the line; few, since registries count requests.
 pub(crate) const TRANSFERS: usize = 4;

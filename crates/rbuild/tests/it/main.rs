@@ -12,6 +12,7 @@ mod world;
 
 mod caches;
 mod cli_help;
+mod commands_copy;
 mod commands_listings;
 mod commands_login;
 mod commands_pull;

@@ -24,6 +24,7 @@ pub(crate) enum View {
 /// Which way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Way {
+    Copy,
     Pull,
     Push,
 }
@@ -31,6 +32,7 @@ pub(crate) enum Way {
 impl Way {
     fn doing(self) -> &'static str {
         match self {
+            Self::Copy => "copying to",
             Self::Pull => "pulling",
             Self::Push => "pushing",
         }
@@ -38,6 +40,7 @@ impl Way {
 
     fn done(self) -> &'static str {
         match self {
+            Self::Copy => "copied to",
             Self::Pull => "pulled",
             Self::Push => "pushed",
         }
