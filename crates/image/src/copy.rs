@@ -8,7 +8,10 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci::{Descriptor, Digest, DigestError, ImageIndex, ImageManifest, ManifestKind, Platform, Reference};
-use registry::{Client, Delivery, Fetched, ManifestError, Outgoing, PushError, ResolveError, Source};
+use registry::{
+    Client, Delivery, Fetched, ManifestError, Outgoing, PushError, PushReferrerError, ReferrersError,
+    ResolveError, Source,
+};
 
 use crate::parallel;
 
@@ -20,6 +23,8 @@ const MOST_DOCUMENTS: usize = 10_000;
 pub struct CopyOptions<'o> {
     /// The one platform to copy; `None` for all that there are.
     pub platform: Option<&'o Platform>,
+    /// Whether what refers to it is copied, too, and what refers to that.
+    pub with_referrers: bool,
     /// How many blobs are on their way at once.
     pub transfers: usize,
     /// Called from any thread.
@@ -87,6 +92,15 @@ pub enum CopyError {
         #[source]
         source: Box<PushError>,
     },
+    /// Nor what refers to it.
+    #[error("cannot copy what refers to it to `{reference}`")]
+    Referrer {
+        /// Where.
+        reference: Box<Reference>,
+        /// Why.
+        #[source]
+        source: Box<PushReferrerError>,
+    },
 }
 
 /// Why an image is not to be had for a copy.
@@ -98,6 +112,9 @@ pub enum FromError {
     /// There is none for the platform.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// What refers to it.
+    #[error(transparent)]
+    Referrers(#[from] ReferrersError),
     /// A manifest says nothing that can be understood.
     #[error("{digest} cannot be read")]
     Malformed {
@@ -125,9 +142,53 @@ pub fn copy(
     to: &Reference,
     options: CopyOptions<'_>,
 ) -> Result<Copied, CopyError> {
-    let documents = documents(client, from, options.platform)
-        .map_err(|source| CopyError::From { reference: Box::new(from.clone()), source: Box::new(source) })?;
-    put(client, from, to, &documents, options)
+    let failed = |source| CopyError::From { reference: Box::new(from.clone()), source: Box::new(source) };
+    let documents = documents(client, from, options.platform).map_err(failed)?;
+    let mut copied = put(client, from, to, &documents, options)?;
+    if options.with_referrers {
+        let subjects = documents.below.iter().chain([&documents.top]).map(|fetched| fetched.digest.clone());
+        copied.sent_bytes += copy_referrers(client, from, to, subjects.collect(), options)?;
+    }
+    Ok(copied)
+}
+
+/// Copies what refers to some documents, and what refers to that; gives how many bytes of blobs were sent.
+fn copy_referrers(
+    client: &Client,
+    from: &Reference,
+    to: &Reference,
+    mut subjects: Vec<Digest>,
+    options: CopyOptions<'_>,
+) -> Result<u64, CopyError> {
+    let failed =
+        |source: FromError| CopyError::From { reference: Box::new(from.clone()), source: Box::new(source) };
+    // A registry may say of two that each refers to the other.
+    let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
+    let mut sent_bytes = 0;
+    while let Some(subject) = subjects.pop() {
+        let referrers = client.referrers(from, &subject).map_err(|error| failed(error.into()))?;
+        for descriptor in referrers {
+            let digest = Digest::try_from(descriptor.digest()).map_err(|error| failed(error.into()))?;
+            if !seen.insert(digest.clone()) {
+                continue;
+            }
+            if seen.len() > MOST_DOCUMENTS {
+                return Err(failed(FromError::TooMany));
+            }
+            let documents = documents(client, &from.at_digest(digest.clone()), None).map_err(failed)?;
+            let copying = Route::new(client, from, to, options);
+            copying.deliver_all(&documents)?;
+            let top = &documents.top;
+            let put = client.push_referrer(to, &subject, &descriptor, &top.bytes);
+            put.map_err(|source| CopyError::Referrer {
+                reference: Box::new(to.clone()),
+                source: Box::new(source),
+            })?;
+            sent_bytes += copying.sent.into_inner();
+            subjects.push(digest);
+        }
+    }
+    Ok(sent_bytes)
 }
 
 /// Sends all blobs, then the manifests; the last of them gets the name.
@@ -138,19 +199,14 @@ pub(crate) fn put(
     documents: &Documents,
     options: CopyOptions<'_>,
 ) -> Result<Copied, CopyError> {
-    let failed =
-        |source: PushError| CopyError::To { reference: Box::new(to.clone()), source: Box::new(source) };
     (options.progress)(Progress::Found { blobs: documents.blobs.len() });
-    let sent = AtomicU64::new(0);
-    let route = Route { client, from, to, options, sent: &sent };
-    parallel::map(options.transfers, &documents.blobs, |blob| route.deliver(blob)).map_err(failed)?;
-    for below in &documents.below {
-        let place = to.at_digest(below.digest.clone());
-        client.push_manifest(&place, below.media_type.as_ref(), &below.bytes).map_err(failed)?;
-    }
+    let copying = Route::new(client, from, to, options);
+    copying.deliver_all(documents)?;
     let top = &documents.top;
-    client.push_manifest(to, top.media_type.as_ref(), &top.bytes).map_err(failed)?;
-    Ok(Copied { digest: top.digest.clone(), sent_bytes: sent.into_inner() })
+    client
+        .push_manifest(to, top.media_type.as_ref(), &top.bytes)
+        .map_err(|error| copying.cannot_put(error))?;
+    Ok(Copied { digest: top.digest.clone(), sent_bytes: copying.sent.into_inner() })
 }
 
 /// What an image consists of.
@@ -226,10 +282,31 @@ struct Route<'r> {
     from: &'r Reference,
     to: &'r Reference,
     options: CopyOptions<'r>,
-    sent: &'r AtomicU64,
+    /// Bytes of blobs that were sent.
+    sent: AtomicU64,
 }
 
-impl Route<'_> {
+impl<'r> Route<'r> {
+    fn new(client: &'r Client, from: &'r Reference, to: &'r Reference, options: CopyOptions<'r>) -> Self {
+        Self { client, from, to, options, sent: AtomicU64::new(0) }
+    }
+
+    /// Everything but the outermost manifest.
+    fn deliver_all(&self, documents: &Documents) -> Result<(), CopyError> {
+        let delivered = parallel::map(self.options.transfers, &documents.blobs, |blob| self.deliver(blob));
+        delivered.map_err(|error| self.cannot_put(error))?;
+        for below in &documents.below {
+            let place = self.to.at_digest(below.digest.clone());
+            let put = self.client.push_manifest(&place, below.media_type.as_ref(), &below.bytes);
+            put.map_err(|error| self.cannot_put(error))?;
+        }
+        Ok(())
+    }
+
+    fn cannot_put(&self, source: PushError) -> CopyError {
+        CopyError::To { reference: Box::new(self.to.clone()), source: Box::new(source) }
+    }
+
     fn deliver(&self, blob: &Descriptor) -> Result<(), PushError> {
         let digest = Digest::try_from(blob.digest()).map_err(io::Error::other).map_err(PushError::Source)?;
         let tell = self.options.progress;

@@ -7,7 +7,8 @@
 //! * [`Client::blob`] streams a config or a layer;
 //! * [`Client::push_blob`] sees to it that a repository has a blob, sending as little as it can;
 //! * [`Client::push_manifest`] then gives it a name;
-//! * [`Client::tags`] lists the names that there are, and [`Client::search`] the repositories for a word.
+//! * [`Client::tags`] lists the names that there are, [`Client::search`] the repositories for a word, and [`Client::referrers`] what
+//!   refers to an image.
 //!
 //! ```no_run
 //! use std::{io, sync::Arc};
@@ -68,6 +69,7 @@ mod timing;
 mod blob;
 mod manifest;
 mod push;
+mod referrers;
 mod resolve;
 mod search;
 mod tags;
@@ -96,6 +98,7 @@ pub use login::LoginFile;
 pub use manifest::{Fetched, ManifestError};
 pub use names::{Address, Names, Reach, SystemNames};
 pub use push::{Delivery, Outgoing, PushError, Source};
+pub use referrers::{PushReferrerError, ReferrersError};
 pub use resolve::{ResolveError, Resolved};
 pub use search::{Found, Search, SearchError};
 pub use secret::Secret;

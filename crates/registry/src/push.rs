@@ -137,6 +137,16 @@ impl Client {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<(), PushError> {
+        self.put_manifest(reference, media_type, bytes).map(drop)
+    }
+
+    /// The same, and what the registry says of it in the header.
+    pub(crate) fn put_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<HeaderMap, PushError> {
         let digest = Digest::of(bytes);
         let name = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest.to_string(),
@@ -149,7 +159,9 @@ impl Client {
             statuses: &[201, 202, 204],
             ..Question::get(format!("manifests/{name}"), format!("place for manifest {name}"), "*/*")
         };
-        self.ask(reference, &question, Ok).map_err(PushError::from).and_then(|answer| check(&answer, &digest))
+        let answer = self.ask(reference, &question, Ok)?;
+        check(&answer, &digest)?;
+        Ok(answer.headers)
     }
 }
 

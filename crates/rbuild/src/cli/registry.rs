@@ -106,6 +106,9 @@ pub(crate) struct CopyArgs {
     /// Copy the image of one platform instead of all that there are
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
+    /// Copy what refers to it, too, such as signatures and lists of contents (referrers of the OCI distribution specification)
+    #[arg(long)]
+    pub(crate) referrers: bool,
     /// Say nothing but what was copied
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -25,8 +25,9 @@ pub(crate) fn copy(args: &CopyArgs, environment: &Environment) -> Result<(), Fai
     let connection = Connection::new(&cancel, environment, &args.registry);
     let (client, _hook) = connection.client().map_err(ClientError::into_failure)?;
     let shown = view(args.quiet, environment).begin(Way::Copy, &to);
-    let copied =
-        copy::copy(client, &from, &to, options(platform.as_ref(), &|progress| tell(&shown, progress)));
+    let progress = |progress| tell(&shown, progress);
+    let options = CopyOptions { with_referrers: args.referrers, ..options(platform.as_ref(), &progress) };
+    let copied = copy::copy(client, &from, &to, options);
     shown.end(copied.as_ref().ok().map(|copied| &copied.digest));
     let copied = copied.map_err(|error| unless_cancelled(&cancel, of_copy(&error)))?;
     write_line(to.at_digest(copied.digest).familiar())
@@ -40,7 +41,7 @@ pub(crate) fn options<'o>(
     platform: Option<&'o Platform>,
     progress: &'o (dyn Fn(Progress) + Sync),
 ) -> CopyOptions<'o> {
-    CopyOptions { platform, transfers: TRANSFERS, progress }
+    CopyOptions { platform, with_referrers: false, transfers: TRANSFERS, progress }
 }
 
 pub(crate) fn tell(shown: &Shown, progress: Progress) {

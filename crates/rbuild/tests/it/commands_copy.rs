@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use expect_test::{Expect, expect};
+use serde_json::{Value, json};
 use testkit::registry::{INDEX, Registry};
 
 use crate::world::World;
@@ -116,6 +117,70 @@ fn a_copy_that_fails_names_nothing_and_says_where() {
     assert_eq!(there.count("/v2/app/manifests/"), 0, "no manifest was put");
     let digest = format!("{to}@{}", origin.index);
     check_code(world.rbuild().args(["copy", &origin.registry.reference("app"), &digest]), 2);
+}
+
+/// Adds something to the registry that refers to `subject`, and gives its digest and how it would be listed.
+fn add_referrer(registry: &Registry, subject: &str, note: &str) -> (String, Value) {
+    let config = registry.add_blob("{}");
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": media_type, "artifactType": "text/note",
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2 },
+        "layers": [{ "mediaType": "text/plain", "digest": registry.add_blob(note), "size": note.len() }],
+        "subject": { "mediaType": media_type, "digest": subject, "size": 1 },
+    })
+    .to_string();
+    let digest = registry.add_blob(manifest.clone());
+    let entry = json!({
+        "mediaType": media_type, "digest": digest, "size": manifest.len(), "artifactType": "text/note",
+        "annotations": { "note": note },
+    });
+    (digest, entry)
+}
+
+fn list_of(entries: &[&Value]) -> String {
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string()
+}
+
+#[test]
+fn what_refers_to_an_image_goes_with_it_if_it_is_asked_for() {
+    let (origin, there, world) = (origin(), Registry::start(), World::new());
+    let (note, note_entry) = add_referrer(&origin.registry, &origin.amd64, "a note");
+    let (note_on_note, on_note_entry) = add_referrer(&origin.registry, &note, "a note on a note");
+    // The registry lies: the notes refer to each other.
+    for (subject, entries) in [
+        (&origin.amd64, vec![&note_entry]),
+        (&note, vec![&on_note_entry]),
+        (&note_on_note, vec![&note_entry]),
+    ] {
+        let list = list_of(&entries);
+        origin.registry.on(&format!("/v2/app/referrers/{subject}"), move |_, exchange| {
+            exchange.respond(200, &[("Content-Type", INDEX)], list.as_bytes())
+        });
+    }
+    let (from, to) = (origin.registry.reference("app"), there.reference("app"));
+    check_code(world.rbuild().args(["copy", &from, &to]), 0);
+    assert_eq!(there.count(&format!("/v2/app/manifests/{note}")), 0);
+    check_code(world.rbuild().args(["copy", "--referrers", &from, &to]), 0);
+    let raw = |name: &str| stdout(world.rbuild().args(["manifest", "inspect", "--raw", name]));
+    for digest in [&note, &note_on_note] {
+        assert_eq!(testkit::registry::digest(raw(&format!("{to}@{digest}")).as_bytes()), *digest);
+    }
+    // This one keeps no lists, so there are tags.
+    let listed = raw(&there.reference(&format!("app:{}", origin.amd64.replace(':', "-"))));
+    assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()["manifests"], json!([note_entry]));
+    // From there they are found again, for a registry that keeps lists.
+    let third = Registry::start();
+    third.on("/v2/app/manifests/sha256:", |seen, exchange| match seen.method.as_str() {
+        "PUT" => exchange.respond(201, &[("OCI-Subject", "sha256:…")], b""),
+        _ => exchange.serve(),
+    });
+    check_code(world.rbuild().args(["copy", "--referrers", &to, &third.reference("app")]), 0);
+    assert_eq!(third.count(&format!("/v2/app/manifests/{note_on_note}")), 1);
+    assert_eq!(third.count("/v2/app/manifests/sha256-"), 0);
+    // Once more: the list is what it was.
+    check_code(world.rbuild().args(["copy", "--referrers", &from, &to]), 0);
+    assert_eq!(raw(&there.reference(&format!("app:{}", origin.amd64.replace(':', "-")))), listed);
 }
 
 #[test]
