@@ -10,6 +10,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use rustix::process::{Resource, getrlimit};
 
 use crate::material::Material;
+use crate::registry::{Registry, within};
 use crate::sample::Daemon;
 use crate::workload::{Measured, Workload};
 
@@ -30,19 +31,24 @@ pub enum Builder {
     Classic,
     /// buildah; podman where a container is run.
     Buildah,
+    /// skopeo, which moves images, and unpacks none.
+    Skopeo,
 }
 
 impl Builder {
     /// All, in the order of their turns.
-    pub const ALL: [Self; 4] = [Self::Rbuild, Self::BuildKit, Self::Classic, Self::Buildah];
+    pub const ALL: [Self; 5] = [Self::Rbuild, Self::BuildKit, Self::Classic, Self::Buildah, Self::Skopeo];
 
     /// Whether it can do the workload at all.
     #[must_use]
     pub fn can(self, workload: Workload) -> bool {
         match workload.measured() {
             // `docker save` does not compress, and `docker run` is the same for both of docker's builders.
-            Measured::Export | Measured::Run => self != Self::Classic,
-            _ => true,
+            Measured::Export | Measured::Run | Measured::Push => {
+                !matches!(self, Self::Classic | Self::Skopeo)
+            }
+            Measured::Pull => self != Self::Classic,
+            Measured::Build | Measured::BuildWithoutCache => self != Self::Skopeo,
         }
     }
 }
@@ -56,7 +62,8 @@ impl FromStr for Builder {
             "buildkit" => Self::BuildKit,
             "classic" => Self::Classic,
             "buildah" => Self::Buildah,
-            _ => bail!("`{text}` is none of buildkit, classic, buildah"),
+            "skopeo" => Self::Skopeo,
+            _ => bail!("`{text}` is none of buildkit, classic, buildah, skopeo"),
         })
     }
 }
@@ -68,6 +75,7 @@ impl fmt::Display for Builder {
             Self::BuildKit => "BuildKit",
             Self::Classic => "docker classic",
             Self::Buildah => "buildah",
+            Self::Skopeo => "skopeo",
         })
     }
 }
@@ -105,6 +113,8 @@ pub struct Site<'s> {
     pub work: &'s Path,
     /// The contexts, in `work`.
     pub material: &'s Material,
+    /// Where images come from and go, if a workload wants it.
+    pub registry: Option<&'s Registry>,
 }
 
 impl Site<'_> {
@@ -156,6 +166,7 @@ impl Site<'_> {
             Builder::Classic => command.args(["--network=none"]),
             // Without `--layers` buildah keeps no cache, without `--jobs` it builds one stage after the other.
             Builder::Buildah => command.args(["--network=none", "--layers", "--jobs=8", "--pull=never"]),
+            Builder::Skopeo => bail!("skopeo builds nothing"),
         };
         if cache == Cache::Unused {
             command.arg("--no-cache");
@@ -177,6 +188,8 @@ impl Site<'_> {
             Measured::BuildWithoutCache => self.build(builder, workload.directory(), Cache::Unused),
             Measured::Export => self.export(builder, workload.directory()),
             Measured::Run => self.run(builder),
+            Measured::Pull => self.pull(builder),
+            Measured::Push => self.push(builder),
         }
     }
 
@@ -209,6 +222,13 @@ impl Site<'_> {
                 quiet(command.args(["rmi", "--all", "--force"]))?;
                 self.make_base(builder)
             }
+            Builder::Skopeo => {
+                let pulled = self.work.join("skopeo");
+                if pulled.exists() {
+                    fs::remove_dir_all(pulled)?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -217,7 +237,66 @@ impl Site<'_> {
     /// # Errors
     /// If that fails.
     pub fn make_base(&self, builder: Builder) -> Result<()> {
+        if builder == Builder::Skopeo {
+            return Ok(());
+        }
         quiet(&mut self.build(builder, "base", Cache::Used)?)
+    }
+
+    /// The name at the registry that an image is pulled by, or pushed to by one builder.
+    fn name_there(&self, of: &str) -> Result<String> {
+        let registry = self.registry.context("there is no registry")?;
+        Ok(format!("{}/{of}/layers", registry.host()))
+    }
+
+    /// Sees to it that the registry has the image that everybody pulls.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn fill_registry(&self) -> Result<()> {
+        quiet(&mut self.build(Builder::Rbuild, "layers", Cache::Used)?)?;
+        let name = self.name_there("all")?;
+        quiet(self.program(Builder::Rbuild)?.args(["tag", "bench-layers", &name]))?;
+        quiet(self.program(Builder::Rbuild)?.args(["push", &name]))
+    }
+
+    fn pull(&self, builder: Builder) -> Result<Command> {
+        let name = self.name_there("all")?;
+        let mut command = self.program(builder)?;
+        match builder {
+            Builder::Rbuild | Builder::BuildKit | Builder::Classic => command.args(["pull", &name]),
+            Builder::Buildah => command.args(["pull", "--quiet", "--tls-verify=false", &name]),
+            Builder::Skopeo => {
+                let to = self.seen_by(builder, &self.work.join("skopeo"))?;
+                command.args(["copy", "--quiet", "--src-tls-verify=false"]);
+                command.args([format!("docker://{name}"), format!("oci:{to}:layers")])
+            }
+        };
+        Ok(command)
+    }
+
+    /// Builds the image anew and gives it the name that it is pushed by.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn prepare_push(&self, builder: Builder) -> Result<()> {
+        quiet(&mut self.build(builder, "layers", Cache::Used)?)?;
+        let name = self.name_there(&format!("{builder}").to_lowercase())?;
+        quiet(self.program(builder)?.args(["tag", "bench-layers", &name]))
+    }
+
+    /// Pushes an image by the name that it has.
+    ///
+    /// # Errors
+    /// If there is no registry.
+    pub fn push(&self, builder: Builder) -> Result<Command> {
+        let name = self.name_there(&format!("{builder}").to_lowercase())?;
+        let mut command = self.program(builder)?;
+        match builder {
+            Builder::Buildah => command.args(["push", "--quiet", "--tls-verify=false", &name]),
+            _ => command.args(["push", &name]),
+        };
+        Ok(command)
     }
 
     fn export(&self, builder: Builder, name: &str) -> Result<Command> {
@@ -245,8 +324,7 @@ impl Site<'_> {
         command.args(["run", "--network=none"]);
         match builder {
             Builder::Rbuild => command.args([BASE, "true"]),
-            Builder::Buildah => command.args(["--rm", BASE, "true"]),
-            Builder::BuildKit | Builder::Classic => command.args(["--rm", BASE, "true"]),
+            _ => command.args(["--rm", BASE, "true"]),
         };
         Ok(command)
     }
@@ -254,7 +332,10 @@ impl Site<'_> {
     fn program(&self, builder: Builder) -> Result<Command> {
         Ok(match builder {
             Builder::Rbuild => {
-                let mut command = Command::new(self.rbuild);
+                let mut command = match self.registry {
+                    Some(_) => within(self.peers.map(|peers| peers.init), self.rbuild),
+                    None => Command::new(self.rbuild),
+                };
                 command.arg("--root").arg(self.store());
                 command
             }
@@ -265,6 +346,7 @@ impl Site<'_> {
                 command
             }
             Builder::Buildah => self.in_storage("buildah")?,
+            Builder::Skopeo => self.peer("skopeo")?,
         })
     }
 
@@ -302,7 +384,7 @@ impl Site<'_> {
 }
 
 /// Runs what is not measured.
-fn quiet(command: &mut Command) -> Result<()> {
+pub(crate) fn quiet(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} ended with {}:\n{said}", output.status);

@@ -14,6 +14,7 @@
 pub mod builder;
 pub mod material;
 pub mod micro;
+pub mod registry;
 pub mod report;
 pub mod run;
 pub mod sample;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::builder::{Builder, Site, build_unmeasured};
+use crate::builder::{Builder, Site, build_unmeasured, quiet};
 use crate::sample::{Sample, measure};
 use crate::workload::{Before, Workload};
 
@@ -64,7 +64,14 @@ fn run_one(site: &Site<'_>, workload: Workload, rounds: Rounds) -> Result<Outcom
     let mut outcome =
         Outcome { workload, samples: BTreeMap::new(), floor: Vec::new(), failures: BTreeMap::new() };
     let able: Vec<Builder> = site.builders().into_iter().filter(|builder| builder.can(workload)).collect();
+    if workload == Workload::Pull {
+        site.fill_registry()?;
+    }
     for builder in &able {
+        if workload == Workload::Push {
+            let prepared = site.prepare_push(*builder).and_then(|()| quiet(&mut site.push(*builder)?));
+            note_failure(&mut outcome, *builder, prepared)?;
+        }
         if workload.wants_first_build() {
             let built = build_unmeasured(site, *builder, workload);
             note_failure(&mut outcome, *builder, built)?;
@@ -101,6 +108,10 @@ fn one_sample(site: &Site<'_>, builder: Builder, workload: Workload, round: usiz
             build_unmeasured(site, builder, workload)?;
         }
         Before::ChangeOneFile => site.material.change_one_file(round * 10 + builder as usize)?,
+        Before::ChangeOneLayer => {
+            site.material.change_one_layer(round * 10 + builder as usize)?;
+            site.prepare_push(builder)?;
+        }
     }
     // What one builder left unwritten must not be waited for by the next.
     rustix::fs::sync();

@@ -24,6 +24,10 @@ pub enum Workload {
     Export,
     /// `true` in a container.
     Run,
+    /// An image of 300 MB in seven layers from a registry, unpacked.
+    Pull,
+    /// The same to a registry, one layer of 50 MB new.
+    Push,
 }
 
 /// What goes before each measured command.
@@ -37,6 +41,8 @@ pub enum Before {
     ForgetAndBuild,
     /// One file of the context changes.
     ChangeOneFile,
+    /// One layer of the image changes, which is built.
+    ChangeOneLayer,
 }
 
 /// The measured command.
@@ -50,11 +56,15 @@ pub enum Measured {
     Export,
     /// A container.
     Run,
+    /// An image from a registry.
+    Pull,
+    /// An image to a registry.
+    Push,
 }
 
 impl Workload {
     /// All, in the order of a whole run.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::CachedRebuild,
         Self::TrivialRuns,
         Self::IndependentStages,
@@ -63,6 +73,8 @@ impl Workload {
         Self::UnchangedContext,
         Self::OneFileChanged,
         Self::Export,
+        Self::Pull,
+        Self::Push,
     ];
 
     /// The name on the command line and in results.
@@ -77,6 +89,8 @@ impl Workload {
             Self::IndependentStages => "independent-stages",
             Self::Export => "export",
             Self::Run => "run",
+            Self::Pull => "pull",
+            Self::Push => "push",
         }
     }
 
@@ -86,6 +100,7 @@ impl Workload {
         match self {
             Self::ColdCopy | Self::UnchangedContext | Self::OneFileChanged => "large-context",
             Self::Run => "base",
+            Self::Pull | Self::Push => "layers",
             other => other.name(),
         }
     }
@@ -102,6 +117,8 @@ impl Workload {
             Self::IndependentStages => "8 independent stages of `sleep 1`, no cache",
             Self::Export => "OCI archive of a 1 GB image, gzip",
             Self::Run => "`true` in a container, no network",
+            Self::Pull => "pull and unpack an image of 300 MB in 7 gzip layers",
+            Self::Push => "push that image, one layer of 50 MB new, the others there",
         }
     }
 
@@ -117,6 +134,8 @@ impl Workload {
             Self::Run => Some(0.020),
             // Of an unchanged context the CPU time counts, against a statx pass in the same run.
             Self::UnchangedContext | Self::Export => None,
+            Self::Pull => Some(2.2),
+            Self::Push => None,
         }
     }
 
@@ -124,7 +143,8 @@ impl Workload {
     #[must_use]
     pub fn before(self) -> Before {
         match self {
-            Self::ColdCopy => Before::Forget,
+            Self::ColdCopy | Self::Pull => Before::Forget,
+            Self::Push => Before::ChangeOneLayer,
             Self::Export => Before::ForgetAndBuild,
             Self::OneFileChanged => Before::ChangeOneFile,
             _ => Before::Nothing,
@@ -137,6 +157,12 @@ impl Workload {
         matches!(self.before(), Before::Nothing | Before::ChangeOneFile) && self != Self::Run
     }
 
+    /// Whether a registry has a part in it.
+    #[must_use]
+    pub fn wants_registry(self) -> bool {
+        matches!(self, Self::Pull | Self::Push)
+    }
+
     /// The measured command.
     #[must_use]
     pub fn measured(self) -> Measured {
@@ -145,6 +171,8 @@ impl Workload {
             Self::CachedRebuild | Self::UnchangedContext | Self::OneFileChanged => Measured::Build,
             Self::Export => Measured::Export,
             Self::Run => Measured::Run,
+            Self::Pull => Measured::Pull,
+            Self::Push => Measured::Push,
         }
     }
 }

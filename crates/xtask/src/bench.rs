@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use benches::builder::{Builder, Peers, Site};
 use benches::material::Material;
+use benches::registry::Registry;
 use benches::report;
 use benches::run::{Rounds, run as measure};
 use benches::workload::Workload;
@@ -103,7 +104,13 @@ fn measure_in(asked: &Asked, rbuild: &Path, peers: Option<&Peers<'_>>, below: &P
     let contexts = work.path().join("contexts");
     fs::create_dir(&contexts)?;
     let material = Material::make(&contexts, &asked.workloads)?;
-    let site = Site { rbuild, peers, left_out: &asked.left_out, work: work.path(), material: &material };
+    let wants_registry = asked.workloads.iter().any(|workload| workload.wants_registry());
+    let registry = match wants_registry {
+        true => Some(Registry::start(work.path(), peers.map(|peers| peers.init))?),
+        false => None,
+    };
+    let (left_out, registry) = (&*asked.left_out, registry.as_ref());
+    let site = Site { rbuild, peers, left_out, work: work.path(), material: &material, registry };
     let mut title = title()?;
     if asked.workloads.len() < Workload::ALL.len() {
         // A part must not take the place of the whole.
