@@ -208,7 +208,7 @@ impl Site<'_> {
             }
             Builder::BuildKit | Builder::Classic => {
                 // An image keeps the build cache of its layers alive.
-                let images = "docker image ls --quiet --filter reference='bench-*' | sort -u";
+                let images = "docker image ls --quiet --filter reference='bench-*' --filter reference='127.0.0.1:*/*/*' | sort -u";
                 let keep =
                     format!("docker image inspect --format '{{{{.Id}}}}' {BASE} | cut -d: -f2 | cut -c1-12");
                 let script = format!(

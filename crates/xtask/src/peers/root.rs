@@ -12,6 +12,7 @@ use crate::command;
 /// The builders, and what they need at run time.
 const PACKAGES: &[&str] = &[
     "buildah",
+    "skopeo",
     "containerd",
     "crun",
     "docker-buildx",
