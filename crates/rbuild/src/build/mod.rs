@@ -11,6 +11,7 @@ mod git_labels;
 mod images;
 mod input;
 mod legacy;
+mod lock;
 mod logfile;
 mod output;
 pub(crate) mod report;
@@ -39,6 +40,7 @@ use crate::build::fetch::Fetcher;
 use crate::build::images::{Places, Resolver};
 use crate::build::input::ContextDir;
 pub(crate) use crate::build::input::{Input, Names, Place};
+use crate::build::lock::Pins;
 use crate::build::logfile::LogFile;
 use crate::build::request::Asked;
 pub(crate) use crate::build::shell::{shell, unknown_stage};
@@ -72,6 +74,12 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
 
 fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
     let Call { method, format } = args.call();
+    if method != Method::Build && args.lock.is_some() {
+        let title = "`--lock` writes down what names meant in a build, and nothing is built";
+        let diagnostic =
+            Diagnostic::error("usage", title).help("leave out `--lock`, or `--call` and `--check`");
+        return Err(Failure::new(Exit::Usage, diagnostic));
+    }
     match method {
         Method::Build => image(args, global, environment).map(|()| 0),
         method => call::call(method, format, args, global, environment),
@@ -82,10 +90,16 @@ fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<
 fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
     let asked = Asked::read(args, environment)?;
+    // Told before anything is built.
+    let lock = args.lock.as_ref().map(|given| lock::place("--lock", given.as_deref(), args.names()));
+    let lock = lock.transpose()?;
     let session = Session::open(global)?;
     let order =
         Order { asked, session: &session, steps: &args.steps, context: &args.context, global, environment };
-    order.carry_out(|work, context, judge| make_image(args, work, context, judge, began))?;
+    order.carry_out(|work, context, judge| {
+        make_image(args, work, context, judge, began)?;
+        lock.as_deref().map_or(Ok(()), |path| work.lock(path))
+    })?;
     session.close()
 }
 
@@ -153,7 +167,8 @@ impl Order<'_> {
     ) -> Result<T, Failure> {
         let Self { mut asked, session, steps, context: named, global, environment } = self;
         let agents = Agents::of(session, steps, environment)?;
-        let fetcher = Fetcher::new(session, &asked.secrets, environment, &agents);
+        let pins = Pins::of(steps, named)?;
+        let fetcher = Fetcher::new(session, &asked.secrets, asked.access, environment, &agents, &pins);
         let Input { dockerfile, context, archive } =
             Input::read(steps.names(named), &asked.request.build_args, session, &fetcher, environment)?;
         let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
@@ -175,8 +190,8 @@ impl Order<'_> {
             layers: &layers,
             fetcher: &fetcher,
             agents: &agents,
+            pins: &pins,
             places: &places,
-            steps,
             environment,
             shell: &shell,
         };
@@ -193,8 +208,8 @@ struct Work<'w> {
     layers: &'w Layers<'w>,
     fetcher: &'w Fetcher<'w>,
     agents: &'w Agents,
+    pins: &'w Pins,
     places: &'w Places<'w>,
-    steps: &'w StepArgs,
     environment: &'w Environment,
     /// What the person is told to type to look at a step.
     shell: &'w ShellCommand<'w>,
@@ -206,15 +221,27 @@ impl Work<'_> {
         if self.session.cancel.is_cancelled() { Failure::cancelled() } else { failure }
     }
 
+    /// Writes down what names meant.
+    fn lock(&self, path: &Path) -> Result<(), Failure> {
+        let names = self.pins.write(path)?;
+        if self.asked.progress.is_for_people() {
+            let names = if names == 1 { "1 name".to_owned() } else { format!("{names} names") };
+            tell(format_args!("note: `{}` says what {names} meant", path.display()));
+        }
+        Ok(())
+    }
+
     /// Makes a plan, with what is needed to look up what the Dockerfile names.
     fn plan(
         &self,
         lower: impl FnOnce(&mut Resolver<'_>) -> Result<Plan, Vec<PlanError>>,
     ) -> Result<Plan, Failure> {
-        let Self { dockerfile, asked, session, layers, fetcher, places, steps, environment, .. } = *self;
+        let Self { dockerfile, asked, session, layers, fetcher, pins, places, environment, .. } = *self;
         let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
         let puller = Puller::new(layers, &session.cancel, environment, view);
-        let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, steps.pull);
+        let Asked { layouts, pull, access, .. } = asked;
+        let (pull, access) = (*pull, *access);
+        let mut resolver = Resolver { layers, puller, fetcher, layouts, places, pull, access, pins };
         lower(&mut resolver).map_err(|found| errors::of_plan(&found, &dockerfile.source))
     }
 

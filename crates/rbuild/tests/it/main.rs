@@ -35,6 +35,7 @@ mod keys;
 mod kill;
 mod limits;
 mod lint;
+mod locks;
 mod outputs;
 mod platforms;
 mod probe;
