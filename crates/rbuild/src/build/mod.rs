@@ -112,11 +112,7 @@ fn make_image(
 ) -> Result<(), Failure> {
     let Work { dockerfile, asked, session, layers, environment, .. } = work;
     let file = &dockerfile.parsed.file;
-    let plan = work.plan(|images| {
-        let plans: Result<_, _> =
-            asked.requests(file).iter().map(|request| plan::lower(file, request, images)).collect();
-        plans.map(Plan::join)
-    })?;
+    let plan = work.plan(|images| lower_all(file, &asked.requests(file), images))?;
     tracing::debug!(%plan, "plan");
     assembly::check(&plan, asked)?;
     let contexts = work.open_contexts(&plan, context)?;
@@ -147,6 +143,31 @@ fn make_image(
     // Whoever deploys by digest gets what the registry has.
     let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
     output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
+}
+
+/// Makes the plans for all requests and joins them. What is wrong is told of all of them, unless a server did not answer: to wait for that
+/// once is enough.
+fn lower_all(
+    file: &::dockerfile::File,
+    requests: &[plan::Request],
+    images: &mut Resolver<'_>,
+) -> Result<Plan, Vec<PlanError>> {
+    let (mut plans, mut found) = (Vec::new(), Vec::new());
+    for request in requests {
+        match plan::lower(file, request, images) {
+            Ok(plan) => plans.push(plan),
+            Err(errors) => found.extend(errors),
+        }
+        if errors::plans_exit(&found).is_some_and(|exit| exit != Exit::Build && exit != Exit::Usage) {
+            break;
+        }
+    }
+    if found.is_empty() {
+        return Ok(Plan::join(plans));
+    }
+    found.sort_by_cached_key(|error| (error.span, error.kind.to_string()));
+    found.dedup();
+    Err(found)
 }
 
 /// What is to be worked on.

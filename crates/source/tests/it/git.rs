@@ -237,6 +237,11 @@ fn submodules_come_along_unless_they_are_left() {
     world.push("r", &[]);
     let with = world.write("r.git", "with").unwrap();
     assert_eq!(names_in(&with.join("module")), ["inner"]);
+    let into = world.path("kept");
+    fs::create_dir(&into).unwrap();
+    let kept =
+        world.ask_with(Access::KeptOnly, "r.git", None, |errand| errand.write(&errand.resolve()?, &into));
+    assert!(matches!(kept, Err(GitError::NotKept { what, .. }) if what.contains("submodules")));
     let without = world.write("r.git?submodules=false", "without").unwrap();
     assert!(names_in(&without.join("module")).is_empty());
 }
