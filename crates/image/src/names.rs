@@ -81,7 +81,7 @@ pub fn tag(layers: &Layers<'_>, source: &str, target: &str) -> Result<Option<Tag
         return Err(NameError::Pinned(target));
     }
     let tag = match find::resolve(layers, source)? {
-        Meaning::Tag(tag) => Tag { reference: target, ..tag },
+        Meaning::Tag(tag) => Tag { reference: target, pulled: None, ..tag },
         Meaning::Image(image) => Tag::new(target, image),
     };
     Ok(layers.lease().set_tag(&tag)?)
@@ -95,7 +95,7 @@ pub fn name(layers: &Layers<'_>, images: &[ImageId], names: &[Reference]) -> Res
     let [image, others @ ..] = images else { return Ok(()) };
     for reference in names {
         let (image, others) = (image.clone(), others.to_vec());
-        layers.lease().set_tag(&Tag { reference: reference.clone(), image, others })?;
+        layers.lease().set_tag(&Tag { reference: reference.clone(), image, others, pulled: None })?;
     }
     Ok(())
 }

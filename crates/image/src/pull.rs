@@ -190,7 +190,8 @@ impl Remote<'_> {
         };
         let (image, _) = receive::commit(layers, documents, ids, &[])?;
         let others = self.of_other_platforms(&name, &image, &digest)?;
-        let tag = Tag { reference: name.clone(), image: image.id.clone(), others };
+        let (reference, pulled) = (name.clone(), Some(digest.clone()));
+        let tag = Tag { reference, image: image.id.clone(), others, pulled };
         let replaced = layers.lease().set_tag(&tag).map_err(Error::from)?.map(|tag| tag.image);
         Ok(Pulled { image, digest, name, replaced })
     }

@@ -182,19 +182,38 @@ impl StageLowering<'_, '_> {
     ) -> Fallible<(Vec<SourcePath>, Vec<InlineFile>)> {
         let mut paths = Vec::new();
         let mut inline = Vec::new();
+        let mut failed = None;
         for source in transfer.sources {
             match source {
-                CopySource::Path(word) => {
-                    let written = self.expand(word, item)?;
-                    paths.push(match RemoteKind::of(&written) {
-                        Some(kind) => self.fetched(kind, written, transfer, word.span, item)?,
-                        None => source_path(written, transfer.parents),
-                    });
-                }
+                CopySource::Path(word) => match self.path(word, transfer, item) {
+                    Ok(path) => paths.push(path),
+                    // All that cannot be had is told at once.
+                    Err(error) => {
+                        let goes_on = matches!(error.kind, ErrorKind::Remote { .. });
+                        let before = failed.replace(error).map(|before| item.place(*before));
+                        self.shared.errors.extend(before);
+                        if !goes_on {
+                            break;
+                        }
+                    }
+                },
                 CopySource::Heredoc(heredoc) => inline.push(self.inline_file(heredoc)?),
             }
         }
-        Ok((paths, inline))
+        failed.map_or(Ok((paths, inline)), Err)
+    }
+
+    fn path(
+        &mut self,
+        word: &Spanned<Word>,
+        transfer: &Transfer<'_>,
+        item: &Item<'_>,
+    ) -> Fallible<SourcePath> {
+        let written = self.expand(word, item)?;
+        match RemoteKind::of(&written) {
+            Some(kind) => self.fetched(kind, written, transfer, word.span, item),
+            None => Ok(source_path(written, transfer.parents)),
+        }
     }
 
     /// A source that lies elsewhere: a step of its own, and the file in it.

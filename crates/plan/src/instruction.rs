@@ -62,7 +62,7 @@ impl<'a> Item<'a> {
     }
 
     /// Moves what was found in a trigger to where the file shows it.
-    fn place<K>(&self, finding: Finding<K>) -> Finding<K> {
+    pub(crate) fn place<K>(&self, finding: Finding<K>) -> Finding<K> {
         let Some(HandedDown { trigger, from }) = &self.handed_down else { return finding };
         match &trigger.origin {
             TriggerOrigin::Stage(_) => finding.label(*from, "this FROM runs the trigger"),

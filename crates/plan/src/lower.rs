@@ -123,7 +123,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) stages: Stages<'a>,
     pub(crate) graph: Graph,
     pub(crate) warnings: Vec<Warning>,
-    errors: Vec<PlanError>,
+    pub(crate) errors: Vec<PlanError>,
     pub(crate) images: ImageTable<'a>,
     pub(crate) purpose: Purpose,
     pub(crate) outline: Recorder,

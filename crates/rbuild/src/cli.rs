@@ -231,6 +231,14 @@ pub(crate) struct StepArgs {
     /// When to ask the registry for base images: without a value, always
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]
     pub(crate) pull: PullPolicy,
+    /// Ask nobody what a name means: take images, files behind URLs and repositories from the store, as they were when they were last fetched.
+    /// RUN steps keep their network
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Take images, files behind URLs and commits as the lock file says, whatever their names mean by now; what is not in it is an error
+    /// [default: rbuild.lock beside the Dockerfile, or NAME.rbuild.lock for one of another name than Dockerfile and Containerfile]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(crate) locked: Option<Option<PathBuf>>,
     /// How to show what happens [default: what BUILDKIT_PROGRESS says, else auto]
     #[arg(long, value_enum)]
     pub(crate) progress: Option<Progress>,
@@ -381,6 +389,10 @@ pub(crate) struct BuildArgs {
     /// Write what is at PATH in a stage into a directory, the files that are there by then if the build fails; may be given several times
     #[arg(long = "artifact", value_name = "STAGE:/PATH=DIRECTORY")]
     pub(crate) artifacts: Vec<Artifact>,
+    /// When all is done, write to a lock file what each image, URL, and branch or tag of a repository meant, for --locked to take it as it was.
+    /// With --pull, as it is now [default: as for --locked]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "locked")]
+    pub(crate) lock: Option<Option<PathBuf>>,
     /// Make one layer of what the build adds, of all (all), or of what is above a stage (from:STAGE). The cache keeps the layers of the steps, and images of --tag STAGE=NAME keep theirs
     #[arg(long, value_name = "new|all|from:STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "new")]
     pub(crate) squash: Option<Squash>,
@@ -694,6 +706,9 @@ pub(crate) struct RunArgs {
     /// When to ask the registry for the image
     #[arg(long, value_enum, value_name = "WHEN", default_value = "missing")]
     pub(crate) pull: PullPolicy,
+    /// Ask nobody: the image must be in the store. The process keeps its network
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Of an image for several platforms, the one to run [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,

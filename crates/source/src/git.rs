@@ -8,6 +8,7 @@
 
 mod errand;
 mod error;
+mod memory;
 mod program;
 mod repository;
 

@@ -9,9 +9,11 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod authorization;
 
 pub mod git;
 pub mod http;
 
+pub use access::Access;
 pub use authorization::Authorization;

@@ -1,15 +1,18 @@
 //! Tags: one small file each, replaced in one synced step, so that a name means either what it meant or what it means now.
 //!
-//! The file holds the reference and the image's id, or one for each platform, a line each; its name is the escaped reference. A tag is
-//! written only for images that are there, and after them.
+//! The file holds the reference and the image's id, or one for each platform, a line each, and behind them what a registry has it under, if
+//! it came from one: `pulled sha256:…`. Its name is the escaped reference. A tag is written only for images that are there, and after them.
 
 use std::path::Path;
 
-use oci::{ImageId, Reference};
+use oci::{Digest, ImageId, Reference};
 
 use crate::error::Damage;
 use crate::names::Names;
 use crate::{Error, Lease, Store, files};
+
+/// Stands before the digest that a registry has the name under.
+const PULLED: &str = "pulled ";
 
 /// A name and what it means.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -20,13 +23,15 @@ pub struct Tag {
     pub image: ImageId,
     /// Those of other platforms, in order.
     pub others: Vec<ImageId>,
+    /// Of the index or manifest that the name stood for when it was pulled; `None` for what did not come under this name.
+    pub pulled: Option<Digest>,
 }
 
 impl Tag {
     /// A name for one image.
     #[must_use]
     pub fn new(reference: Reference, image: ImageId) -> Self {
-        Self { reference, image, others: Vec::new() }
+        Self { reference, image, others: Vec::new(), pulled: None }
     }
 
     /// All images that it names.
@@ -42,7 +47,8 @@ impl Tag {
 
     fn to_text(&self) -> String {
         let ids: String = self.images().map(|id| format!("{id}\n")).collect();
-        format!("{}\n{ids}", self.reference)
+        let pulled = self.pulled.iter().map(|digest| format!("{PULLED}{digest}\n")).collect::<String>();
+        format!("{}\n{ids}{pulled}", self.reference)
     }
 }
 
@@ -131,6 +137,13 @@ pub(crate) fn read(path: &Path) -> Result<Option<Tag>, Error> {
 fn parse(bytes: &[u8]) -> Option<Tag> {
     let mut lines = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split('\n');
     let (reference, image) = (Reference::parse(lines.next()?).ok()?, lines.next()?.parse().ok()?);
-    let others: Option<_> = lines.map(|line| line.parse().ok()).collect();
-    Some(Tag { reference, image, others: others? })
+    let mut tag = Tag::new(reference, image);
+    for line in lines {
+        match line.strip_prefix(PULLED) {
+            Some(digest) if tag.pulled.is_none() => tag.pulled = Some(digest.parse().ok()?),
+            None if tag.pulled.is_none() => tag.others.push(line.parse().ok()?),
+            _ => return None,
+        }
+    }
+    Some(tag)
 }

@@ -8,6 +8,7 @@ use crate::build::agents::Agents;
 use crate::build::errors;
 use crate::build::fetch::Fetcher;
 use crate::build::input::{Input, Place, STDIN};
+use crate::build::lock::Pins;
 use crate::build::request::Asked;
 use crate::cli::{BuildArgs, Format, Global, Method};
 use crate::environment::Environment;
@@ -31,7 +32,8 @@ pub(crate) fn call(
         return answer(method, format, &input, &asked, global, environment);
     }
     let session = Session::open(global)?;
-    let fetcher = Fetcher::new(&session, &asked.secrets, environment, &Agents::default());
+    let (agents, pins) = (Agents::default(), Pins::of(&args.steps, &args.context)?);
+    let fetcher = Fetcher::new(&session, &asked.secrets, asked.access, environment, &agents, &pins);
     let input = Input::read(args.names(), &asked.request.build_args, &session, &fetcher, environment)?;
     let code = answer(method, format, &input, &asked, global, environment)?;
     session.close()?;

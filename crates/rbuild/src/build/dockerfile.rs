@@ -15,7 +15,7 @@ use crate::failure::{Exit, Failure};
 use crate::lint::{self, Judge};
 
 /// What a Dockerfile is called where `--file` names none; the first that is there.
-const NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
+pub(crate) const NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
 
 /// A Dockerfile, parsed.
 pub(crate) struct Dockerfile {
@@ -29,17 +29,20 @@ pub(crate) struct Dockerfile {
 impl Dockerfile {
     /// Reads `file`, else one of [`NAMES`] in the context.
     pub(crate) fn read(file: Option<&Path>, context: &Path) -> Result<Self, Failure> {
-        let candidates = match file {
-            Some(file) => vec![file.to_owned()],
-            None => NAMES.map(|name| context.join(name)).to_vec(),
-        };
-        let found = candidates.iter().find(|path| path.exists()).unwrap_or(&candidates[0]);
+        let found = &Self::find(file, context);
         // Named pipes too: a shell gives one for `-f <(…)`.
         let bytes = std::fs::File::open(found)
             .and_then(read_bounded)
             .map_err(|error| not_found(found, file, context, &error))?;
         let path = std::fs::canonicalize(found).unwrap_or_else(|_| found.clone());
         Ok(Self::parse(&name_of(found), path, &bytes))
+    }
+
+    /// `file`, else the one of [`NAMES`] that is in the context; the first if none is.
+    pub(crate) fn find(file: Option<&Path>, context: &Path) -> PathBuf {
+        let candidates = || NAMES.iter().map(|name| context.join(name));
+        let found = || candidates().find(|path| path.exists()).unwrap_or_else(|| context.join(NAMES[0]));
+        file.map_or_else(found, Path::to_owned)
     }
 
     /// Reads `file`, else one of [`NAMES`], in a context that was unpacked. Its links lead to files of the context only. Also gives where
@@ -106,7 +109,7 @@ fn read_below(context: &Path, name: &RootfsPath) -> io::Result<Vec<u8>> {
 }
 
 /// No more than the parser needs to see that it is too much.
-fn read_bounded(file: impl Read) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(file: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(dockerfile::MAX_SOURCE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

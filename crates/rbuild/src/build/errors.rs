@@ -38,9 +38,13 @@ pub(crate) fn of_finding(finding: &Finding, source: &Arc<Source>) -> Diagnostic 
 
 /// What lowering found.
 pub(crate) fn of_plan(found: &[PlanError], source: &Arc<Source>) -> Failure {
-    let exit = found.iter().map(|finding| plan_exit(&finding.kind)).max_by_key(|exit| *exit as u8);
     let diagnostics = found.iter().map(|finding| of_plan_error(finding, source)).collect();
-    Failure { exit: exit.unwrap_or(Exit::Build), diagnostics }
+    Failure { exit: plans_exit(found).unwrap_or(Exit::Build), diagnostics }
+}
+
+/// The code of the worst of them.
+pub(crate) fn plans_exit(found: &[PlanError]) -> Option<Exit> {
+    found.iter().map(|finding| plan_exit(&finding.kind)).max_by_key(|exit| *exit as u8)
 }
 
 fn plan_exit(kind: &ErrorKind) -> Exit {

@@ -11,14 +11,15 @@ use std::sync::{Mutex, OnceLock};
 use oci::Digest;
 use plan::{Remote, RemoteContent, RemoteError, RemoteErrorCause, RemoteRequest};
 use solver::Secret;
-use source::Authorization;
 use source::git::Commit;
 use source::http::Client;
+use source::{Access, Authorization};
 use store::SourceDir;
 use web::RootsError;
 
 use crate::build::agents::Agents;
 use crate::build::errors;
+use crate::build::lock::Pins;
 use crate::environment::Environment;
 use crate::session::Session;
 
@@ -38,6 +39,9 @@ enum Keys {
 pub(crate) struct Fetcher<'f> {
     session: &'f Session,
     secrets: &'f BTreeMap<String, Secret>,
+    access: Access,
+    /// What names are to mean.
+    pins: &'f Pins,
     environment: &'f Environment,
     keys: Keys,
     /// Made when the first source asks for it: certificates take a while to read.
@@ -50,24 +54,29 @@ impl<'f> Fetcher<'f> {
     pub(crate) fn new(
         session: &'f Session,
         secrets: &'f BTreeMap<String, Secret>,
+        access: Access,
         environment: &'f Environment,
         agents: &Agents,
+        pins: &'f Pins,
     ) -> Self {
         let keys = Keys::OfAgent(agents.sockets.get(DEFAULT_AGENT).cloned());
-        Self { session, secrets, environment, keys, client: OnceLock::new(), commits: Mutex::default() }
+        let (client, commits) = (OnceLock::new(), Mutex::default());
+        Self { session, secrets, access, pins, environment, keys, client, commits }
     }
 
     /// One for what the command line names.
     pub(crate) fn of_user(&self) -> Self {
-        let Self { session, secrets, environment, .. } = *self;
-        let (client, commits) = (OnceLock::new(), Mutex::default());
-        Self { session, secrets, environment, keys: Keys::OfUser, client, commits }
+        let Self { session, secrets, access, pins, environment, .. } = *self;
+        let (keys, client, commits) = (Keys::OfUser, OnceLock::new(), Mutex::default());
+        Self { session, secrets, access, pins, environment, keys, client, commits }
     }
 
     /// What a source is now.
     pub(crate) fn resolve(&self, request: &RemoteRequest) -> Result<RemoteContent, RemoteError> {
         match request {
-            RemoteRequest::File { url, checksum } => self.resolve_file(url, checksum.as_ref()),
+            RemoteRequest::File { url, checksum } => {
+                self.resolve_file(url, request.shown(), checksum.as_ref())
+            }
             RemoteRequest::Repository { url, checksum, git_dir } => {
                 self.resolve_repository(url, checksum.as_deref(), *git_dir)
             }
@@ -78,7 +87,9 @@ impl<'f> Fetcher<'f> {
     /// an archive.
     pub(crate) fn time(&self, request: &RemoteRequest) -> Result<Option<i64>, RemoteError> {
         match request {
-            RemoteRequest::File { url, checksum } => self.time_of_file(url, checksum.as_ref()),
+            RemoteRequest::File { url, checksum } => {
+                self.time_of_file(url, request.shown(), checksum.as_ref())
+            }
             RemoteRequest::Repository { url, checksum, git_dir } => {
                 self.time_of_repository(url, checksum.as_deref(), *git_dir).map(Some)
             }
@@ -130,6 +141,13 @@ type Reading = fn(&[u8]) -> Option<Authorization>;
 fn refused(message: String, help: &str) -> RemoteError {
     let help = Some(help.to_owned());
     RemoteError { cause: RemoteErrorCause::Refused, message, notes: Vec::new(), help }
+}
+
+/// What nobody may be asked for.
+fn not_kept(message: String) -> RemoteError {
+    let mut error = refused(message, "build once without `--offline`, which fetches it");
+    error.notes.push("`--offline` takes only what is in the store".to_owned());
+    error
 }
 
 fn cancelled() -> RemoteError {

@@ -6,14 +6,16 @@ use std::path::Path;
 use dockerfile::Span;
 use image::load::LoadError;
 use image::{Layers, LocalImage};
-use oci::{Platform, Reference};
+use oci::{Digest, Platform, Reference};
 use plan::{
     BaseImage, ContextName, GitDir, ImageError, ImageErrorCause, Images, RemoteContent, RemoteError,
     RemoteRequest, TimeSource,
 };
+use source::Access;
 
 use crate::build::fetch::Fetcher;
 use crate::build::input::{Place, archive};
+use crate::build::lock::{LockedImage, Pins};
 use crate::build::request::Layout;
 use crate::cli::PullPolicy;
 use crate::commands::pull::{PullError, Puller};
@@ -40,29 +42,101 @@ impl Places<'_> {
 
 /// Looks images up for one build.
 pub(crate) struct Resolver<'r> {
-    layers: &'r Layers<'r>,
-    puller: Puller<'r>,
-    fetcher: &'r Fetcher<'r>,
-    layouts: &'r BTreeMap<Reference, Layout>,
-    places: &'r Places<'r>,
-    /// Ask the registry even for what is here.
-    pull: PullPolicy,
+    pub(crate) layers: &'r Layers<'r>,
+    pub(crate) puller: Puller<'r>,
+    pub(crate) fetcher: &'r Fetcher<'r>,
+    pub(crate) layouts: &'r BTreeMap<Reference, Layout>,
+    pub(crate) places: &'r Places<'r>,
+    /// When the registry is asked.
+    pub(crate) pull: PullPolicy,
+    pub(crate) access: Access,
+    /// What names are to mean.
+    pub(crate) pins: &'r Pins,
 }
 
-impl<'r> Resolver<'r> {
-    pub(crate) fn new(
-        layers: &'r Layers<'r>,
-        puller: Puller<'r>,
-        fetcher: &'r Fetcher<'r>,
-        layouts: &'r BTreeMap<Reference, Layout>,
-        places: &'r Places<'r>,
-        pull: PullPolicy,
-    ) -> Self {
-        Self { layers, puller, fetcher, layouts, places, pull }
-    }
-
+impl Resolver<'_> {
     fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<LocalImage>, ImageError> {
         image::local(self.layers, reference, platform).map_err(|error| store_error(&error))
+    }
+
+    /// What a name means here and now.
+    fn current(&self, reference: &Reference, platform: &Platform) -> Result<LocalImage, ImageError> {
+        let found = match self.local(reference, platform)? {
+            Some(here) if !self.asks_always() && fits(&here, platform) => here,
+            Some(here) if self.pull == PullPolicy::Never => {
+                let own = here.config.platform();
+                let note = format!("the image of that name in the store is for {own}, not for {platform}");
+                return Err(self.never_pulled(reference, platform, ImageErrorCause::NoSuchPlatform, &note));
+            }
+            None if self.pull == PullPolicy::Never => {
+                let note = "no image of that name is in the store";
+                return Err(self.never_pulled(reference, platform, ImageErrorCause::NotFound, note));
+            }
+            here => self.pulled(reference, platform, here)?,
+        };
+        let digest = self.digest(reference, &found)?;
+        self.pins.found_image(reference, platform, LockedImage { digest, id: found.id.clone() });
+        Ok(found)
+    }
+
+    /// What a registry has an image under that a name means here: the digest that the name has, or that it was pulled with, or one that is known
+    /// for the image from elsewhere.
+    fn digest(&self, reference: &Reference, image: &LocalImage) -> Result<Option<Digest>, ImageError> {
+        let tag = self.layers.lease().store().tag(reference);
+        let tag = tag.map_err(|error| store_error(&error.into()))?.filter(|tag| tag.has(&image.id));
+        let pulled = reference.digest().cloned().or_else(|| tag?.pulled);
+        Ok(pulled.or_else(|| image.manifests.first().map(|known| known.digest.clone())))
+    }
+
+    /// The image that is written down for a name: that in the store, else that of its digest in the name's repository.
+    fn locked(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        locked: &LockedImage,
+    ) -> Result<LocalImage, ImageError> {
+        let here = LocalImage::by_id(self.layers, &locked.id).map_err(|error| store_error(&error))?;
+        if let Some(here) = here {
+            return Ok(here);
+        }
+        let Some(digest) = &locked.digest else { return Err(only_here(reference, locked)) };
+        let pinned = reference.at_digest(digest.clone());
+        if self.pull == PullPolicy::Never {
+            let note = format!("the image that it is locked to, {}, is not in the store", locked.id);
+            return Err(self.never_pulled(&pinned, platform, ImageErrorCause::NotFound, &note));
+        }
+        let pulled = self.puller.pull(&pinned, platform);
+        let image =
+            pulled.map_err(|error| ImageError { help: self.pins.help(), ..pull_error(&pinned, &error) })?;
+        if image.image.id == locked.id {
+            return Ok(image.image);
+        }
+        let message = format!("`{}` for {platform} is not the image that is locked", pinned.familiar());
+        let notes = vec![message.clone(), format!("its id is {}, not {}", image.image.id, locked.id)];
+        Err(ImageError { cause: ImageErrorCause::NotFound, message, notes, help: self.pins.help() })
+    }
+
+    /// That an image is not here, of which nobody may be asked.
+    fn never_pulled(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        cause: ImageErrorCause,
+        note: &str,
+    ) -> ImageError {
+        let option = match self.access {
+            Access::Network => "--pull=never",
+            Access::KeptOnly => "--offline",
+        };
+        let notes = vec![format!("{note}, and `{option}` lets nobody ask a registry")];
+        let name = reference.familiar();
+        let message = format!("there is no image `{name}`");
+        let of_platform =
+            if *platform == Platform::host() { String::new() } else { format!(" --platform {platform}") };
+        let help = format!(
+            "get it first with `rbuild pull{of_platform} {name}`, or load it with `rbuild load -i ARCHIVE`"
+        );
+        ImageError { cause, message, notes, help: Some(help) }
     }
 
     fn asks_always(&self) -> bool {
@@ -105,10 +179,9 @@ impl Images for Resolver<'_> {
             let found = picked.map_err(|error| layout_error(layout, &error))?;
             return Ok(BaseImage { image: found.id, config: found.config });
         }
-        let found = match self.local(reference, platform)? {
-            Some(here) if !self.asks_always() && fits(&here, platform) => here,
-            here if self.pull == PullPolicy::Never => return Err(never_pulled(reference, platform, here)),
-            here => self.pulled(reference, platform, here)?,
+        let found = match self.pins.image(reference, platform)? {
+            Some(locked) => self.locked(reference, platform, locked)?,
+            None => self.current(reference, platform)?,
         };
         Ok(BaseImage { image: found.id, config: found.config })
     }
@@ -158,20 +231,15 @@ fn layout_error(layout: &Layout, error: &LoadError) -> ImageError {
     ImageError { cause, message, notes, help: Some(help) }
 }
 
-fn never_pulled(reference: &Reference, platform: &Platform, here: Option<LocalImage>) -> ImageError {
-    let (cause, note) = match here {
-        None => (ImageErrorCause::NotFound, "no image of that name is in the store".to_owned()),
-        Some(here) => {
-            let own = here.config.platform();
-            (
-                ImageErrorCause::NoSuchPlatform,
-                format!("the image of that name in the store is for {own}, not for {platform}"),
-            )
-        }
-    };
-    let notes = vec![format!("{note}, and `--pull=never` lets nobody ask a registry")];
-    let message = format!("there is no image `{}`", reference.familiar());
-    ImageError { cause, message, notes, help: Some(way_out(reference)) }
+fn only_here(reference: &Reference, locked: &LockedImage) -> ImageError {
+    let (name, id) = (reference.familiar(), &locked.id);
+    let message = format!("there is no image {id} in the store, which `{name}` is locked to");
+    let note = "it was made on the machine that wrote the lock file, and no registry is known to have it";
+    let help = format!(
+        "take it there with `rbuild save -o ARCHIVE {name}`, and load it here with `rbuild load -i ARCHIVE`"
+    );
+    let notes = vec![message.clone(), note.to_owned()];
+    ImageError { cause: ImageErrorCause::NotFound, message, notes, help: Some(help) }
 }
 
 fn pull_error(reference: &Reference, error: &PullError) -> ImageError {

@@ -11,6 +11,7 @@ mod git_labels;
 mod images;
 mod input;
 mod legacy;
+mod lock;
 mod logfile;
 mod output;
 pub(crate) mod report;
@@ -39,6 +40,7 @@ use crate::build::fetch::Fetcher;
 use crate::build::images::{Places, Resolver};
 use crate::build::input::ContextDir;
 pub(crate) use crate::build::input::{Input, Names, Place};
+use crate::build::lock::Pins;
 use crate::build::logfile::LogFile;
 use crate::build::request::Asked;
 pub(crate) use crate::build::shell::{shell, unknown_stage};
@@ -72,6 +74,12 @@ pub(crate) fn build(args: &BuildArgs, global: &Global, environment: &Environment
 
 fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
     let Call { method, format } = args.call();
+    if method != Method::Build && args.lock.is_some() {
+        let title = "`--lock` writes down what names meant in a build, and nothing is built";
+        let diagnostic =
+            Diagnostic::error("usage", title).help("leave out `--lock`, or `--call` and `--check`");
+        return Err(Failure::new(Exit::Usage, diagnostic));
+    }
     match method {
         Method::Build => image(args, global, environment).map(|()| 0),
         method => call::call(method, format, args, global, environment),
@@ -82,10 +90,16 @@ fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<
 fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
     let asked = Asked::read(args, environment)?;
+    // Told before anything is built.
+    let lock = args.lock.as_ref().map(|given| lock::place("--lock", given.as_deref(), args.names()));
+    let lock = lock.transpose()?;
     let session = Session::open(global)?;
     let order =
         Order { asked, session: &session, steps: &args.steps, context: &args.context, global, environment };
-    order.carry_out(|work, context, judge| make_image(args, work, context, judge, began))?;
+    order.carry_out(|work, context, judge| {
+        make_image(args, work, context, judge, began)?;
+        lock.as_deref().map_or(Ok(()), |path| work.lock(path))
+    })?;
     session.close()
 }
 
@@ -98,11 +112,7 @@ fn make_image(
 ) -> Result<(), Failure> {
     let Work { dockerfile, asked, session, layers, environment, .. } = work;
     let file = &dockerfile.parsed.file;
-    let plan = work.plan(|images| {
-        let plans: Result<_, _> =
-            asked.requests(file).iter().map(|request| plan::lower(file, request, images)).collect();
-        plans.map(Plan::join)
-    })?;
+    let plan = work.plan(|images| lower_all(file, &asked.requests(file), images))?;
     tracing::debug!(%plan, "plan");
     assembly::check(&plan, asked)?;
     let contexts = work.open_contexts(&plan, context)?;
@@ -139,6 +149,31 @@ fn make_image(
     output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
 }
 
+/// Makes the plans for all requests and joins them. What is wrong is told of all of them, unless a server did not answer: to wait for that
+/// once is enough.
+fn lower_all(
+    file: &::dockerfile::File,
+    requests: &[plan::Request],
+    images: &mut Resolver<'_>,
+) -> Result<Plan, Vec<PlanError>> {
+    let (mut plans, mut found) = (Vec::new(), Vec::new());
+    for request in requests {
+        match plan::lower(file, request, images) {
+            Ok(plan) => plans.push(plan),
+            Err(errors) => found.extend(errors),
+        }
+        if errors::plans_exit(&found).is_some_and(|exit| exit != Exit::Build && exit != Exit::Usage) {
+            break;
+        }
+    }
+    if found.is_empty() {
+        return Ok(Plan::join(plans));
+    }
+    found.sort_by_cached_key(|error| (error.span, error.kind.to_string()));
+    found.dedup();
+    Err(found)
+}
+
 /// What is to be worked on.
 struct Order<'o> {
     asked: Asked,
@@ -157,7 +192,8 @@ impl Order<'_> {
     ) -> Result<T, Failure> {
         let Self { mut asked, session, steps, context: named, global, environment } = self;
         let agents = Agents::of(session, steps, environment)?;
-        let fetcher = Fetcher::new(session, &asked.secrets, environment, &agents);
+        let pins = Pins::of(steps, named)?;
+        let fetcher = Fetcher::new(session, &asked.secrets, asked.access, environment, &agents, &pins);
         let Input { dockerfile, context, archive } =
             Input::read(steps.names(named), &asked.request.build_args, session, &fetcher, environment)?;
         let judge = Judge::new(&dockerfile, &asked.request, Audience::Building)?;
@@ -179,8 +215,8 @@ impl Order<'_> {
             layers: &layers,
             fetcher: &fetcher,
             agents: &agents,
+            pins: &pins,
             places: &places,
-            steps,
             environment,
             shell: &shell,
         };
@@ -197,8 +233,8 @@ struct Work<'w> {
     layers: &'w Layers<'w>,
     fetcher: &'w Fetcher<'w>,
     agents: &'w Agents,
+    pins: &'w Pins,
     places: &'w Places<'w>,
-    steps: &'w StepArgs,
     environment: &'w Environment,
     /// What the person is told to type to look at a step.
     shell: &'w ShellCommand<'w>,
@@ -210,15 +246,27 @@ impl Work<'_> {
         if self.session.cancel.is_cancelled() { Failure::cancelled() } else { failure }
     }
 
+    /// Writes down what names meant.
+    fn lock(&self, path: &Path) -> Result<(), Failure> {
+        let names = self.pins.write(path)?;
+        if self.asked.progress.is_for_people() {
+            let names = if names == 1 { "1 name".to_owned() } else { format!("{names} names") };
+            tell(format_args!("note: `{}` says what {names} meant", path.display()));
+        }
+        Ok(())
+    }
+
     /// Makes a plan, with what is needed to look up what the Dockerfile names.
     fn plan(
         &self,
         lower: impl FnOnce(&mut Resolver<'_>) -> Result<Plan, Vec<PlanError>>,
     ) -> Result<Plan, Failure> {
-        let Self { dockerfile, asked, session, layers, fetcher, places, steps, environment, .. } = *self;
+        let Self { dockerfile, asked, session, layers, fetcher, pins, places, environment, .. } = *self;
         let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
         let puller = Puller::new(layers, &session.cancel, environment, &asked.registry, view);
-        let mut resolver = Resolver::new(layers, puller, fetcher, &asked.layouts, places, steps.pull);
+        let Asked { layouts, pull, access, .. } = asked;
+        let (pull, access) = (*pull, *access);
+        let mut resolver = Resolver { layers, puller, fetcher, layouts, places, pull, access, pins };
         lower(&mut resolver).map_err(|found| errors::of_plan(&found, &dockerfile.source))
     }
 

@@ -12,6 +12,7 @@ use image::export::{
 use image::{Assembled, Layers, LocalImage};
 use oci::{Compression, Platform, Reference};
 use serde_json::Value;
+use source::Access;
 use sys::RootfsPath;
 use sys::root::Time;
 
@@ -107,11 +108,7 @@ impl Target {
 /// Refuses what cannot be done together, or here.
 pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Failure> {
     let outputs = &asked.outputs;
-    if outputs.iter().any(|output| output.push.is_some() && asked.names_of(output).is_empty()) {
-        let title = "there is no name under which the image could be pushed";
-        let help = "name it with its registry: `--tag registry.example.com/team/app:1.2`";
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
-    }
+    outputs.iter().filter(|output| output.push.is_some()).try_for_each(|output| check_push(output, asked))?;
     if environment.stdout_is_terminal && outputs.iter().any(Output::writes_to_stdout) {
         return Err(wrong(
             "-",
@@ -310,8 +307,23 @@ pub(crate) fn write_files(
     Ok(())
 }
 
+fn check_push(output: &Output, asked: &Asked) -> Result<(), Failure> {
+    let refused = |title: &str, help: &str| {
+        Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
+    };
+    if asked.names_of(output).is_empty() {
+        let title = "there is no name under which the image could be pushed";
+        return refused(title, "name it with its registry: `--tag registry.example.com/team/app:1.2`");
+    }
+    if asked.access == Access::KeptOnly {
+        let title = "the image is to be pushed, and `--offline` lets nobody speak to a registry";
+        return refused(title, "build first, and push it later with `rbuild push`");
+    }
+    Ok(())
+}
+
 /// Whoever waits for the file finds it whole.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let temporary = path.with_file_name(format!(".{name}.rbuild-{}", std::process::id()));
     let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());

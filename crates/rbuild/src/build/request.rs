@@ -14,13 +14,15 @@ use plan::{
 };
 use sandbox::Limits;
 use solver::{CacheMode, Secret, SecretInKey};
+use source::Access;
 
 use crate::build::artifacts::Artifact;
 use crate::build::input::Place;
 use crate::build::legacy;
+use crate::build::lock;
 use crate::build::output::{self, Kind, Output};
 use crate::build::resolver::Resolver;
-use crate::cli::{BuildArgs, BuildNetwork, Progress, RegistryArgs, Squash, StepArgs};
+use crate::cli::{BuildArgs, BuildNetwork, Progress, PullPolicy, RegistryArgs, Squash, StepArgs};
 use crate::commands::names;
 use crate::commands::run::request::Volume;
 use crate::diagnostic::Diagnostic;
@@ -66,6 +68,10 @@ pub(crate) struct Asked {
     pub(crate) progress: Progress,
     /// Of each RUN.
     pub(crate) limits: Limits,
+    /// When a registry is asked.
+    pub(crate) pull: PullPolicy,
+    /// Whether anybody is asked anything.
+    pub(crate) access: Access,
     /// In which control group those of RUNs are made.
     pub(crate) cgroup_parent: Option<PathBuf>,
     pub(crate) registry: RegistryArgs,
@@ -181,6 +187,8 @@ impl Asked {
             contexts,
             layouts,
             cache_mode: cache_mode(args),
+            pull: lock::pull_policy(args)?,
+            access: if args.offline { Access::KeptOnly } else { Access::Network },
             limits: limits.read()?,
             cgroup_parent: limits.cgroup_parent()?,
             registry: args.registry.clone(),

@@ -86,7 +86,17 @@ impl ShellCommand<'_> {
             values.iter().for_each(|value| option(name, value));
         }
         steps.allowed.iter().for_each(|allowed| option("--allow", allowed.as_str()));
+        words.extend(self.look_up());
         words
+    }
+
+    /// How names are looked up. A lock file stands in one word with its option: behind a space it would be an argument.
+    fn look_up(&self) -> Vec<String> {
+        let locked = self.steps.locked.as_ref().map(|file| match file {
+            Some(file) => format!("--locked={}", file.display()),
+            None => "--locked".to_owned(),
+        });
+        locked.into_iter().chain(self.steps.offline.then(|| "--offline".to_owned())).collect()
     }
 
     /// What the person has to add, since values of these are nobody else's business.

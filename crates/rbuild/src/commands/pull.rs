@@ -9,7 +9,7 @@ use registry::{Login, ManifestError, ResolveError, TagsError};
 use solver::Cancel;
 
 use crate::build::request::platform;
-use crate::cli::{Global, PullArgs, RegistryArgs};
+use crate::cli::{Global, PullArgs, PullPolicy, RegistryArgs};
 use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
 use crate::commands::{failures, names};
 use crate::diagnostic::Diagnostic;
@@ -61,6 +61,19 @@ impl PullError {
                 Failure::new(Exit::Network, Diagnostic::from_error("pull", &self))
             }
         }
+    }
+}
+
+/// When a registry is asked: with `--offline` never, which somebody who insists on asking cannot mean.
+pub(crate) fn policy(pull: PullPolicy, is_offline: bool) -> Result<PullPolicy, Failure> {
+    match pull {
+        PullPolicy::Always | PullPolicy::Newer if is_offline => {
+            let title = "`--pull` asks a registry, and `--offline` lets nobody do that";
+            let diagnostic = Diagnostic::error("usage", title).help("leave out one of the two");
+            Err(Failure::new(Exit::Usage, diagnostic))
+        }
+        PullPolicy::Missing if is_offline => Ok(PullPolicy::Never),
+        pull => Ok(pull),
     }
 }
 

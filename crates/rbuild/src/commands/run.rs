@@ -17,7 +17,7 @@ use crate::cli::PullPolicy;
 use crate::cli::option_names;
 use crate::cli::{Global, RunArgs};
 use crate::commands::failures;
-use crate::commands::pull::Puller;
+use crate::commands::pull::{self, Puller};
 use crate::commands::registry::View;
 pub(crate) use crate::commands::run::request::Input;
 use crate::commands::run::request::Request;
@@ -93,7 +93,8 @@ fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Res
     let name = args.image();
     let asked = args.platform.as_deref().map(platform).transpose()?;
     let wanted = asked.clone().unwrap_or_else(Platform::host);
-    let always = matches!(args.pull, PullPolicy::Always | PullPolicy::Newer);
+    let pull = pull::policy(args.pull, args.offline)?;
+    let always = matches!(pull, PullPolicy::Always | PullPolicy::Newer);
     let fits =
         |image: &LocalImage| asked.as_ref().is_none_or(|asked| image.config.platform().fit(asked).is_some());
     let of_platform_or_warned = |image| if asked.is_some() { image } else { warned_of_platform(image) };
@@ -113,7 +114,7 @@ fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Res
     };
     // What is only an id cannot be asked for anywhere.
     let reference = match (Reference::parse(name), here) {
-        (Ok(reference), found) if args.pull != PullPolicy::Never => {
+        (Ok(reference), found) if pull != PullPolicy::Never => {
             here = found;
             reference
         }
@@ -122,7 +123,7 @@ fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Res
     };
     let pulled = match (puller.pull(&reference, &wanted), here) {
         // One that only exists here cannot be pulled.
-        (Err(error), Some(here)) if error.is_not_found() || args.pull == PullPolicy::Newer => {
+        (Err(error), Some(here)) if error.is_not_found() || pull == PullPolicy::Newer => {
             tracing::warn!(%error, "the image in the store is used");
             return Ok(of_platform_or_warned(here));
         }

@@ -36,6 +36,7 @@ mod keys;
 mod kill;
 mod limits;
 mod lint;
+mod locks;
 mod outputs;
 mod platforms;
 mod probe;

@@ -11,14 +11,17 @@ use sys::root::{Dir, Time};
 
 use super::program::{Ran, Run, files};
 use super::repository::is_commit_id;
-use super::{GitError, Program, Repository, Submodules, Times};
-use crate::Authorization;
+use super::{GitError, Program, Repository, Submodules, Times, memory};
+use crate::{Access, Authorization};
 
 /// What a URL may be fetched by, in submodules too: not a local path, and nothing that starts a program.
 const PROTOCOLS: &str = "https:http:git";
 
 /// The same of what is fetched by ssh.
 const PROTOCOLS_WITH_SSH: &str = "https:http:git:ssh";
+
+/// The same where nobody may be asked: no transport has that name.
+const NO_PROTOCOL: &str = "none";
 
 /// What a server says that gives a commit only by a name, or only with all below it.
 const ONLY_BY_NAME: [&str; 4] = ["not our ref", "unadvertised object", "does not support", "dumb http"];
@@ -38,12 +41,16 @@ pub struct Errand<'e> {
     pub authorization: Option<&'e Authorization>,
     /// A directory where things are kept from one time to the next. Whoever uses it holds it alone.
     pub place: &'e Path,
+    /// Whether the server may be asked.
+    pub access: Access,
     /// Asked every now and then.
     pub is_cancelled: &'e dyn Fn() -> bool,
 }
 
 impl Commit {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads an id: 40 or 64 hexadecimal digits in lower case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         is_commit_id(text).then(|| Self(text.to_owned()))
     }
 }
@@ -55,10 +62,10 @@ impl fmt::Display for Commit {
 }
 
 impl Errand<'_> {
-    /// Which commit is meant now. Asks the server, unless it is named by its whole id.
+    /// Which commit is meant now. Asks the server, unless it is named by its whole id; with [`Access::KeptOnly`] it is what the server last said.
     ///
     /// # Errors
-    /// [`GitError::NoReference`], [`GitError::WrongCommit`], and whatever the program says.
+    /// [`GitError::NoReference`], [`GitError::WrongCommit`], [`GitError::NotKept`], and whatever the program says.
     pub fn resolve(&self) -> Result<Commit, GitError> {
         let repository = self.repository;
         // Without a branch, a commit that is insisted on is the one that is meant.
@@ -78,7 +85,7 @@ impl Errand<'_> {
     /// Writes a commit's files into an empty directory; gives the directory below it that is asked for.
     ///
     /// # Errors
-    /// [`GitError::NoDirectory`], and whatever the program says.
+    /// [`GitError::NoDirectory`], [`GitError::NotKept`], and whatever the program says.
     pub fn write(&self, commit: &Commit, into: &Path) -> Result<PathBuf, GitError> {
         let bare = self.fetch(commit)?;
         self.check_out(commit, &bare, into)?;
@@ -103,6 +110,13 @@ impl Errand<'_> {
 
     fn look_up(&self) -> Result<Commit, GitError> {
         let name = self.repository.reference.as_deref().unwrap_or("HEAD");
+        if self.access == Access::KeptOnly {
+            let what = match &self.repository.reference {
+                Some(name) => format!("branch or tag `{name}`"),
+                None => "the default branch".to_owned(),
+            };
+            return memory::recall(self.place, name).ok_or_else(|| self.not_kept(&what));
+        }
         // An annotated tag stands for the commit that it was put on.
         let peeled = format!("{name}^{{}}");
         let args = ["ls-remote", "--quiet", "--", &self.repository.remote, name, &peeled];
@@ -117,10 +131,17 @@ impl Errand<'_> {
             format!("refs/{name}"),
         ];
         let found = candidates.iter().find_map(|wanted| refs.iter().find(|(_, name)| name == wanted));
-        found.and_then(|(id, _)| Commit::parse(id)).ok_or_else(|| GitError::NoReference {
+        let found = found.and_then(|(id, _)| Commit::parse(id));
+        let commit = found.ok_or_else(|| GitError::NoReference {
             remote: self.repository.remote.clone(),
             reference: name.to_owned(),
-        })
+        })?;
+        memory::remember(self.place, name, &commit)?;
+        Ok(commit)
+    }
+
+    fn not_kept(&self, what: &str) -> GitError {
+        GitError::NotKept { remote: self.repository.remote.clone(), what: what.to_owned() }
     }
 
     /// The bare repository, with the commit in it.
@@ -131,6 +152,9 @@ impl Errand<'_> {
         self.git("init", self.place, &["init", "--quiet", "--bare", "repository.git"])?;
         if self.has(commit, &bare)? {
             return Ok(bare);
+        }
+        if self.access == Access::KeptOnly {
+            return Err(self.not_kept(&format!("commit {commit}")));
         }
         let remote = self.repository.remote.as_str();
         let (own, heads) = (format!("+{commit}:refs/kept/{commit}"), "+refs/heads/*:refs/kept/heads/*");
@@ -174,6 +198,9 @@ impl Errand<'_> {
         self.git("checkout", into, &["checkout", "--quiet", "--force", "--detach", id])?;
         let has_submodules = into.join(".gitmodules").symlink_metadata().is_ok_and(|found| found.is_file());
         if has_submodules && self.repository.submodules == Submodules::Fetched {
+            if self.access == Access::KeptOnly {
+                return Err(self.not_kept("the content of submodules"));
+            }
             let args = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
             self.git("submodule", into, &args)?;
         }
@@ -202,7 +229,11 @@ impl Errand<'_> {
     }
 
     fn protocols(&self) -> &'static str {
-        if self.repository.is_by_ssh() { PROTOCOLS_WITH_SSH } else { PROTOCOLS }
+        match self.access {
+            Access::KeptOnly => NO_PROTOCOL,
+            Access::Network if self.repository.is_by_ssh() => PROTOCOLS_WITH_SSH,
+            Access::Network => PROTOCOLS,
+        }
     }
 
     /// Runs git and insists on success.

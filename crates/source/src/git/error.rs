@@ -52,6 +52,14 @@ pub enum GitError {
         /// What was asked for.
         subdirectory: String,
     },
+    /// What is not kept, and nobody may be asked.
+    #[error("{what} of `{remote}` is not kept here")]
+    NotKept {
+        /// Where it would be.
+        remote: String,
+        /// What of it: `commit …`.
+        what: String,
+    },
     /// Files of the machine.
     #[error("cannot use `{}`", path.display())]
     Files {

@@ -3,6 +3,8 @@
 //! `https://host/path.git`, `git://host/path`, `ssh://user@host/path`, `user@host:path`, each with `#ref:directory`, or with a query of `ref`, `tag`, `branch`, `subdir`, `checksum` (or
 //! `commit`), `keep-git-dir`, `submodules`, `fetch-by-commit` and `mtime`.
 
+use super::Commit;
+
 /// A repository, and what of it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Repository {
@@ -185,6 +187,13 @@ impl Repository {
     #[must_use]
     pub fn keeping_git_dir(mut self, flag: bool) -> Self {
         self.keep_git_dir = Some(self.keep_git_dir.unwrap_or(flag));
+        self
+    }
+
+    /// The same of one commit, whatever branch or tag the URL names.
+    #[must_use]
+    pub fn at_commit(mut self, commit: &Commit) -> Self {
+        self.reference = Some(commit.to_string());
         self
     }
 

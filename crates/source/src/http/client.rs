@@ -134,7 +134,7 @@ impl Client {
     /// # Errors
     /// [`HttpError::WrongDigest`] if the URL stands for others, and all the rest.
     pub fn obtain(&self, ask: &Ask<'_>, digest: &Digest) -> Result<Body, HttpError> {
-        if let Some(body) = ask.place.verified(digest, ask.is_cancelled)? {
+        if let Some(body) = ask.place.holds(digest, ask.is_cancelled)? {
             return Ok(body);
         }
         self.retrying(ask, || self.get(ask, None, Some(digest)))?;

@@ -42,6 +42,13 @@ impl Place {
         Self(directory)
     }
 
+    /// Which bytes the URL stood for when its server was last asked, if they are here. They are read, and believed, only by
+    /// [`holds`](Self::holds).
+    #[must_use]
+    pub fn last(&self) -> Option<Digest> {
+        self.about().filter(|_| self.body().is_file()).map(|about| about.digest)
+    }
+
     pub(super) fn body(&self) -> PathBuf {
         self.0.join("body")
     }
@@ -67,12 +74,11 @@ impl Place {
         fs::rename(&next, &path).map_err(failed(&path))
     }
 
-    /// The body, if it is the one of that digest, whatever is said about it.
-    pub(super) fn verified(
-        &self,
-        digest: &Digest,
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<Option<Body>, HttpError> {
+    /// The body, if it is the one of that digest, whatever is said about it. All of it is read.
+    ///
+    /// # Errors
+    /// [`HttpError::Place`], [`HttpError::Cancelled`].
+    pub fn holds(&self, digest: &Digest, is_cancelled: &dyn Fn() -> bool) -> Result<Option<Body>, HttpError> {
         let path = self.body();
         let mut file = match File::open(&path) {
             Ok(file) => file,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use source::Authorization;
 use source::git::{Commit, Errand, GitError, Program, Repository};
+use source::{Access, Authorization};
 use tempfile::TempDir;
 use testkit::Need;
 use testkit::site::Site;
@@ -81,6 +81,16 @@ impl World {
         token: Option<&str>,
         what: impl FnOnce(&Errand<'_>) -> Result<T, GitError>,
     ) -> Result<T, GitError> {
+        self.ask_with(Access::Network, rest, token, what)
+    }
+
+    fn ask_with<T>(
+        &self,
+        access: Access,
+        rest: &str,
+        token: Option<&str>,
+        what: impl FnOnce(&Errand<'_>) -> Result<T, GitError>,
+    ) -> Result<T, GitError> {
         let url =
             self.site.url(&if rest.starts_with('/') { rest.to_owned() } else { format!("/git/{rest}") });
         let repository = Repository::parse(&url).unwrap();
@@ -90,6 +100,7 @@ impl World {
             repository: &repository,
             authorization: authorization.as_ref(),
             place: &self.path("place"),
+            access,
             is_cancelled: &|| false,
         })
     }
@@ -226,6 +237,11 @@ fn submodules_come_along_unless_they_are_left() {
     world.push("r", &[]);
     let with = world.write("r.git", "with").unwrap();
     assert_eq!(names_in(&with.join("module")), ["inner"]);
+    let into = world.path("kept");
+    fs::create_dir(&into).unwrap();
+    let kept =
+        world.ask_with(Access::KeptOnly, "r.git", None, |errand| errand.write(&errand.resolve()?, &into));
+    assert!(matches!(kept, Err(GitError::NotKept { what, .. }) if what.contains("submodules")));
     let without = world.write("r.git?submodules=false", "without").unwrap();
     assert!(names_in(&without.join("module")).is_empty());
 }
@@ -311,6 +327,7 @@ fn a_build_that_is_cancelled_ends_git_and_what_it_started() {
         repository: &repository,
         authorization: None,
         place: &world.path("place"),
+        access: Access::Network,
         is_cancelled: &|| helper.exists(),
     };
     assert!(matches!(errand.resolve(), Err(GitError::Cancelled)));
@@ -319,6 +336,44 @@ fn a_build_that_is_cancelled_ends_git_and_what_it_started() {
     let ended = sys::process::open(pid)
         .map_or(true, |pidfd| sys::process::ends_within(pidfd, Duration::from_secs(10)).unwrap());
     assert!(ended);
+}
+
+#[test]
+fn without_a_server_a_name_means_what_it_last_meant_and_what_is_not_kept_is_named() {
+    let Some(world) = World::new("without_a_server_a_name_means_what_it_last_meant") else { return };
+    let kept = |rest: &str| world.ask_with(Access::KeptOnly, rest, None, |errand| errand.resolve());
+    let not_kept = |error: GitError| match error {
+        GitError::NotKept { what, .. } => what,
+        other => panic!("{other}"),
+    };
+    assert_eq!(not_kept(kept("r.git").unwrap_err()), "the default branch");
+    world.write("r.git", "first").unwrap();
+    let first = world.head("r");
+    world.push("r", &[("a", "two")]);
+    let asked = world.site.server().requests().len();
+    assert_eq!(kept("r.git").unwrap().to_string(), first);
+    assert_eq!(not_kept(kept("r.git#main").unwrap_err()), "branch or tag `main`");
+    let write = |rest: &str, into: &str| {
+        let into = world.path(into);
+        fs::create_dir(&into).unwrap();
+        world.ask_with(Access::KeptOnly, rest, None, |errand| errand.write(&errand.resolve()?, &into))
+    };
+    let files = write("r.git?keep-git-dir=true", "again").unwrap();
+    assert_eq!(fs::read_to_string(files.join("a")).unwrap(), "one");
+    let second = world.head("r");
+    assert_eq!(not_kept(write(&format!("r.git#{second}"), "never").unwrap_err()), format!("commit {second}"));
+    assert_eq!(world.site.server().requests().len(), asked, "nobody is asked");
+}
+
+#[test]
+fn a_commit_is_fetched_whatever_a_branch_means_by_then() {
+    let Some(world) = World::new("a_commit_is_fetched_whatever_a_branch_means_by_then") else { return };
+    let first = world.resolve("r.git#main").unwrap();
+    world.push("r", &[("a", "two")]);
+    let url = world.site.url("/git/r.git#main");
+    let pinned = Repository::parse(&url).unwrap().at_commit(&first);
+    let commit = world.ask("r.git", None, |errand| Errand { repository: &pinned, ..*errand }.resolve());
+    assert_eq!(commit.unwrap(), first);
 }
 
 #[test]
@@ -335,6 +390,7 @@ fn git_is_told_whom_to_trust() {
         repository: &repository,
         authorization: None,
         place: &world.path("place"),
+        access: Access::Network,
         is_cancelled: &|| false,
     };
     let Err(GitError::Failed { message, .. }) = errand.resolve() else { panic!("it failed") };

@@ -104,7 +104,8 @@ fn all_images_of_a_tag_stay_and_are_needed() {
     let lease = fixture.store.lease().unwrap();
     let [one, two] = ["one", "two"].map(|name| commit(&lease, name, &[name]).id);
     let others = vec![two.clone()];
-    let tag = Tag { reference: reference("both"), image: one.clone(), others };
+    let pulled = Some(Digest::of("index"));
+    let tag = Tag { reference: reference("both"), image: one.clone(), others, pulled };
     assert_eq!(lease.set_tag(&tag).unwrap(), None);
     let nobody = ImageId::new(Digest::of("nobody"));
     let with_nobody = Tag { others: vec![nobody], ..tag.clone() };

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use oci::Digest;
 use plan::{RemoteContent, RemoteError, RemoteErrorCause};
 use registry::Reach;
-use source::Authorization;
-use source::http::{self, Ask, Client, HttpError, Limits, Options, Place};
+use source::http::{self, Ask, Body, Client, HttpError, Limits, Options, Place};
+use source::{Access, Authorization};
 use web::{Url, UrlError};
 
-use super::{Fetcher, Reading, cancelled, machine, refused, told};
+use super::{Fetcher, Reading, cancelled, machine, not_kept, refused, told};
 use crate::build::input::archive;
 use crate::network;
 
@@ -20,17 +20,36 @@ impl Fetcher<'_> {
     pub(super) fn resolve_file(
         &self,
         url: &str,
+        shown: &str,
         checksum: Option<&Digest>,
     ) -> Result<RemoteContent, RemoteError> {
         let url = parse(url)?;
         let file_name = Some(http::file_name(&url));
-        let is_cancelled = || self.session.cancel.is_cancelled();
-        let digest = match checksum {
+        let locked = self.pins.file(shown)?;
+        let digest = match (checksum, locked.as_deref()) {
             // What its content is is known; whether the server agrees is found out when it is needed.
-            Some(digest) => digest.clone(),
-            None => self.asking(&url, &is_cancelled, |client, ask| client.resolve(ask))?,
+            (Some(digest), _) => digest.clone(),
+            (None, Some([digest])) => Digest::clone(digest),
+            (None, _) => self.current_file(&url)?,
         };
+        if locked.is_some_and(|locked| !locked.contains(&&digest)) {
+            return Err(self.pins.differs(shown, &digest));
+        }
+        self.pins.found_file(shown, &digest);
         Ok(RemoteContent { digest, file_name })
+    }
+
+    /// What a URL stands for now, or stood for when its server was last asked.
+    fn current_file(&self, url: &Url) -> Result<Digest, RemoteError> {
+        let is_cancelled = || self.session.cancel.is_cancelled();
+        match self.access {
+            Access::Network => self.asking(url, &is_cancelled, |client, ask| client.resolve(ask)),
+            Access::KeptOnly => {
+                let held = self.hold(&url.full(), &is_cancelled)?;
+                let last = Place::new(held.path().to_owned()).last();
+                last.ok_or_else(|| not_kept(format!("`{url}` is not in the store")))
+            }
+        }
     }
 
     pub(super) fn write_file(
@@ -42,21 +61,31 @@ impl Fetcher<'_> {
     ) -> Result<PathBuf, RemoteError> {
         let url = parse(url)?;
         let target = into.join(content.file_name.as_deref().unwrap_or_default());
-        self.asking(&url, is_cancelled, |client, ask| {
-            let body = client.obtain(ask, &content.digest)?;
+        let write = |body: &Body| {
             // Nobody writes to a kept body: a new one takes its place.
             let linked = fs::hard_link(&body.path, &target).or_else(|_| copy(&body.path, &target));
             linked.map_err(|source| HttpError::Place { path: target.clone(), source })
-        })?;
+        };
+        if self.access == Access::KeptOnly {
+            let held = self.hold(&url.full(), is_cancelled)?;
+            let body = Place::new(held.path().to_owned()).holds(&content.digest, is_cancelled);
+            let body = body.map_err(|error| self.of_http(&error))?;
+            let missing =
+                || not_kept(format!("`{url}` with the digest {} is not in the store", content.digest));
+            write(&body.ok_or_else(missing)?).map_err(|error| self.of_http(&error))?;
+        } else {
+            self.asking(&url, is_cancelled, |client, ask| write(&client.obtain(ask, &content.digest)?))?;
+        }
         Ok(into.to_owned())
     }
 
     pub(super) fn time_of_file(
         &self,
         url: &str,
+        shown: &str,
         checksum: Option<&Digest>,
     ) -> Result<Option<i64>, RemoteError> {
-        let content = self.resolve_file(url, checksum)?;
+        let content = self.resolve_file(url, shown, checksum)?;
         let into = self.scratch()?;
         let is_cancelled = || self.session.cancel.is_cancelled();
         self.write_file(url, &content, &into, &is_cancelled)?;
@@ -83,7 +112,7 @@ impl Fetcher<'_> {
         ];
         let authorization = self.authorization(&names)?;
         let ask = Ask { url, authorization: authorization.as_ref(), place: &place, is_cancelled };
-        what(self.client()?, &ask).map_err(|error| of_http(&error))
+        what(self.client()?, &ask).map_err(|error| self.of_http(&error))
     }
 
     fn client(&self) -> Result<&Client, RemoteError> {
@@ -99,6 +128,14 @@ impl Fetcher<'_> {
             })
         });
         client.as_ref().map_err(|error| machine(error))
+    }
+
+    fn of_http(&self, error: &HttpError) -> RemoteError {
+        let mut told = of_http(error);
+        if let (RemoteErrorCause::Checksum, Some(help)) = (told.cause, self.pins.help()) {
+            told.help = Some(format!("if the file was meant to change, {help}; if not, do not trust it"));
+        }
+        told
     }
 }
 

@@ -9,7 +9,7 @@ use plan::{GitDir, RemoteContent, RemoteError, RemoteErrorCause};
 use source::Authorization;
 use source::git::{Commit, Errand, GitError, Program, Repository, RepositoryError, Ssh};
 
-use super::{Fetcher, Keys, Reading, cancelled, machine, refused, told};
+use super::{Fetcher, Keys, Reading, cancelled, machine, not_kept, refused, told};
 use crate::network;
 
 impl Fetcher<'_> {
@@ -19,9 +19,10 @@ impl Fetcher<'_> {
         checksum: Option<&str>,
         git_dir: GitDir,
     ) -> Result<RemoteContent, RemoteError> {
-        let repository = parse(url, checksum, git_dir)?;
+        let repository = self.pinned(url, checksum, git_dir)?;
         let is_cancelled = || self.session.cancel.is_cancelled();
         let commit = self.running(&repository, &is_cancelled, |errand| errand.resolve())?;
+        self.pins.found_commit(url, &commit);
         // The name of a branch is not part of it: only what it stands for decides.
         let digest = Digest::of(format!("git {commit} {}", repository.options()));
         self.commits().insert(digest.clone(), commit);
@@ -34,9 +35,14 @@ impl Fetcher<'_> {
         checksum: Option<&str>,
         git_dir: GitDir,
     ) -> Result<i64, RemoteError> {
-        let repository = parse(url, checksum, git_dir)?;
+        let repository = self.pinned(url, checksum, git_dir)?;
         let is_cancelled = || self.session.cancel.is_cancelled();
-        self.running(&repository, &is_cancelled, |errand| errand.time(&errand.resolve()?))
+        let (commit, time) = self.running(&repository, &is_cancelled, |errand| {
+            let commit = errand.resolve()?;
+            errand.time(&commit).map(|time| (commit, time))
+        })?;
+        self.pins.found_commit(url, &commit);
+        Ok(time)
     }
 
     pub(super) fn write_repository(
@@ -52,6 +58,15 @@ impl Fetcher<'_> {
         let commit = self.commits().get(&content.digest).cloned();
         let commit = commit.expect("a repository is in the plan because its commit was found");
         self.running(&repository, is_cancelled, |errand| errand.write(&commit, into))
+    }
+
+    /// What a URL means, or the commit that is written down for it.
+    fn pinned(&self, url: &str, checksum: Option<&str>, git_dir: GitDir) -> Result<Repository, RemoteError> {
+        let repository = parse(url, checksum, git_dir)?;
+        Ok(match self.pins.commit(url)? {
+            Some(commit) => repository.at_commit(commit),
+            None => repository,
+        })
     }
 
     fn commits(&self) -> MutexGuard<'_, HashMap<Digest, Commit>> {
@@ -85,9 +100,18 @@ impl Fetcher<'_> {
             repository,
             authorization: authorization.as_ref(),
             place: held.path(),
+            access: self.access,
             is_cancelled,
         };
-        what(&errand).map_err(|error| of_git(&error))
+        what(&errand).map_err(|error| self.of_git(&error))
+    }
+
+    fn of_git(&self, error: &GitError) -> RemoteError {
+        let mut told = of_git(error);
+        if let GitError::NoReference { .. } | GitError::WrongCommit { .. } = error {
+            told.help = self.pins.help().or(told.help);
+        }
+        told
     }
 }
 
@@ -153,6 +177,7 @@ fn of_git(error: &GitError) -> RemoteError {
             let help = "if the repository was meant to change, write its new commit; if not, do not trust it";
             told(RemoteErrorCause::Checksum, error, Some(help))
         }
+        GitError::NotKept { .. } => not_kept(error.to_string()),
         GitError::NoReference { .. } | GitError::NoDirectory { .. } => {
             told(RemoteErrorCause::Refused, error, None)
         }
