@@ -45,7 +45,7 @@ pub enum Progress {
         /// How many more.
         bytes: u64,
     },
-    /// All of it has come.
+    /// All of it has come and is in the store, if it came compressed.
     Ended {
         /// Of its bytes.
         layer: Digest,
@@ -272,7 +272,13 @@ impl Origin for Remote<'_> {
         }
         let blob = self.client.blob(self.reference, &layer.place).map_err(io::Error::other)?;
         (self.progress)(Progress::Began { layer: digest.clone(), bytes: layer.place.size() });
-        Ok(Box::new(Reported { blob, layer: digest, has_ended: false, progress: self.progress }))
+        Ok(Box::new(Reported { blob, layer: digest, progress: self.progress }))
+    }
+
+    fn has_come(&self, layer: &Offered<Descriptor>) {
+        if let Some(expected) = &layer.expected {
+            (self.progress)(Progress::Ended { layer: expected.digest.clone() });
+        }
     }
 }
 
@@ -280,7 +286,6 @@ impl Origin for Remote<'_> {
 struct Reported<'p, R> {
     blob: R,
     layer: &'p Digest,
-    has_ended: bool,
     progress: &'p (dyn Fn(Progress) + Sync),
 }
 
@@ -290,8 +295,6 @@ impl<R: Read> Read for Reported<'_, R> {
         let layer = self.layer.clone();
         if read > 0 {
             (self.progress)(Progress::Received { layer, bytes: read as u64 });
-        } else if !std::mem::replace(&mut self.has_ended, true) {
-            (self.progress)(Progress::Ended { layer });
         }
         Ok(read)
     }

@@ -48,6 +48,9 @@ pub(crate) trait Origin: Sync {
 
     /// Opens a layer's bytes from their start.
     fn open<'o>(&'o self, layer: &'o Offered<Self::Place>) -> io::Result<Box<dyn Read + 'o>>;
+
+    /// Told of a layer of which all has come, and is put away.
+    fn has_come(&self, _: &Offered<Self::Place>) {}
 }
 
 /// Why a layer was refused.
@@ -203,15 +206,17 @@ fn take<'l, O: Origin>(
         Packing::Zstd => Sink::Blob(blob_writer(layers, offered)?, Compression::Zstd),
         Packing::Plain | Packing::Bzip2 | Packing::Xz => tar_sink(layers)?,
     };
-    match (&sink, packing) {
+    let taken = match (&sink, packing) {
         (Sink::Tar(..), Packing::Bzip2 | Packing::Xz) => {
             let unpacked = compress::unpacked(&mut bytes, &Limits::STANDARD).map_err(failed)?;
             let taken = take_from::<O>(layers, offered, unpacked, sink)?;
             io::copy(&mut bytes, &mut io::sink()).map_err(failed)?;
-            Ok(taken)
+            taken
         }
-        _ => take_from::<O>(layers, offered, bytes, sink),
-    }
+        _ => take_from::<O>(layers, offered, bytes, sink)?,
+    };
+    origin.has_come(offered);
+    Ok(taken)
 }
 
 fn take_from<'l, O: Origin>(

@@ -50,11 +50,16 @@ impl Building {
     }
 
     /// SIGKILL; whether it was in time, so that the program did not end by itself.
-    pub(crate) fn kill(mut self) -> bool {
+    pub(crate) fn kill(self) -> bool {
+        self.kill_and_read().0
+    }
+
+    /// The same, and the lines that nobody has read yet.
+    pub(crate) fn kill_and_read(mut self) -> (bool, Vec<String>) {
         self.child.kill().expect("a child can be killed");
         let status = self.child.wait().expect("a child can be waited for");
         self.reader.join().expect("the reader does not panic");
-        status.signal() == Some(9)
+        (status.signal() == Some(9), self.lines.try_iter().map(|(_, line)| line).collect())
     }
 
     /// Waits for its end: how, and the lines that nobody has read yet.

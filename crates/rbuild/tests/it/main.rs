@@ -34,6 +34,7 @@ mod git_ssh;
 mod hostile;
 mod keys;
 mod kill;
+mod kill_transfers;
 mod limits;
 mod lint;
 mod locks;
