@@ -1,6 +1,7 @@
 //! Credential helpers: `docker-credential-NAME get` takes a server address on stdin and prints JSON; `store` takes JSON, `erase` an address,
-//! and both print nothing.
+//! and both print nothing; `list` takes nothing and prints JSON.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -57,6 +58,26 @@ pub(crate) fn erase(
     limits: &Limits,
 ) -> Result<(), CredentialsError> {
     tell(directories, name, "erase", server, server.as_bytes(), limits)
+}
+
+/// The servers of which the helper `name` keeps a login.
+pub(crate) fn list(
+    directories: &[PathBuf],
+    name: &str,
+    limits: &Limits,
+) -> Result<Vec<String>, CredentialsError> {
+    let missing = || CredentialsError::HelperMissing(format!("docker-credential-{name}"));
+    let program = program(directories, name)?.ok_or_else(missing)?;
+    let (output, status) = run(&program, "list", b"", limits)?;
+    if !status.success() {
+        return Err(CredentialsError::HelperFailed { program, server: "all registries".to_owned(), status });
+    }
+    // Names by servers. A helper without any may say nothing.
+    let names = match output.trim_ascii() {
+        b"" => Ok(BTreeMap::<String, String>::new()),
+        text => serde_json::from_slice(text),
+    };
+    names.map(|names| names.into_keys().collect()).map_err(|_| CredentialsError::HelperAnswer { program })
 }
 
 fn tell(

@@ -109,6 +109,32 @@ impl LoginFile {
         (was_there, helped)
     }
 
+    /// Forgets all logins; gives the registries of which there was one, and what a helper could not do.
+    pub fn log_out_everywhere(&mut self, limits: &Limits) -> (Vec<String>, Result<(), CredentialsError>) {
+        let (mut kept, mut helped) = (Vec::new(), Ok(()));
+        if let Some(name) =
+            self.document.get("credsStore").and_then(Value::as_str).filter(|name| !name.is_empty())
+        {
+            match helper::list(&self.helper_directories, name, limits) {
+                Ok(servers) => kept = servers.iter().map(|server| registry_of(server)).collect(),
+                Err(error) => helped = Err(error),
+            }
+        }
+        let keys = |of: &str| self.document.get(of).and_then(Value::as_object).into_iter().flatten();
+        kept.extend(["auths", "credHelpers"].into_iter().flat_map(keys).map(|(key, _)| registry_of(key)));
+        kept.sort();
+        kept.dedup();
+        let mut gone = Vec::new();
+        for registry in kept {
+            let (was_there, erased) = self.log_out(&registry, limits);
+            helped = helped.and(erased);
+            if was_there {
+                gone.push(registry);
+            }
+        }
+        (gone, helped)
+    }
+
     /// The file's text.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -135,6 +161,12 @@ impl LoginFile {
         let name = name.as_str().filter(|name| !name.is_empty())?;
         Some((server.to_owned(), name.to_owned()))
     }
+}
+
+/// The registry of an address, as in a reference.
+fn registry_of(address: &str) -> String {
+    let host = host_of(address);
+    if aliases("docker.io").contains(&host) { "docker.io".to_owned() } else { host.to_owned() }
 }
 
 fn server(registry: &str) -> &str {

@@ -97,6 +97,9 @@ impl std::fmt::Debug for LoginArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct LogoutArgs {
+    /// Forget all names and passwords, also those that a helper keeps
+    #[arg(short, long, conflicts_with = "server")]
+    pub(crate) all: bool,
     /// The registry [default: docker.io]
     pub(crate) server: Option<String>,
 }

@@ -84,6 +84,9 @@ fn is_denied(error: &RequestError) -> bool {
 
 /// `rbuild logout`.
 pub(crate) fn logout(args: &LogoutArgs, environment: &Environment) -> Result<(), Failure> {
+    if args.all {
+        return logout_everywhere(environment);
+    }
     let reference = of_registry(args.server.as_deref())?;
     let registry = reference.registry();
     let path = config_file(environment)?;
@@ -103,6 +106,19 @@ pub(crate) fn logout(args: &LogoutArgs, environment: &Environment) -> Result<(),
         tell(format_args!("another file still has one; `podman logout {registry}` removes that of podman"));
     }
     Ok(())
+}
+
+fn logout_everywhere(environment: &Environment) -> Result<(), Failure> {
+    let path = config_file(environment)?;
+    let mut file = read(&path, environment)?;
+    let (gone, helped) = file.log_out_everywhere(&Limits::DEFAULT);
+    if gone.is_empty() {
+        write_line(format_args!("There is no login in {}", path.display()))?;
+    } else {
+        write(&path, &file.to_text()).map_err(|error| unwritable(&path, &error))?;
+    }
+    gone.iter().try_for_each(|registry| write_line(format_args!("Removed the login for {registry}")))?;
+    helped.map_err(|error| of_credentials(&path, &error))
 }
 
 /// What is to be said of a server's address: its registry as in an image name.

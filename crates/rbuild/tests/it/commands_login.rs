@@ -150,6 +150,72 @@ fn a_helper_keeps_what_it_is_given() {
 }
 
 #[test]
+fn all_logins_are_forgotten_at_once() {
+    let place = Place::new(Access::Open);
+    let nothing = place.rbuild("logout").arg("--all").output().expect("rbuild starts");
+    assert!(said(&nothing).starts_with("There is no login in "), "{}", said(&nothing));
+    // A file for each server, named after its host.
+    let kept = place.world.path("kept");
+    let script = format!(
+        "#!/bin/sh\ncd {kept}\ncase $1 in\nlist) printf '{{\"https://index.docker.io/v1/\": \"hub\", \"a.test\": \"a\"}}' ;;\nerase) read -r s; echo \"$s\" >> erased ;;\nget) echo '{{\"Username\": \"x\", \"Secret\": \"y\"}}' ;;\nesac\n",
+        kept = kept.display()
+    );
+    fs::create_dir(&kept).expect("a directory");
+    write_files(&place.world.path("bin"), &[("docker-credential-test", &script)]);
+    let program = place.world.path("bin/docker-credential-test");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let config = r#"{"credsStore": "test", "auths": {"b.test:5000": {"auth": "eDp5"}}, "credHelpers": {"c.test": "test"}, "x": 1}"#;
+    write_files(&place.world.path("docker"), &[("config.json", config)]);
+    let path = format!("{}:/usr/bin:/bin", place.world.path("bin").display());
+    let output = place.rbuild("logout").arg("--all").env("PATH", path).output().expect("rbuild starts");
+    let expected = ["a.test", "b.test:5000", "c.test", "docker.io"]
+        .map(|name| format!("Removed the login for {name}\n"));
+    assert_eq!(said(&output), expected.concat());
+    let erased = fs::read_to_string(kept.join("erased")).expect("something was erased");
+    for server in ["a.test", "c.test", "https://index.docker.io/v1/"] {
+        assert!(erased.lines().any(|line| line == server), "{server} of {erased}");
+    }
+    assert!(!place.config().contains("eDp5") && place.config().contains("\"x\": 1"), "{}", place.config());
+    // A helper that is gone is told of, and everything else is forgotten.
+    write_files(
+        &place.world.path("docker"),
+        &[("config.json", r#"{"credsStore": "gone", "auths": {"b.test": {"auth": "eDp5"}}}"#)],
+    );
+    let output = place.rbuild("logout").arg("--all").output().expect("rbuild starts");
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("`docker-credential-gone`") && !place.config().contains("eDp5"));
+}
+
+#[test]
+fn no_level_of_what_is_told_has_a_secret_in_it() {
+    for access in [Access::Basic("hub", "s3cret"), Access::Token(Some(("hub", "s3cret")))] {
+        let place = Place::new(access.clone());
+        place.registry.add_image("app", "latest", "linux/amd64", &[&[0; 1024]]);
+        let mut told = said(&place.login(&["--debug", "-u", "hub", "--password-stdin"], "s3cret"));
+        assert!(told.contains("Login Succeeded"), "{told}");
+        let (name, copy) = (place.registry.reference("app"), place.registry.reference("copy"));
+        for words in
+            [vec!["pull", &name], vec!["tag", &name, &copy], vec!["push", &copy], vec!["copy", &name, &copy]]
+        {
+            let mut rbuild = place.rbuild("--debug");
+            let output = rbuild.args(&words).output().expect("rbuild starts");
+            assert_eq!(output.status.code(), Some(0), "{words:?}: {}", said(&output));
+            told += &said(&output);
+        }
+        assert!(told.contains("request"), "it is told what is done: {told}");
+        let tokens = place
+            .registry
+            .requests()
+            .into_iter()
+            .filter_map(|seen| seen.header("authorization").map(ToOwned::to_owned));
+        for secret in tokens.chain(["x s3cret".to_owned()]) {
+            let secret = secret.split_once(' ').map_or("", |(_, secret)| secret);
+            assert!(!secret.is_empty() && !told.contains(secret), "{access:?}: {secret} in {told}");
+        }
+    }
+}
+
+#[test]
 fn podmans_logins_are_told_of() {
     let place = Place::new(Access::Open);
     let auth = format!(r#"{{"auths": {{"{}": {{"auth": "aHViOnB3"}}}}}}"#, place.registry.host());
