@@ -42,6 +42,30 @@ pub(crate) fn proxies(environment: &Environment) -> Result<Proxies, ProxyError> 
     Proxies::from_variables(|name| environment.variable(name))
 }
 
+/// What Docker's `config.json` says of the proxies that processes in containers are told of, as variables: `proxies.default`
+/// (<https://docs.docker.com/engine/cli/proxy/>). A file that cannot be read is told of; it decides about registries elsewhere.
+pub(crate) fn proxies_of_containers(environment: &Environment) -> Vec<(String, String)> {
+    const KEYS: [(&str, &str); 5] = [
+        ("httpProxy", "HTTP_PROXY"),
+        ("httpsProxy", "HTTPS_PROXY"),
+        ("ftpProxy", "FTP_PROXY"),
+        ("noProxy", "NO_PROXY"),
+        ("allProxy", "ALL_PROXY"),
+    ];
+    let Some(path) = environment.docker_config() else { return Vec::new() };
+    let Ok(text) = fs::read(&path) else { return Vec::new() };
+    let document = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_else(|_| {
+        tracing::warn!(path = %path.display(), "the file is no JSON, so no proxies are taken from it");
+        serde_json::Value::Null
+    });
+    let configured = &document["proxies"]["default"];
+    let set = KEYS.iter().filter_map(|(key, name)| Some((*name, configured[*key].as_str()?)));
+    let both = set.filter(|(_, value)| !value.is_empty()).flat_map(|(name, value)| {
+        [name.to_owned(), name.to_ascii_lowercase()].map(|name| (name, value.to_owned()))
+    });
+    both.collect()
+}
+
 /// How long at most until somebody who waits notices that everything ends.
 const CANCEL_LATENCY: Duration = Duration::from_millis(100);
 

@@ -28,6 +28,7 @@ use crate::commands::run::request::Volume;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::network;
 
 /// Steps that work at once unless `--jobs` says otherwise, for each processor. Most steps wait for the network or the disk most of the time.
 const JOBS_PER_PROCESSOR: usize = 8;
@@ -373,6 +374,10 @@ fn build_args(args: &StepArgs, environment: &Environment) -> Result<Vec<BuildArg
         }
     }
     given.extend(args.build_args.iter().map(|text| build_arg(text, environment)));
+    let configured = network::proxies_of_containers(environment).into_iter();
+    let unsaid = configured.filter(|(name, _)| given.iter().all(|arg| !arg.name.eq_ignore_ascii_case(name)));
+    let unsaid: Vec<_> = unsaid.map(|(name, value)| BuildArg { name, value: Some(value) }).collect();
+    given.extend(unsaid);
     let epoch = environment.variable(EPOCH).filter(|value| !value.is_empty());
     if let Some(value) = epoch.filter(|_| given.iter().all(|arg| arg.name != EPOCH)) {
         given.push(BuildArg { name: EPOCH.to_owned(), value: Some(value.to_owned()) });

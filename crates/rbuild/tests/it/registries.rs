@@ -266,3 +266,36 @@ fn a_login_is_for_the_registry_of_its_name() {
     let world = world(&[("containers/registries.conf", &conf)]);
     check_code(world.rbuild().args(["login", "-u", "me", "-p", "secret", &registry.host()]), 0);
 }
+
+#[test]
+fn processes_are_told_of_the_proxies_that_docker_is_configured_with() {
+    let Some(world) = World::with_base("processes_are_told_of_the_proxies") else { return };
+    let configure = |proxy: &str| {
+        let json =
+            format!(r#"{{"proxies": {{"default": {{"httpProxy": "{proxy}", "noProxy": "a.test"}}}}}}"#);
+        write_files(&world.path(".docker"), &[("config.json", &json)]);
+    };
+    configure("http://p.test:1");
+    let context = world.path("context");
+    write_files(&context, &[("Dockerfile", "FROM base\nRUN env | grep -i proxy | sort\n")]);
+    let build = |flags: &[&str]| {
+        check_code(world.rbuild().args(["build", "--progress=plain"]).args(flags).arg(&context), 0)
+    };
+    let said = build(&[]);
+    for line in
+        ["HTTP_PROXY=http://p.test:1", "http_proxy=http://p.test:1", "NO_PROXY=a.test", "no_proxy=a.test"]
+    {
+        assert!(said.contains(&format!("| {line}")), "{line} in {said}");
+    }
+    // It is no part of what a step is made from.
+    configure("http://q.test:1");
+    assert!(!build(&[]).contains("q.test"));
+    let said = build(&["--no-cache", "--build-arg=http_proxy=http://mine.test:1"]);
+    assert!(said.contains("http_proxy=http://mine.test:1") && !said.contains("q.test"), "{said}");
+    let run = |flags: &[&str]| check_code(world.rbuild().arg("run").args(flags).args(["base", "env"]), 0);
+    let said = run(&[]);
+    assert!(said.contains("HTTP_PROXY=http://q.test:1") && said.contains("no_proxy=a.test"), "{said}");
+    assert!(!run(&["-e", "HTTP_PROXY=mine"]).contains("q.test"));
+    write_files(&world.path(".docker"), &[("config.json", "{")]);
+    assert!(build(&["--no-cache"]).contains("the file is no JSON"));
+}

@@ -19,6 +19,7 @@ use crate::commands::run::surroundings::Surroundings;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
+use crate::network;
 
 /// What was asked for.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Request {
                 RunNetwork::None => Network::None,
             },
             is_terminal: args.tty,
-            env: args.env.iter().map(|text| variable(text, environment)).collect(),
+            env: variables(args, environment),
             tmpfs: args.tmpfs.iter().map(|text| Tmpfs::parse(text)).collect::<Result<_, _>>()?,
             cwd: args.workdir.as_deref().map(|path| absolute("--workdir", path)).transpose()?,
             user: args.user.as_deref().map(user).transpose()?,
@@ -229,6 +230,17 @@ fn input(args: &RunArgs, environment: &Environment) -> Result<Input, Failure> {
 }
 
 /// `NAME=VALUE`, or `NAME` for the value that it has here.
+/// Those of the command line, and behind them what is configured of proxies and not said there.
+fn variables(args: &RunArgs, environment: &Environment) -> Vec<(String, Option<String>)> {
+    let mut given: Vec<_> = args.env.iter().map(|text| variable(text, environment)).collect();
+    let configured = network::proxies_of_containers(environment).into_iter();
+    let unsaid =
+        configured.filter(|(name, _)| given.iter().all(|(said, _)| !said.eq_ignore_ascii_case(name)));
+    let unsaid: Vec<_> = unsaid.map(|(name, value)| (name, Some(value))).collect();
+    given.extend(unsaid);
+    given
+}
+
 fn variable(text: &str, environment: &Environment) -> (String, Option<String>) {
     match text.split_once('=') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
