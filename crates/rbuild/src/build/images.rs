@@ -18,7 +18,8 @@ use crate::build::input::{Place, archive};
 use crate::build::lock::{LockedImage, Pins};
 use crate::build::request::Layout;
 use crate::cli::PullPolicy;
-use crate::commands::pull::{PullError, Puller};
+use crate::commands::pull::PullError;
+use crate::commands::registry::Mover;
 
 /// Layers of a layout that are read at once.
 const READERS: usize = 4;
@@ -43,7 +44,7 @@ impl Places<'_> {
 /// Looks images up for one build.
 pub(crate) struct Resolver<'r> {
     pub(crate) layers: &'r Layers<'r>,
-    pub(crate) puller: Puller<'r>,
+    pub(crate) mover: Mover<'r>,
     pub(crate) fetcher: &'r Fetcher<'r>,
     pub(crate) layouts: &'r BTreeMap<Reference, Layout>,
     pub(crate) places: &'r Places<'r>,
@@ -105,7 +106,7 @@ impl Resolver<'_> {
             let note = format!("the image that it is locked to, {}, is not in the store", locked.id);
             return Err(self.never_pulled(&pinned, platform, ImageErrorCause::NotFound, &note));
         }
-        let pulled = self.puller.pull(&pinned, platform);
+        let pulled = self.mover.pull(&pinned, platform);
         let image =
             pulled.map_err(|error| ImageError { help: self.pins.help(), ..pull_error(&pinned, &error) })?;
         if image.image.id == locked.id {
@@ -150,7 +151,7 @@ impl Resolver<'_> {
         platform: &Platform,
         here: Option<LocalImage>,
     ) -> Result<LocalImage, ImageError> {
-        let error = match self.puller.pull(reference, platform) {
+        let error = match self.mover.pull(reference, platform) {
             Ok(pulled) => return Ok(pulled.image),
             Err(error) => error,
         };

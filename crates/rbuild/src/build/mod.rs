@@ -47,9 +47,7 @@ pub(crate) use crate::build::shell::{shell, unknown_stage};
 use crate::build::shell_command::ShellCommand;
 use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Call, Global, Method, StepArgs};
-use crate::commands::pull::Puller;
-use crate::commands::push::Pusher;
-use crate::commands::registry::View;
+use crate::commands::registry::{Mover, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -142,7 +140,7 @@ fn make_image(
         asked,
         &assembled,
         layers,
-        &Pusher::new(layers, &session.cancel, environment, &asked.registry, view),
+        &Mover::new(layers, &session.cancel, environment, &asked.registry, view),
     );
     // Whoever deploys by digest gets what the registry has.
     let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
@@ -263,10 +261,10 @@ impl Work<'_> {
     ) -> Result<Plan, Failure> {
         let Self { dockerfile, asked, session, layers, fetcher, pins, places, environment, .. } = *self;
         let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
-        let puller = Puller::new(layers, &session.cancel, environment, &asked.registry, view);
+        let mover = Mover::new(layers, &session.cancel, environment, &asked.registry, view);
         let Asked { layouts, pull, access, .. } = asked;
         let (pull, access) = (*pull, *access);
-        let mut resolver = Resolver { layers, puller, fetcher, layouts, places, pull, access, pins };
+        let mut resolver = Resolver { layers, mover, fetcher, layouts, places, pull, access, pins };
         lower(&mut resolver).map_err(|found| errors::of_plan(&found, &dockerfile.source))
     }
 

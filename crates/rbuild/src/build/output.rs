@@ -19,7 +19,8 @@ use sys::root::Time;
 use crate::build::request::Asked;
 use crate::cli::{BuildArgs, Progress};
 use crate::commands::failures;
-use crate::commands::push::{PushError, Pusher};
+use crate::commands::push::PushError;
+use crate::commands::registry::Mover;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -181,7 +182,7 @@ pub(crate) fn push(
     asked: &Asked,
     assembled: &[Assembled],
     layers: &Layers<'_>,
-    pusher: &Pusher<'_>,
+    mover: &Mover<'_>,
 ) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in &asked.outputs {
@@ -189,7 +190,7 @@ pub(crate) fn push(
         let images = images(assembled, layers).map_err(|error| failures::of_export(&error))?;
         let annotations: Vec<_> = asked.annotations.iter().chain(&output.annotations).cloned().collect();
         for name in asked.names_of(output) {
-            let pushed = pusher.push(images.clone(), &name, compression, &annotations);
+            let pushed = mover.push(images.clone(), &name, compression, &annotations);
             let pushed = pushed.map_err(PushError::into_failure)?;
             exported.get_or_insert(Exported { manifest: pushed.digest });
         }

@@ -1,16 +1,13 @@
 //! Images from registries: the client with everything that it is told of this machine and its user.
 
-use std::sync::Arc;
-
 use image::Layers;
 use image::pull::{Progress, PullFailure, PullOptions, Pulled};
 use oci::{Platform, Reference};
 use registry::{Login, ManifestError, ResolveError, TagsError};
-use solver::Cancel;
 
 use crate::build::request::platform;
-use crate::cli::{Global, PullArgs, PullPolicy, RegistryArgs};
-use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
+use crate::cli::{Global, PullArgs, PullPolicy};
+use crate::commands::registry::{ClientError, Mover, TRANSFERS, View, Way};
 use crate::commands::{failures, names};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -77,24 +74,7 @@ pub(crate) fn policy(pull: PullPolicy, is_offline: bool) -> Result<PullPolicy, F
     }
 }
 
-/// Pulls images for one command.
-pub(crate) struct Puller<'p> {
-    layers: &'p Layers<'p>,
-    connection: Connection<'p>,
-    view: View,
-}
-
-impl<'p> Puller<'p> {
-    pub(crate) fn new(
-        layers: &'p Layers<'p>,
-        cancel: &'p Arc<Cancel>,
-        environment: &'p Environment,
-        args: &RegistryArgs,
-        view: View,
-    ) -> Self {
-        Self { layers, connection: Connection::new(cancel, environment, args), view }
-    }
-
+impl Mover<'_> {
     /// All that there are of a repository.
     pub(crate) fn tags(&self, reference: &Reference) -> Result<Vec<Reference>, PullError> {
         let (client, _hook) = self.connection.client()?;
@@ -135,11 +115,11 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, environment: &Environment) 
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
     let view = if args.quiet { View::Quiet } else { View::of(environment) };
-    let puller = Puller::new(&layers, &session.cancel, environment, &args.registry, view);
+    let mover = Mover::new(&layers, &session.cancel, environment, &args.registry, view);
     let failed = |error: PullError| unless_cancelled(&session.cancel, error.into_failure());
-    let references = if args.all_tags { puller.tags(&reference).map_err(failed)? } else { vec![reference] };
+    let references = if args.all_tags { mover.tags(&reference).map_err(failed)? } else { vec![reference] };
     for reference in references {
-        let pulled = puller.pull(&reference, &platform).map_err(failed)?;
+        let pulled = mover.pull(&reference, &platform).map_err(failed)?;
         write_line(&pulled.image.id)?;
     }
     session.close()

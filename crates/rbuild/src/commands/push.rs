@@ -1,17 +1,14 @@
 //! Images into registries.
 
-use std::sync::Arc;
-
 use image::export::{Annotation, Format};
 use image::push::{self, PushFailure, PushOptions, Pushed};
 use image::{Layers, LocalImage};
 use oci::{Compression, Platform, Reference};
 use registry::{Delivery, Failure as RegistryFailure, RedirectError};
-use solver::Cancel;
 
 use crate::build::request::platform;
-use crate::cli::{Global, PushArgs, RegistryArgs};
-use crate::commands::registry::{ClientError, Connection, TRANSFERS, View, Way};
+use crate::cli::{Global, PushArgs};
+use crate::commands::registry::{ClientError, Mover, TRANSFERS, View, Way};
 use crate::commands::{failures, names, transfer};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -74,24 +71,7 @@ fn way_out(error: &push::PushError) -> Option<String> {
     }
 }
 
-/// Pushes images for one command.
-pub(crate) struct Pusher<'p> {
-    layers: &'p Layers<'p>,
-    connection: Connection<'p>,
-    view: View,
-}
-
-impl<'p> Pusher<'p> {
-    pub(crate) fn new(
-        layers: &'p Layers<'p>,
-        cancel: &'p Arc<Cancel>,
-        environment: &'p Environment,
-        args: &RegistryArgs,
-        view: View,
-    ) -> Self {
-        Self { layers, connection: Connection::new(cancel, environment, args), view }
-    }
-
+impl Mover<'_> {
     /// Pushes an image, or an index of several.
     pub(crate) fn push(
         &self,
@@ -131,11 +111,11 @@ pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) 
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
     let view = if args.quiet { View::Quiet } else { View::of(environment) };
-    let pusher = Pusher::new(&layers, &session.cancel, environment, &args.registry, view);
+    let mover = Mover::new(&layers, &session.cancel, environment, &args.registry, view);
     for reference in references(args, &name, &layers)? {
         let images = images(&layers, &reference, platform.as_ref())?;
         let compression = transfer::compression(args.compression, Format::Oci);
-        let pushed = pusher.push(images, &reference, compression, &[]);
+        let pushed = mover.push(images, &reference, compression, &[]);
         let pushed = pushed.map_err(|error| unless_cancelled(&session.cancel, error.into_failure()))?;
         write_line(reference.at_digest(pushed.digest).familiar())?;
     }

@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use image::Layers;
 use registry::{Client, Credentials, CredentialsError, Limits, Options, SystemNames};
 use solver::{Cancel, Hook};
 use web::{ProxyError, RootsError};
@@ -99,6 +100,25 @@ impl<'c> Connection<'c> {
             move || client.cancel()
         });
         Ok((client, hook))
+    }
+}
+
+/// What a command moves images with.
+pub(crate) struct Mover<'m> {
+    pub(super) layers: &'m Layers<'m>,
+    pub(super) connection: Connection<'m>,
+    pub(super) view: View,
+}
+
+impl<'m> Mover<'m> {
+    pub(crate) fn new(
+        layers: &'m Layers<'m>,
+        cancel: &'m Arc<Cancel>,
+        environment: &'m Environment,
+        args: &RegistryArgs,
+        view: View,
+    ) -> Self {
+        Self { layers, connection: Connection::new(cancel, environment, args), view }
     }
 }
 

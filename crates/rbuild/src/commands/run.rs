@@ -17,8 +17,8 @@ use crate::cli::PullPolicy;
 use crate::cli::option_names;
 use crate::cli::{Global, RunArgs};
 use crate::commands::failures;
-use crate::commands::pull::{self, Puller};
-use crate::commands::registry::View;
+use crate::commands::pull;
+use crate::commands::registry::{Mover, View};
 pub(crate) use crate::commands::run::request::Input;
 use crate::commands::run::request::Request;
 use crate::commands::run::surroundings::Surroundings;
@@ -49,11 +49,11 @@ fn run_to_end(args: &RunArgs, global: &Global, environment: &Environment) -> Res
     let (session, relay) = Session::open_with_relay(global)?;
     let cancelled = session.cancelled();
     let layers = Layers::new(&session.lease, &cancelled);
-    let puller = Puller::new(&layers, &session.cancel, environment, &args.registry, View::of(environment));
+    let mover = Mover::new(&layers, &session.cancel, environment, &args.registry, View::of(environment));
     // Getting ready for any process takes as long as getting ready for this one, so both happen at once.
     let (sandboxes, spec) = std::thread::scope(|scope| {
         let sandboxes = scope.spawn(|| super::sandbox::open(&session, request.cgroup_parent.clone()));
-        let spec = find_or_pull(&layers, args, &puller)
+        let spec = find_or_pull(&layers, args, &mover)
             .and_then(|image| Ok((spec(&request, &image, &layers)?, image.config.platform())))
             .and_then(|found| request.make_volumes().map(|()| found));
         (sandboxes.join(), spec)
@@ -89,7 +89,7 @@ fn check_image(image: &str) -> Result<(), Failure> {
 }
 
 /// The image that is here, else the registry's. One for another platform than was asked for is as good as none.
-fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Result<LocalImage, Failure> {
+fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, mover: &Mover<'_>) -> Result<LocalImage, Failure> {
     let name = args.image();
     let asked = args.platform.as_deref().map(platform).transpose()?;
     let wanted = asked.clone().unwrap_or_else(Platform::host);
@@ -121,7 +121,7 @@ fn find_or_pull(layers: &Layers<'_>, args: &RunArgs, puller: &Puller<'_>) -> Res
         (_, Some(here)) => return Ok(of_platform_or_warned(here)),
         (_, None) => return Err(failures::of_find(&error)),
     };
-    let pulled = match (puller.pull(&reference, &wanted), here) {
+    let pulled = match (mover.pull(&reference, &wanted), here) {
         // One that only exists here cannot be pulled.
         (Err(error), Some(here)) if error.is_not_found() || pull == PullPolicy::Newer => {
             tracing::warn!(%error, "the image in the store is used");
