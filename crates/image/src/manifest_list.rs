@@ -85,10 +85,21 @@ pub enum ConfigFailure {
     Config(#[from] oci::ConfigError),
 }
 
-/// Nothing of a list goes by that name.
+/// Why nothing was said of an image of a list.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is not in the list")]
-pub struct NotInList(pub String);
+pub enum AnnotateError {
+    /// Nothing goes by that name.
+    #[error("`{0}` is not in the list")]
+    NotThere(String),
+    /// All that an index had were added by that name.
+    #[error("several images in the list are of `{name}`: {}", digests.join(", "))]
+    Several {
+        /// The name.
+        name: String,
+        /// Theirs.
+        digests: Vec<String>,
+    },
+}
 
 /// Why a list could not be pushed.
 #[derive(Debug, thiserror::Error)]
@@ -129,18 +140,28 @@ impl ManifestList {
     /// Says for what an image of the list is. It goes by the name that it was added by, or by its digest.
     ///
     /// # Errors
-    /// [`NotInList`].
-    pub fn annotate(&mut self, reference: &Reference, annotation: &Annotation) -> Result<(), NotInList> {
-        let mut found = false;
-        for entry in &mut self.entries {
-            let is_digest =
-                reference.digest().is_some_and(|digest| entry.descriptor["digest"] == digest.to_string());
-            if is_digest || entry.named == reference.to_string() {
+    /// [`AnnotateError`]; then nothing has changed.
+    pub fn annotate(&mut self, reference: &Reference, annotation: &Annotation) -> Result<(), AnnotateError> {
+        let is_meant = |entry: &Entry| match reference.digest() {
+            Some(digest) => entry.descriptor["digest"] == digest.to_string(),
+            None => entry.named == reference.to_string(),
+        };
+        let mut meant: Vec<&mut Entry> = self.entries.iter_mut().filter(|entry| is_meant(entry)).collect();
+        match &mut meant[..] {
+            [] => Err(AnnotateError::NotThere(reference.familiar())),
+            [entry] => {
                 annotation.apply(&mut entry.descriptor);
-                found = true;
+                Ok(())
+            }
+            several => {
+                let digests =
+                    several.iter().map(|entry| entry.descriptor["digest"].as_str().unwrap_or_default());
+                Err(AnnotateError::Several {
+                    name: reference.familiar(),
+                    digests: digests.map(ToOwned::to_owned).collect(),
+                })
             }
         }
-        if found { Ok(()) } else { Err(NotInList(reference.familiar())) }
     }
 
     /// The document that would be pushed.

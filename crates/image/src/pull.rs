@@ -249,6 +249,13 @@ impl Remote<'_> {
             let bytes = usize::try_from(descriptor.size()).unwrap_or(usize::MAX);
             return Err(PullFailure::Config(ConfigError::TooLarge(bytes)));
         }
+        match self.fetch(descriptor) {
+            Err(_) if self.client.doubt(id) => self.fetch(descriptor),
+            fetched => fetched,
+        }
+    }
+
+    fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PullFailure> {
         let mut bytes = Vec::new();
         let mut blob = self.client.blob(self.reference, descriptor)?;
         match blob.read_to_end(&mut bytes).map_err(BlobError::of) {
@@ -273,6 +280,10 @@ impl Origin for Remote<'_> {
         let blob = self.client.blob(self.reference, &layer.place).map_err(io::Error::other)?;
         (self.progress)(Progress::Began { layer: digest.clone(), bytes: layer.place.size() });
         Ok(Box::new(Reported { blob, layer: digest, progress: self.progress }))
+    }
+
+    fn may_be_better(&self, layer: &Offered<Descriptor>) -> bool {
+        layer.expected.as_ref().is_some_and(|expected| self.client.doubt(&expected.digest))
     }
 
     fn has_come(&self, layer: &Offered<Descriptor>) {

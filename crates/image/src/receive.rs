@@ -49,6 +49,11 @@ pub(crate) trait Origin: Sync {
     /// Opens a layer's bytes from their start.
     fn open<'o>(&'o self, layer: &'o Offered<Self::Place>) -> io::Result<Box<dyn Read + 'o>>;
 
+    /// Whether the bytes of a layer, which were of no use, may be better when they are asked for again.
+    fn may_be_better(&self, _: &Offered<Self::Place>) -> bool {
+        false
+    }
+
     /// Told of a layer of which all has come, and is put away.
     fn has_come(&self, _: &Offered<Self::Place>) {}
 }
@@ -163,7 +168,11 @@ pub(crate) fn stage<'l, O: Origin>(
     let slot = |(layer, is_earlier): &(&Offered<O::Place>, bool)| match known(layers, &layer.diff_id)? {
         Some(id) => Ok(Slot::Known(id)),
         None if *is_earlier => Ok(Slot::Earlier),
-        None => take(layers, layer, origin).map(|taken| Slot::Taken(Box::new(taken))),
+        None => match take(layers, layer, origin) {
+            Err(_) if origin.may_be_better(layer) => take(layers, layer, origin),
+            taken => taken,
+        }
+        .map(|taken| Slot::Taken(Box::new(taken))),
     };
     parallel::map(threads, &items, slot).map(Staged)
 }

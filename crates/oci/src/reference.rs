@@ -85,6 +85,16 @@ impl Reference {
         Ok(Self { tag: Some(check_tag(tag)?.to_owned()), digest: None, ..self.clone() })
     }
 
+    /// The same tag or digest of another repository of another registry.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Registry`], [`ReferenceError::Repository`].
+    pub fn relocated(&self, registry: &str, repository: &str) -> Result<Self, ReferenceError> {
+        check_registry(registry)?;
+        check_repository(repository, repository)?;
+        Ok(Self { registry: registry.to_owned(), repository: repository.to_owned(), ..self.clone() })
+    }
+
     /// Host, and port if one was given: `docker.io`, `localhost:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {

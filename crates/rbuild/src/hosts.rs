@@ -1,10 +1,12 @@
 //! Which files say where registries are and whom to trust there, and reading them.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use registry::{Certificates, Hosts, HostsError};
+use registry::{Certificates, FindCertificates, Hosts, HostsError};
 
 use crate::cli::RegistryArgs;
 use crate::environment::Environment;
@@ -27,9 +29,16 @@ pub(crate) enum ConfigError {
     Pair { present: PathBuf, missing: PathBuf },
 }
 
+/// By which variable the file is another.
+const NAMED_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
+
 /// Everything that is configured, in the files of podman and its kin and of Docker, and on the command line.
 pub(crate) fn read(environment: &Environment, args: &RegistryArgs) -> Result<Hosts, ConfigError> {
     let mut hosts = Hosts::none();
+    if let Some(path) = environment.variable(NAMED_CONF).map(Path::new) {
+        // Whoever names a file means one that is there.
+        fs::metadata(path).map_err(|source| unreadable(path, source))?;
+    }
     for path in registries_conf(environment)? {
         if let Some(text) = text(&path)? {
             hosts.add_registries_conf(&path, &String::from_utf8_lossy(&text))?;
@@ -40,28 +49,45 @@ pub(crate) fn read(environment: &Environment, args: &RegistryArgs) -> Result<Hos
             hosts.add_daemon_json(&path, &text)?;
         }
     }
-    if let Some(directory) = &args.cert_dir {
-        // Whoever names a directory means one that is there.
-        fs::read_dir(directory).map_err(|source| unreadable(directory, source))?;
-        hosts.add_certificates(certificates(directory, None)?);
-    }
-    for place in certificate_places(environment) {
-        for directory in entries(&place)?.into_iter().filter(|path| path.is_dir()) {
-            let host = directory.file_name().map(|name| name.to_string_lossy().into_owned());
-            hosts.add_certificates(certificates(&directory, host)?);
+    hosts.set_certificates(match &args.cert_dir {
+        Some(directory) => {
+            // Whoever names a directory means one that is there.
+            fs::read_dir(directory).map_err(|source| unreadable(directory, source))?;
+            let certificates = Arc::new(certificates(directory)?);
+            Arc::new(move |_| Ok(Some(Arc::clone(&certificates))))
         }
-    }
+        None => find_certificates(certificate_places(environment)),
+    });
     if let Some(verify) = args.tls_verify {
         hosts.set_verify(verify);
     }
     Ok(hosts)
 }
 
+/// Looks for the directory of a host when that is asked: what is there for others is none of its business.
+fn find_certificates(places: Vec<PathBuf>) -> FindCertificates {
+    let known = Mutex::<HashMap<String, Option<Arc<Certificates>>>>::default();
+    Arc::new(move |host| {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(host) {
+            return Ok(found.clone());
+        }
+        // Docker Hub goes by the name of who really answers, too.
+        let names: &[&str] =
+            if host == "docker.io" { &["docker.io", "registry-1.docker.io"] } else { &[host] };
+        let directories = places.iter().flat_map(|place| names.iter().map(move |name| place.join(name)));
+        let found = directories.into_iter().find(|path| path.is_dir());
+        let found = found.map(|path| certificates(&path).map(Arc::new)).transpose()?;
+        known.insert(host.to_owned(), found.clone());
+        Ok(found)
+    })
+}
+
 /// The user's file or that of the machine, then the drop-ins of both (containers-registries.conf(5), containers-registries.conf.d(5)).
 fn registries_conf(environment: &Environment) -> Result<Vec<PathBuf>, ConfigError> {
     let user = environment.user_config().map(|directory| directory.join("containers"));
     let own = user.as_ref().map(|directory| directory.join("registries.conf")).filter(|path| path.exists());
-    let named = environment.variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from);
+    let named = environment.variable(NAMED_CONF).map(PathBuf::from);
     let machine = Path::new("/etc/containers");
     let mut paths = vec![named.or(own).unwrap_or_else(|| machine.join("registries.conf"))];
     for directory in [Some(machine.to_owned()), user].into_iter().flatten() {
@@ -90,15 +116,24 @@ fn certificate_places(environment: &Environment) -> Vec<PathBuf> {
 }
 
 /// What is in one directory of `certs.d`. Of several certificates of ours the first counts.
-fn certificates(directory: &Path, host: Option<String>) -> Result<Certificates, ConfigError> {
-    let files = entries(directory)?;
+/// What only others may read is not for us.
+fn certificates(directory: &Path) -> Result<Certificates, ConfigError> {
+    let files = match entries(directory) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Vec::new()
+        }
+        files => files?,
+    };
     let of = |extension: &'static str| {
         files.iter().filter(move |path| path.extension().is_some_and(|found| found == extension))
     };
-    let read = |path: &PathBuf| fs::read(path).map_err(|source| unreadable(path, source));
+    let read = |path: &Path| match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        read => read.map(Some).map_err(|source| unreadable(path, source)),
+    };
     let mut authorities = Vec::new();
     for path in of("crt") {
-        authorities.extend(read(path)?);
+        authorities.extend(read(path)?.into_iter().flatten());
         authorities.push(b'\n');
     }
     for (one, other) in [("cert", "key"), ("key", "cert")] {
@@ -108,10 +143,13 @@ fn certificates(directory: &Path, host: Option<String>) -> Result<Certificates, 
         }
     }
     let identity = match of("cert").next() {
-        Some(certificate) => Some((read(certificate)?, read(&certificate.with_extension("key"))?)),
+        Some(certificate) => read(certificate)?.zip(read(&certificate.with_extension("key"))?),
         None => None,
     };
-    Ok(Certificates { host, directory: directory.to_owned(), authorities, identity })
+    if authorities.trim_ascii().is_empty() {
+        authorities.clear();
+    }
+    Ok(Certificates { directory: directory.to_owned(), authorities, identity })
 }
 
 /// What is in a directory, sorted; nothing, if there is none.

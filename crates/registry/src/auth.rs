@@ -42,6 +42,8 @@ pub(crate) struct Target {
 pub(crate) enum Access {
     /// Nothing but to be known.
     Login,
+    /// To be told of all repositories.
+    Catalog,
     Pull,
     Push {
         /// Another repository of the registry, of which a blob is to be taken over.
@@ -70,6 +72,7 @@ impl Target {
         let of = |repository: &str, actions: &str| format!("repository:{repository}:{actions}");
         match &self.access {
             Access::Login => Vec::new(),
+            Access::Catalog => vec!["registry:catalog:*".to_owned()],
             Access::Pull => vec![of(&self.repository, "pull")],
             Access::Push { from } => {
                 let from = from.iter().map(|from| of(from, "pull"));

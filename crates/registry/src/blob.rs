@@ -77,6 +77,7 @@ struct Transfer {
 struct Piece {
     body: Body,
     host: String,
+    mirror: Option<String>,
     skip: u64,
     gained: u64,
 }
@@ -129,22 +130,27 @@ impl Transfer {
     /// Connects, and finds out where in the blob the answer begins.
     fn open(&mut self) -> Result<Piece, BlobError> {
         loop {
-            match self.ask() {
+            let mut mirror = None;
+            match self.ask(&mut mirror) {
                 // A mirror that has something else is no reason to give up.
-                Err(BlobError::Part { host, .. } | BlobError::Size { host, .. })
-                    if self.client.distrust(&self.reference, &host) => {}
-                asked => return asked,
+                Err(error @ (BlobError::Part { .. } | BlobError::Size { .. }))
+                    if self.client.distrust(mirror.as_deref(), &error.to_string()) => {}
+                asked => {
+                    self.client.note_served(&self.digest, mirror.as_ref());
+                    return asked;
+                }
             }
         }
     }
 
-    fn ask(&mut self) -> Result<Piece, BlobError> {
+    fn ask(&mut self, mirror: &mut Option<String>) -> Result<Piece, BlobError> {
         loop {
             let range_from = (self.offset > 0 && !self.whole_only).then_some(self.offset);
             let (path, what) = (format!("blobs/{}", self.digest), format!("blob {}", self.digest));
             let question = Question { range_from, ..Question::get(path, what, "*/*") };
             let answer = self.client.ask(&self.reference, &question, Ok)?;
             let host = answer.origin.to_string();
+            mirror.clone_from(&answer.mirror);
             let begins = match answer.status {
                 200 => Some(0),
                 206 if range_from.is_none() => {
@@ -161,7 +167,8 @@ impl Transfer {
             if begins == 0 {
                 self.check_length(&host, &answer.headers)?;
             }
-            return Ok(Piece { body: answer.body, host, skip: self.offset - begins, gained: 0 });
+            let (skip, mirror) = (self.offset - begins, answer.mirror);
+            return Ok(Piece { body: answer.body, host, mirror, skip, gained: 0 });
         }
     }
 
@@ -209,7 +216,8 @@ impl Transfer {
         if client.transport().is_cancelled() {
             *error.failure = Failure::Cancelled;
         }
-        if piece.gained < client.limits().progress_bytes && client.distrust(&self.reference, &piece.host) {
+        let is_fruitless = piece.gained < client.limits().progress_bytes;
+        if is_fruitless && client.distrust(piece.mirror.as_deref(), &error.to_string()) {
             return Ok(());
         }
         self.fruitless = if piece.gained >= client.limits().progress_bytes { 1 } else { self.fruitless + 1 };

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use oci::Reference;
+use oci::{Digest, Reference};
 use ureq::http::Method;
 use web::{Own, Proxies, Roots, RootsError, Url};
 
@@ -50,7 +50,9 @@ struct Inner {
     transport: Transport,
     auth: Auth,
     /// Which scheme hosts that may go without TLS were found to speak.
-    bases: Mutex<HashMap<String, Url>>,
+    bases: Mutex<HashMap<(String, bool), Url>>,
+    /// Which mirrors gave blobs.
+    served: Mutex<HashMap<Digest, String>>,
     /// Mirrors that are not asked any more.
     given_up: Mutex<HashSet<String>>,
 }
@@ -99,8 +101,8 @@ impl Client {
     pub fn new(mut options: Options) -> Result<Self, RootsError> {
         options.roots.tls(Own::default())?;
         let auth = Auth::new(std::mem::take(&mut options.credentials));
-        let (bases, given_up) = Default::default();
-        Ok(Self(Arc::new(Inner { transport: Transport::new(options), auth, bases, given_up })))
+        let (bases, served, given_up) = Default::default();
+        Ok(Self(Arc::new(Inner { transport: Transport::new(options), auth, bases, served, given_up })))
     }
 
     /// Ends everything this client and its clones are doing: requests under way fail at once, later ones at their start.
@@ -126,12 +128,27 @@ impl Client {
     ) -> Result<T, RequestError> {
         let Route { mirrors, registry } = self.route(reference, &question.access)?;
         for mirror in mirrors.iter().filter(|mirror| !self.has_given_up(mirror)) {
-            match self.ask_at(mirror, question).and_then(&mut finish) {
+            let name = mirror.reference.registry();
+            let answer = self
+                .ask_at(mirror, question)
+                .map(|answer| Answer { mirror: Some(name.to_owned()), ..answer });
+            match answer.and_then(&mut finish) {
                 Ok(value) => return Ok(value),
                 Err(error) if self.transport().is_cancelled() => return Err(error),
                 Err(error) => self.pass_over(mirror, &error),
             }
         }
+        retrying(self.transport(), || finish(self.ask_at(&registry, question)?))
+    }
+
+    /// The same of the registry itself: mirrors may not know all that there is.
+    pub(crate) fn ask_registry<T>(
+        &self,
+        reference: &Reference,
+        question: &Question<'_>,
+        mut finish: impl FnMut(Answer) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        let registry = self.route(reference, &question.access)?.registry;
         retrying(self.transport(), || finish(self.ask_at(&registry, question)?))
     }
 
@@ -167,7 +184,7 @@ impl Client {
 
     fn route(&self, reference: &Reference, access: &Access) -> Result<Route, RequestError> {
         let purpose = match access {
-            Access::Login => Purpose::LogIn,
+            Access::Login | Access::Catalog => Purpose::LogIn,
             Access::Pull => Purpose::Pull,
             Access::Push { .. } => Purpose::Push,
         };
@@ -178,8 +195,8 @@ impl Client {
     /// Goes on without a mirror: for good, if it is not there to be asked.
     fn pass_over(&self, mirror: &Endpoint, error: &RequestError) {
         tracing::info!(%error, "the mirror is passed over");
-        if error.status().is_none() {
-            self.give_up(mirror.reference.registry());
+        if error.status().is_none() && self.give_up(mirror.reference.registry()) {
+            tracing::warn!(%error, mirror = mirror.reference.registry(), "the mirror is not asked any more");
         }
     }
 
@@ -187,15 +204,34 @@ impl Client {
         lock(&self.0.given_up).contains(mirror.reference.registry())
     }
 
-    fn give_up(&self, host: &str) -> bool {
-        lock(&self.0.given_up).insert(host.to_owned())
+    fn give_up(&self, mirror: &str) -> bool {
+        lock(&self.0.given_up).insert(mirror.to_owned())
     }
 
-    /// Asks a host no more if it is a mirror of the reference's. Whether it was asked until now: then somebody else can be.
-    pub(crate) fn distrust(&self, reference: &Reference, host: &str) -> bool {
-        let Ok(route) = self.transport().hosts.route(reference, Purpose::Pull) else { return false };
-        let mirror = route.mirrors.iter().find(|mirror| is_host_of(&mirror.reference, host));
-        mirror.is_some_and(|mirror| self.give_up(mirror.reference.registry()))
+    /// Asks a mirror no more; says whether it was asked until now, so that somebody else can be instead.
+    pub(crate) fn distrust(&self, mirror: Option<&str>, why: &str) -> bool {
+        let Some(mirror) = mirror.filter(|mirror| self.give_up(mirror)) else { return false };
+        tracing::warn!(mirror, why, "the mirror is not asked any more");
+        true
+    }
+
+    /// Notes which mirror gave a blob.
+    pub(crate) fn note_served(&self, digest: &Digest, mirror: Option<&String>) {
+        match mirror {
+            Some(mirror) => lock(&self.0.served).insert(digest.clone(), mirror.clone()),
+            None => lock(&self.0.served).remove(digest),
+        };
+    }
+
+    /// Asks the mirror that gave a blob no more, since it cannot be used; says whether the blob may be had elsewhere.
+    #[must_use]
+    pub fn doubt(&self, digest: &Digest) -> bool {
+        let mirror = lock(&self.0.served).remove(digest);
+        mirror.is_some() && !self.transport().is_cancelled() && {
+            // Another blob may have made it untrusted before.
+            self.distrust(mirror.as_deref(), "what it gave cannot be used");
+            true
+        }
     }
 
     /// Whether it is a redirect, or who it led to, that failed.
@@ -256,32 +292,40 @@ impl Client {
 
     fn target(&self, endpoint: &Endpoint, access: &Access) -> Result<Target, RequestError> {
         let registry = endpoint.reference.registry().to_owned();
-        let certificates = self.transport().hosts.certificates(&registry).cloned();
+        let certificates = self.transport().hosts.certificates(&registry);
+        let certificates =
+            certificates.map_err(|error| RequestError::new(&registry, Failure::Unusable(error)))?;
         let mut manner = Manner { origin: None, is_insecure: endpoint.is_insecure, certificates };
-        let base = self.base(host_of(&endpoint.reference), &mut manner)?;
+        let base = self.base(endpoint, &mut manner)?;
         let (repository, access) = (endpoint.reference.repository().to_owned(), access.clone());
         Ok(Target { registry, repository, base, manner, access })
     }
 
     /// The address of a registry. One that may go without TLS is asked which it speaks, the first time.
-    fn base(&self, host: &str, manner: &mut Manner) -> Result<Url, RequestError> {
+    fn base(&self, endpoint: &Endpoint, manner: &mut Manner) -> Result<Url, RequestError> {
+        let host = host_of(&endpoint.reference);
         let parse = |scheme: &str| {
             Url::parse(&format!("{scheme}://{host}/"))
                 .map_err(|error| RequestError::new(host, Failure::Redirect(error.into())))
         };
         let (plain, protected) = (parse("http")?, parse("https")?);
         manner.origin = Some(protected.origin());
-        if !manner.is_insecure && !self.transport().may_be_plain(&plain.origin()) {
+        if endpoint.is_plain {
+            return Ok(plain);
+        }
+        let is_here = is_loopback(&plain.origin()) && !self.transport().hosts.always_verifies();
+        if !manner.is_insecure && !is_here {
             return Ok(protected);
         }
-        if let Some(base) = lock(&self.0.bases).get(host) {
+        let key = (host.to_owned(), manner.is_insecure);
+        if let Some(base) = lock(&self.0.bases).get(&key) {
             return Ok(base.clone());
         }
-        let base = match is_loopback(&plain.origin()) {
+        let base = match is_here {
             true => self.probe_plain_first(plain, protected, manner)?,
             false => self.probe_protected_first(plain, protected, manner)?,
         };
-        lock(&self.0.bases).insert(host.to_owned(), base.clone());
+        lock(&self.0.bases).insert(key, base.clone());
         Ok(base)
     }
 
@@ -317,8 +361,15 @@ impl Client {
         manner: &Manner,
     ) -> Result<Url, RequestError> {
         let Err(error) = self.probe(&protected, manner) else { return Ok(protected) };
-        let is_final = matches!(*error.failure, Failure::Cancelled | Failure::Certificates { .. });
-        if !is_final && self.probe(&plain, manner).is_ok() { Ok(plain) } else { Err(error) }
+        if matches!(*error.failure, Failure::Cancelled | Failure::Certificates { .. }) {
+            return Err(error);
+        }
+        match self.probe(&plain, manner) {
+            Ok(_) => Ok(plain),
+            // With TLS, the proxy may have let us through to nobody.
+            Err(plain) if matches!(*plain.failure, Failure::Proxy { .. }) => Err(plain),
+            Err(_) => Err(error),
+        }
     }
 }
 

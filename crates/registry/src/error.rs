@@ -9,7 +9,7 @@ use std::time::Duration;
 use std::{error, fmt, io};
 
 use crate::credentials::CredentialsError;
-use crate::hosts::RouteError;
+use crate::hosts::{RouteError, Unusable};
 use crate::limits::Limits;
 use web::{RootsError, UrlError};
 
@@ -133,6 +133,9 @@ pub enum Failure {
     /// The configuration leads nowhere, see [`crate::Hosts`].
     #[error(transparent)]
     Route(RouteError),
+    /// What is configured for it.
+    #[error("cannot be asked: what is configured for it cannot be used")]
+    Unusable(#[source] Unusable),
     /// The certificates that are configured for it.
     #[error("cannot be asked: its certificates{} cannot be used", in_directory(directory.as_deref()))]
     Certificates {
@@ -281,7 +284,7 @@ impl RequestError {
 
     /// Whether TLS was tried, and could not be trusted or not be set up as configured.
     pub(crate) fn is_about_trust(&self) -> bool {
-        matches!(*self.failure, Failure::Tls(_) | Failure::Certificates { .. })
+        matches!(*self.failure, Failure::Tls(_) | Failure::Certificates { .. } | Failure::Unusable(_))
     }
 
     /// Whether whoever asks has no right to.

@@ -21,17 +21,21 @@ use ipnet::IpNet;
 use oci::Reference;
 use web::Origin;
 
-use crate::client::HUB_HOST;
-
 /// Everything that is configured about registries. The files are parsed here, and read by whoever makes a client.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Hosts {
     rules: Vec<Rule>,
     hub_mirrors: Vec<Mirror>,
     insecure: Vec<Insecure>,
-    certificates: Vec<Arc<Certificates>>,
+    certificates: Option<FindCertificates>,
     verify: Option<bool>,
 }
+
+/// Finds the certificates for a host, named as in a reference; asked when that host is about to be.
+pub type FindCertificates = Arc<dyn Fn(&str) -> Result<Option<Arc<Certificates>>, Unusable> + Send + Sync>;
+
+/// Why what is configured for a host cannot be used.
+pub type Unusable = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +49,9 @@ pub struct HostsError {
     pub message: String,
 }
 
-/// The certificates for one host, or for all.
+/// The certificates for a host.
 #[derive(Clone)]
 pub struct Certificates {
-    /// Whom they are for: `host` or `host:port`; `None` for everybody.
-    pub host: Option<String>,
     /// The directory that they are in.
     pub directory: PathBuf,
     /// Authorities to trust beside those of the system, in PEM.
@@ -74,6 +76,8 @@ pub struct Endpoint {
     pub reference: Reference,
     /// Whether TLS may be missing, or prove nothing.
     pub is_insecure: bool,
+    /// Whether there is no TLS for certain.
+    pub is_plain: bool,
     /// The files that say so; none if it is what the name says.
     pub because: Vec<PathBuf>,
 }
@@ -120,6 +124,8 @@ struct Rule {
 struct Mirror {
     location: String,
     is_insecure: bool,
+    /// An address of `http:`.
+    is_plain: bool,
     names: Names,
     path: PathBuf,
 }
@@ -175,9 +181,9 @@ impl Hosts {
         Ok(())
     }
 
-    /// Adds certificates. Those that were added first count.
-    pub fn add_certificates(&mut self, certificates: Certificates) {
-        self.certificates.push(Arc::new(certificates));
+    /// Says how the certificates for a host are found.
+    pub fn set_certificates(&mut self, find: FindCertificates) {
+        self.certificates = Some(find);
     }
 
     /// Says of all registries whether TLS must be there and prove who they are, whatever the files say.
@@ -205,11 +211,18 @@ impl Hosts {
         let prefix = rule.map_or(reference.registry(), |rule| &rule.prefix);
         let fitting =
             mirrors.iter().filter(|mirror| purpose == Purpose::Pull && mirror.names.cover(reference));
-        let mirrors = fitting.map(|mirror| {
-            let moved = moved(reference, prefix, &mirror.location, &mirror.path)?;
-            Ok(self.endpoint(moved, mirror.is_insecure, Some(&mirror.path)))
-        });
-        let mirrors = mirrors.collect::<Result<_, _>>()?;
+        let mirrors =
+            fitting.filter_map(|mirror| match moved(reference, prefix, &mirror.location, &mirror.path) {
+                Ok(moved) => Some(Endpoint {
+                    is_plain: mirror.is_plain,
+                    ..self.endpoint(moved, mirror.is_insecure, Some(&mirror.path))
+                }),
+                Err(error) => {
+                    tracing::warn!(%reference, "a mirror is not asked: the name there {error}");
+                    None
+                }
+            });
+        let mirrors = mirrors.collect();
         let elsewhere = rule.filter(|_| purpose != Purpose::LogIn);
         let (moved, because) = match elsewhere.and_then(|rule| Some((rule, rule.location.as_ref()?))) {
             Some((rule, location)) => (moved(reference, prefix, location, &rule.path)?, Some(&rule.path)),
@@ -232,31 +245,44 @@ impl Hosts {
         let mut because: Vec<PathBuf> = because.into_iter().cloned().collect();
         because.extend(listed.map(|insecure| insecure.path.clone()).filter(|path| !because.contains(path)));
         let is_insecure = self.verify.map_or(is_insecure || listed.is_some(), |verify| !verify);
-        Endpoint { reference, is_insecure, because }
+        Endpoint { reference, is_insecure, is_plain: false, because }
     }
 
     /// The certificates for a host, named as in a reference.
-    #[must_use]
-    pub fn certificates(&self, host: &str) -> Option<&Arc<Certificates>> {
-        let hub = if host == "docker.io" { HUB_HOST } else { host };
-        let is_its = |certificates: &&Arc<Certificates>| {
-            certificates.host.as_ref().is_none_or(|of| of == host || of == hub)
-        };
-        self.certificates.iter().find(is_its)
+    ///
+    /// # Errors
+    /// They are there, and cannot be used.
+    pub fn certificates(&self, host: &str) -> Result<Option<Arc<Certificates>>, Unusable> {
+        self.certificates.as_ref().map_or(Ok(None), |find| find(host))
+    }
+
+    /// Whether nobody has to prove who he is.
+    pub(crate) fn never_verifies(&self) -> bool {
+        self.verify == Some(false)
     }
 
     /// Whether an origin may be spoken to without TLS when something without it leads there.
     pub(crate) fn may_be_plain(&self, origin: &Origin) -> bool {
         let host = origin.to_string();
-        let is_of = |prefix: &str| prefix.split('/').next() == Some(&*host);
+        let is_of = |place: &str| prefix_of(place.split('/').next().unwrap_or_default(), &host).is_some();
+        let by_mirror = |mirror: &Mirror| mirror.is_insecure && is_of(&mirror.location);
         let by_rule = |rule: &Rule| {
             let place = rule.location.as_ref().unwrap_or(&rule.prefix);
-            let mut mirrors = rule.mirrors.iter();
-            (rule.is_insecure && is_of(place))
-                || mirrors.any(|mirror| mirror.is_insecure && is_of(&mirror.location))
+            (rule.is_insecure && is_of(place)) || rule.mirrors.iter().any(by_mirror)
         };
         let listed = self.insecure.iter().any(|insecure| insecure.whom.is(&host));
-        self.verify.map_or_else(|| listed || self.rules.iter().any(by_rule), |verify| !verify)
+        let configured =
+            || listed || self.hub_mirrors.iter().any(by_mirror) || self.rules.iter().any(by_rule);
+        self.verify.map_or_else(configured, |verify| !verify)
+    }
+}
+
+impl fmt::Debug for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hosts")
+            .field("rules", &self.rules)
+            .field("verify", &self.verify)
+            .finish_non_exhaustive()
     }
 }
 
@@ -273,10 +299,7 @@ impl Names {
 impl Whom {
     fn is(&self, host: &str) -> bool {
         match self {
-            // Without a port, any is meant.
-            Self::Host(known) => {
-                known == host || host.rsplit_once(':').is_some_and(|(name, _)| name == known)
-            }
+            Self::Host(known) => known == host,
             Self::Network(network) => {
                 let address = host
                     .parse()
@@ -298,7 +321,11 @@ impl fmt::Debug for Certificates {
 fn prefix_of(prefix: &str, name: &str) -> Option<usize> {
     let host = name.split('/').next().unwrap_or_default();
     let length = match prefix.strip_prefix('*') {
-        Some(suffix) => host.ends_with(suffix).then_some(host.len()),
+        // Of a host with a port, the name alone.
+        Some(suffix) => {
+            let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+            name.ends_with(suffix).then_some(host.len())
+        }
         None => name.starts_with(prefix).then_some(prefix.len()),
     }?;
     let rest = &name[length..];
@@ -310,13 +337,14 @@ fn prefix_of(prefix: &str, name: &str) -> Option<usize> {
 
 /// The reference with another beginning.
 fn moved(reference: &Reference, prefix: &str, location: &str, path: &Path) -> Result<Reference, RouteError> {
-    let name = reference.to_string();
-    let length = prefix_of(prefix, &name).unwrap_or_default();
-    let moved = format!("{}{}", location.trim_end_matches('/'), &name[length..]);
-    let host = moved.split('/').next().unwrap_or_default();
-    // A host that does not look like one would become a part of a name at Docker Hub.
-    let parsed = Reference::parse(&moved).ok().filter(|parsed| parsed.registry() == host);
-    parsed.ok_or_else(|| RouteError::Name { name: moved, path: path.to_owned() })
+    let name = format!("{}/{}", reference.registry(), reference.repository());
+    // A prefix may have a tag in it.
+    let rest =
+        prefix_of(prefix, &reference.to_string()).and_then(|length| name.get(length..)).unwrap_or_default();
+    let moved = format!("{location}{rest}");
+    let (host, repository) = moved.split_once('/').unwrap_or((&moved, ""));
+    let relocated = reference.relocated(host, repository);
+    relocated.map_err(|_| RouteError::Name { name: moved.clone(), path: path.to_owned() })
 }
 
 #[cfg(test)]

@@ -92,7 +92,9 @@ pub use blob::{BlobError, BlobReader};
 pub use client::{Client, Options};
 pub use credentials::{Credential, Credentials, CredentialsError};
 pub use error::{Failure, Login, Phase, RedirectError, RequestError, Says, TokenError};
-pub use hosts::{Certificates, Endpoint, Hosts, HostsError, Purpose, Route, RouteError};
+pub use hosts::{
+    Certificates, Endpoint, FindCertificates, Hosts, HostsError, Purpose, Route, RouteError, Unusable,
+};
 pub use limits::Limits;
 pub use login::LoginFile;
 pub use manifest::{Fetched, ManifestError};

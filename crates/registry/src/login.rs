@@ -132,6 +132,11 @@ impl LoginFile {
                 gone.push(registry);
             }
         }
+        // What is kept for a part of a registry.
+        if let Some(auths) = self.document.get_mut("auths").and_then(Value::as_object_mut) {
+            gone.extend(auths.keys().map(|key| place_of(key).to_owned()));
+            auths.clear();
+        }
         (gone, helped)
     }
 

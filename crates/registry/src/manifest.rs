@@ -92,6 +92,13 @@ pub enum ManifestError {
     },
 }
 
+/// Who is asked for a manifest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Whom {
+    MirrorsToo,
+    Registry,
+}
+
 impl Client {
     /// Fetches what a reference stands for: by its digest if it has one, else by its tag.
     ///
@@ -99,17 +106,28 @@ impl Client {
     /// [`ManifestError`]; every byte is checked against the digest asked for, or against the one the registry announces.
     pub fn manifest(&self, reference: &Reference) -> Result<Fetched, ManifestError> {
         loop {
-            match self.ask_for_manifest(reference) {
+            let mut mirror = None;
+            match self.ask_for_manifest(reference, Whom::MirrorsToo, &mut mirror) {
                 // A mirror that gives something else is no reason to give up.
-                Err(error) if error.liar().is_some_and(|host| self.distrust(reference, host)) => {
-                    tracing::warn!(%error, "the mirror is not asked any more");
-                }
+                Err(error)
+                    if !matches!(error, ManifestError::Request(_))
+                        && self.distrust(mirror.as_deref(), &error.to_string()) => {}
                 asked => return asked,
             }
         }
     }
 
-    fn ask_for_manifest(&self, reference: &Reference) -> Result<Fetched, ManifestError> {
+    /// The same from the registry itself: what a mirror has may be older.
+    pub(crate) fn newest_manifest(&self, reference: &Reference) -> Result<Fetched, ManifestError> {
+        self.ask_for_manifest(reference, Whom::Registry, &mut None)
+    }
+
+    fn ask_for_manifest(
+        &self,
+        reference: &Reference,
+        whom: Whom,
+        mirror: &mut Option<String>,
+    ) -> Result<Fetched, ManifestError> {
         let wanted = reference.digest();
         let (path, what) = match (wanted, reference.tag()) {
             (Some(digest), _) => (format!("manifests/{digest}"), format!("manifest {digest}")),
@@ -120,10 +138,15 @@ impl Client {
         };
         let accept = ManifestKind::ACCEPTED.join(", ");
         let question = Question::get(path, what, &accept);
-        let (host, headers, bytes) = self.ask(reference, &question, |answer| {
+        let read = |answer| {
             let Answer { origin, headers, body, .. } = answer;
+            *mirror = answer.mirror;
             Ok((origin.to_string(), headers, body.read_all("manifest", self.limits().manifest_bytes)?))
-        })?;
+        };
+        let (host, headers, bytes) = match whom {
+            Whom::MirrorsToo => self.ask(reference, &question, read)?,
+            Whom::Registry => self.ask_registry(reference, &question, read)?,
+        };
         let text =
             |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let digest = match wanted {
@@ -132,21 +155,6 @@ impl Client {
         };
         let (kind, media_type) = classify(&host, text(CONTENT_TYPE.as_str()), &digest, &bytes)?;
         Ok(Fetched { bytes, media_type, kind, digest })
-    }
-}
-
-impl ManifestError {
-    /// Who answered with something that is not what was asked for.
-    fn liar(&self) -> Option<&str> {
-        match self {
-            Self::Request(_) => None,
-            Self::MediaType { host, .. }
-            | Self::Contradiction { host, .. }
-            | Self::Ambiguous { host, .. }
-            | Self::Malformed { host, .. }
-            | Self::WrongDigest { host, .. }
-            | Self::HeaderDisagrees { host, .. } => Some(host),
-        }
     }
 }
 

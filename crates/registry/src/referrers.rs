@@ -85,7 +85,7 @@ impl Client {
         let mut place = Location::Below(format!("referrers/{subject}"));
         loop {
             let question = Question { place, ..Question::get(String::new(), "referrers".to_owned(), INDEX) };
-            let (url, headers, bytes) = self.ask(repository, &question, |answer| {
+            let (url, headers, bytes) = self.ask_registry(repository, &question, |answer| {
                 Ok((answer.url, answer.headers, answer.body.read_all("list", self.limits().manifest_bytes)?))
             })?;
             let host = url.origin().to_string();
@@ -109,7 +109,7 @@ impl Client {
         subject: &Digest,
     ) -> Result<Option<ImageIndex>, ReferrersError> {
         let Some(tag) = tag_of(repository, subject) else { return Ok(None) };
-        let fetched = match self.manifest(&tag) {
+        let fetched = match self.newest_manifest(&tag) {
             Ok(fetched) => fetched,
             Err(ManifestError::Request(error)) if error.status() == Some(404) => return Ok(None),
             Err(error) => return Err(error.into()),

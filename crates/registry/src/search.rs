@@ -102,7 +102,7 @@ impl Client {
             true => Location::At(hub(&query)?),
             false => Location::Root(format!("/v1/search?{query}")),
         };
-        let refusal = match self.ask_for_json::<Results>(registry, place) {
+        let refusal = match self.ask_for_json::<Results>(registry, place, Access::Login) {
             Ok((_, _, Results { mut results })) => {
                 results.truncate(limit);
                 return Ok(Search::Ranked(results.into_iter().map(ResultEntry::found).collect()));
@@ -123,7 +123,7 @@ impl Client {
         let mut found = Vec::new();
         let mut place = Location::Root(format!("/v2/_catalog?{}", web::form(&[("n", PAGE)])));
         for _ in 0..MOST_PAGES {
-            let asked = self.ask_for_json::<Catalog>(registry, place);
+            let asked = self.ask_for_json::<Catalog>(registry, place, Access::Catalog);
             let (url, next, catalog) = asked.map_err(|error| match error {
                 SearchError::Request(source) if source.status().is_some() => {
                     SearchError::Unable { host: registry.registry().to_owned(), source }
@@ -150,11 +150,12 @@ impl Client {
         &self,
         registry: &Reference,
         place: Location,
+        access: Access,
     ) -> Result<(Url, Option<Url>, T), SearchError> {
         let question = Question {
             method: Method::GET,
             place,
-            access: Access::Login,
+            access,
             ..Question::get(String::new(), "search".to_owned(), "application/json")
         };
         let (url, headers, bytes) = self.ask(registry, &question, |answer| {

@@ -64,7 +64,7 @@ impl Client {
         loop {
             let question =
                 Question { place, ..Question::get(String::new(), "tags".to_owned(), "application/json") };
-            let (url, headers, bytes) = self.ask(reference, &question, |answer| {
+            let (url, headers, bytes) = self.ask_registry(reference, &question, |answer| {
                 Ok((answer.url, answer.headers, answer.body.read_all("list", self.limits().manifest_bytes)?))
             })?;
             let page: Page = serde_json::from_slice(&bytes)

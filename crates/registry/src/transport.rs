@@ -57,7 +57,8 @@ pub(crate) struct Call<'a> {
 /// How the registry is spoken to that a request is about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Manner {
-    /// Of the registry itself. Whoever it leads to has to prove who he is, and does not learn who we are.
+    /// Of the registry itself, with TLS. Whoever else it leads to has to prove who he is, unless he is insecure himself, and does not learn who we
+    /// are.
     pub(crate) origin: Option<Origin>,
     pub(crate) is_insecure: bool,
     pub(crate) certificates: Option<Arc<Certificates>>,
@@ -98,6 +99,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
+    /// The mirror that was asked, as in a reference; `None` for a registry itself.
+    pub(crate) mirror: Option<String>,
 }
 
 pub(crate) struct Transport {
@@ -156,7 +159,7 @@ impl Transport {
         let needs = Needs {
             led_by,
             via_proxy_for_https: proxy.map(|_| origin.https),
-            is_unverified: *is_insecure && is_own,
+            is_unverified: self.is_unverified(call, origin, *is_insecure),
             certificates: certificates.as_ref().map(|own| own.directory.clone()),
             has_identity: identity.is_some(),
         };
@@ -184,6 +187,13 @@ impl Transport {
             agent.clone().shutdown();
         }
         Ok(agent)
+    }
+
+    /// Whether an origin need not prove who it is: an insecure registry, what is on the same host, which may be its token server, and who is
+    /// insecure himself.
+    fn is_unverified(&self, call: &Call<'_>, origin: &Origin, is_insecure: bool) -> bool {
+        let is_host = call.manner.origin.as_ref().is_some_and(|own| own.host == origin.host);
+        (is_insecure && is_host) || self.hosts.never_verifies() || self.hosts.may_be_plain(origin)
     }
 
     fn bounds(&self) -> web::Bounds {
@@ -320,7 +330,14 @@ impl Transport {
         let origin = url.origin();
         tracing::debug!(host = %origin, status = head.status.as_u16(), "answer");
         let body = Body::new(body.into_reader(), &origin, &self.limits, Arc::clone(&self.timing));
-        Answer { url: url.clone(), origin, status: head.status.as_u16(), headers: head.headers, body }
+        Answer {
+            url: url.clone(),
+            origin,
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+            mirror: None,
+        }
     }
 
     fn next_hop<B>(&self, call: &Call<'_>, url: &Url, response: &Response<B>) -> Result<Url, RedirectError> {

@@ -1,6 +1,6 @@
 //! `rbuild manifest`: images of several platforms under one name.
 
-use image::manifest_list::{AddError, Annotation, ManifestList, PushListError};
+use image::manifest_list::{AddError, AnnotateError, Annotation, ManifestList, PushListError};
 use oci::Reference;
 use registry::Client;
 
@@ -119,10 +119,13 @@ fn annotate(args: &ManifestAnnotateArgs, global: &Global) -> Result<(), Failure>
         annotations: args.annotations.clone(),
     };
     list.annotate(&image, &annotation).map_err(|error| {
-        usage(
-            error.to_string(),
-            "`rbuild manifest inspect` shows what is; name it as it was added, or with its digest",
-        )
+        let help = match error {
+            AnnotateError::NotThere(_) => {
+                "`rbuild manifest inspect` shows what is; name it as it was added, or with its digest"
+            }
+            AnnotateError::Several { .. } => "name one of them with its digest",
+        };
+        usage(error.to_string(), help)
     })?;
     draft.write(&list)?;
     session.close()

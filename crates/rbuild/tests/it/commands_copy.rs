@@ -178,9 +178,21 @@ fn what_refers_to_an_image_goes_with_it_if_it_is_asked_for() {
     check_code(world.rbuild().args(["copy", "--referrers", &to, &third.reference("app")]), 0);
     assert_eq!(third.count(&format!("/v2/app/manifests/{note_on_note}")), 1);
     assert_eq!(third.count("/v2/app/manifests/sha256-"), 0);
+    // A mirror's older list is not taken for the registry's.
+    let mirror = Registry::start();
+    mirror.on("/v2/app/manifests/sha256-", |_, exchange| {
+        exchange.respond(200, &[("Content-Type", INDEX)], list_of(&[]).as_bytes())
+    });
+    let conf = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        there.host(),
+        mirror.host()
+    );
+    crate::world::write_files(&world.path(".config/containers"), &[("registries.conf", &conf)]);
     // Once more: the list is what it was.
     check_code(world.rbuild().args(["copy", "--referrers", &from, &to]), 0);
-    assert_eq!(raw(&there.reference(&format!("app:{}", origin.amd64.replace(':', "-")))), listed);
+    let list = there.reference(&format!("app:{}", origin.amd64.replace(':', "-")));
+    assert_eq!(stdout(World::new().rbuild().args(["manifest", "inspect", "--raw", &list])), listed);
 }
 
 #[test]
@@ -275,6 +287,12 @@ fn a_list_of_an_index_has_what_the_index_has_and_can_be_removed() {
     stdout(world.rbuild().args(["manifest", "create", list, &app]));
     let shown = stdout(world.rbuild().args(["manifest", "inspect", list]));
     assert!(shown.contains(&origin.amd64) && shown.contains(&origin.arm64), "{shown}");
+    let said = check_code(world.rbuild().args(["manifest", "annotate", "--arch=mips", list, &app]), 2);
+    assert!(said.contains("several images in the list") && said.contains(&origin.arm64), "{said}");
+    let one = format!("{}@{}", origin.registry.reference("app"), origin.arm64);
+    stdout(world.rbuild().args(["manifest", "annotate", "--arch=mips", list, &one]));
+    let shown = stdout(world.rbuild().args(["manifest", "inspect", list]));
+    assert_eq!(shown.matches("mips").count(), 1, "{shown}");
     world.assert_sound();
     assert_eq!(
         stdout(world.rbuild().args(["manifest", "rm", list])),
@@ -374,6 +392,19 @@ fn a_registry_that_only_lists_is_looked_through() {
         HOST does not search: these are of its list of repositories
     "#]],
     );
+    registry.on("/v2/_catalog", |seen, exchange| match seen.header("authorization") {
+        Some("Bearer t") => exchange.respond(200, &[], br#"{"repositories": ["web"]}"#),
+        _ => {
+            let realm = format!("Bearer realm=\"http://{}/token\"", seen.header("host").unwrap());
+            exchange.respond(401, &[("WWW-Authenticate", &realm)], b"")
+        }
+    });
+    registry.on("/token", |seen, exchange| {
+        assert_eq!(seen.query, "scope=registry%3Acatalog%3A%2A");
+        exchange.respond(200, &[], br#"{"token": "t"}"#)
+    });
+    let said = check_code(World::new().rbuild().arg("search").arg(format!("{}/web", registry.host())), 0);
+    assert!(said.contains("/web"), "{said}");
     registry.on("/v2/_catalog", |_, exchange| exchange.respond(403, &[], b"no"));
     let said = check_code(World::new().rbuild().arg("search").arg(format!("{}/x", registry.host())), 3);
     assert!(said.contains("neither searches nor lists what it has"), "{said}");

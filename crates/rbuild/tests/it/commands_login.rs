@@ -157,18 +157,18 @@ fn all_logins_are_forgotten_at_once() {
     // A file for each server, named after its host.
     let kept = place.world.path("kept");
     let script = format!(
-        "#!/bin/sh\ncd {kept}\ncase $1 in\nlist) printf '{{\"https://index.docker.io/v1/\": \"hub\", \"a.test\": \"a\"}}' ;;\nerase) read -r s; echo \"$s\" >> erased ;;\nget) echo '{{\"Username\": \"x\", \"Secret\": \"y\"}}' ;;\nesac\n",
+        "#!/bin/sh\ncd {kept}\ncase $1 in\nlist) printf '{{\"https://index.docker.io/v1/\": \"hub\", \"a.test\": \"a\"}}' ;;\nerase) read -r s; echo \"$s\" >> erased ;;\nget) read -r s; [ \"$s\" != d.test ] || {{ echo credentials not found in native keychain; exit 1; }}; echo '{{\"Username\": \"x\", \"Secret\": \"y\"}}' ;;\nesac\n",
         kept = kept.display()
     );
     fs::create_dir(&kept).expect("a directory");
     write_files(&place.world.path("bin"), &[("docker-credential-test", &script)]);
     let program = place.world.path("bin/docker-credential-test");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
-    let config = r#"{"credsStore": "test", "auths": {"b.test:5000": {"auth": "eDp5"}}, "credHelpers": {"c.test": "test"}, "x": 1}"#;
+    let config = r#"{"credsStore": "test", "auths": {"b.test:5000": {"auth": "eDp5"}, "d.test/team": {"auth": "eDp5"}}, "credHelpers": {"c.test": "test"}, "x": 1}"#;
     write_files(&place.world.path("docker"), &[("config.json", config)]);
     let path = format!("{}:/usr/bin:/bin", place.world.path("bin").display());
     let output = place.rbuild("logout").arg("--all").env("PATH", path).output().expect("rbuild starts");
-    let expected = ["a.test", "b.test:5000", "c.test", "docker.io"]
+    let expected = ["a.test", "b.test:5000", "c.test", "docker.io", "d.test/team"]
         .map(|name| format!("Removed the login for {name}\n"));
     assert_eq!(said(&output), expected.concat());
     let erased = fs::read_to_string(kept.join("erased")).expect("something was erased");

@@ -108,10 +108,17 @@ fn certificates_come_from_the_flag_or_from_the_directory_of_the_host() {
 #[test]
 fn a_certificate_without_its_key_is_named() {
     let world = world(&[("containers/certs.d/a.test/me.cert", "x")]);
-    let said = check_code(world.rbuild().args(["pull", "a.test/b"]), 2);
+    let said = check_code(world.rbuild().args(["pull", "a.test/b"]), 3);
     assert!(said.contains("certs.d/a.test/me.cert` is there, and `"), "{said}");
     assert!(said.contains("certs.d/a.test/me.key` is not"), "{said}");
+    // What is there for others is nothing to us.
+    let registry = Registry::start();
+    add_image(&registry);
+    check_code(world.rbuild().args(["pull", &registry.reference("app")]), 0);
     let absent = world.path("absent");
+    let said =
+        check_code(world.rbuild().env("CONTAINERS_REGISTRIES_CONF", &absent).args(["pull", "a.test/b"]), 2);
+    assert!(said.contains(&format!("cannot read `{}`", absent.display())), "{said}");
     let said = check_code(world.rbuild().args(["pull", "--cert-dir"]).arg(&absent).arg("a.test/b"), 2);
     assert!(said.contains(&format!("cannot read `{}`", absent.display())), "{said}");
 }
@@ -131,6 +138,26 @@ fn a_mirror_of_the_users_file_or_of_a_drop_in_is_asked_first() {
         let listed = check_code(world.rbuild().arg("images"), 0);
         assert!(listed.contains("alpine") && !listed.contains(&mirror.host()), "{listed}");
     }
+}
+
+#[test]
+fn what_a_mirror_gives_wrongly_comes_from_the_registry() {
+    let (registry, mirror) = (Registry::start(), Registry::start());
+    let layer = [0; 10_240];
+    registry.add_image("app", "latest", "linux/amd64", &[&layer]);
+    mirror.add_image("app", "latest", "linux/amd64", &[&layer]);
+    let path = format!("/v2/app/blobs/{}", testkit::registry::digest(&layer));
+    mirror.on(&path, |_, exchange| exchange.respond(200, &[], &[1; 10_240]));
+    let conf = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        registry.host(),
+        mirror.host()
+    );
+    let world = world(&[("containers/registries.conf", &conf)]);
+    let said = check_code(world.rbuild().args(["pull", &registry.reference("app")]), 0);
+    assert_eq!((mirror.count(&path), registry.count(&path)), (1, 1));
+    assert!(said.contains("the mirror is not asked any more"), "{said}");
+    world.assert_sound();
 }
 
 #[test]
@@ -170,8 +197,8 @@ fn what_is_not_here_is_asked_for_through_the_proxy() {
     let (registry, proxy) = (Registry::start(), Proxy::start());
     add_image(&registry);
     let address = format!("http://me:s3cret@{}", proxy.address());
-    let json = r#"{"insecure-registries": ["far.test"]}"#;
-    write_files(&scene.world.path(".config"), &[("docker/daemon.json", json)]);
+    let json = format!(r#"{{"insecure-registries": ["far.test:{}"]}}"#, registry.port());
+    write_files(&scene.world.path(".config"), &[("docker/daemon.json", &json)]);
     let name = format!("far.test:{}/app", registry.port());
     let said =
         check_code(scene.world.rbuild().env("ALL_PROXY", &address).args(["--debug", "pull", &name]), 0);
@@ -235,24 +262,26 @@ fn explain_says_which_file_decides() {
         "c.test/x:1",
         &["--tls-verify=false", "--format=json"],
         expect![[r#"
-        {
-          "reference": "c.test/x:1",
-          "pulled_from": [
             {
               "reference": "c.test/x:1",
-              "because": [],
-              "insecure": true,
-              "proxy": "proxy.test:3128"
+              "pulled_from": [
+                {
+                  "reference": "c.test/x:1",
+                  "because": [],
+                  "insecure": true,
+                  "plain": false,
+                  "proxy": "proxy.test:3128"
+                }
+              ],
+              "pushed_to": {
+                "reference": "c.test/x:1",
+                "because": [],
+                "insecure": true,
+                "plain": false,
+                "proxy": "proxy.test:3128"
+              }
             }
-          ],
-          "pushed_to": {
-            "reference": "c.test/x:1",
-            "because": [],
-            "insecure": true,
-            "proxy": "proxy.test:3128"
-          }
-        }
-    "#]],
+        "#]],
     );
     let said = check_code(world.rbuild().args(["registry", "explain", "UPPER"]), 2);
     assert!(said.contains("`UPPER` is no image name"), "{said}");

@@ -53,14 +53,24 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Rule>, HostsError> {
 }
 
 fn rule(path: &Path, table: Registry) -> Result<Rule, HostsError> {
-    let Some(prefix) = table.prefix.filter(|p| !p.is_empty()).or_else(|| table.location.clone()) else {
+    let trimmed = |text: String| text.trim_end_matches('/').to_owned();
+    let location = table.location.map(trimmed).filter(|location| !location.is_empty());
+    let Some(prefix) = table.prefix.map(trimmed).filter(|p| !p.is_empty()).or_else(|| location.clone())
+    else {
         let message = "a `[[registry]]` has neither `prefix` nor `location`".to_owned();
         return Err(HostsError { path: path.to_owned(), line: None, message });
     };
+    let places = [Some(&prefix), location.as_ref()].into_iter().flatten();
+    let mirrors = table.mirror.iter().map(|mirror| &mirror.location);
+    if let Some(address) = places.chain(mirrors).find(|place| place.contains("://")) {
+        let message = format!("`{address}` is an address, not a host or the beginning of a name");
+        return Err(HostsError { path: path.to_owned(), line: None, message });
+    }
     let of_all = if table.mirror_by_digest_only { Names::Digests } else { Names::All };
     let mirror = |mirror: MirrorTable| Mirror {
-        location: mirror.location,
+        location: mirror.location.trim_end_matches('/').to_owned(),
         is_insecure: mirror.insecure,
+        is_plain: false,
         names: match mirror.pull_from_mirror {
             None => of_all,
             Some(PullFrom::All) => Names::All,
@@ -70,7 +80,7 @@ fn rule(path: &Path, table: Registry) -> Result<Rule, HostsError> {
         path: path.to_owned(),
     };
     Ok(Rule {
-        location: table.location.filter(|location| !location.is_empty() && *location != prefix),
+        location: location.filter(|location| *location != prefix),
         prefix,
         is_insecure: table.insecure,
         is_blocked: table.blocked,

@@ -17,15 +17,24 @@ struct File {
 
 pub(super) fn parse(path: &Path, text: &[u8]) -> Result<(Vec<Mirror>, Vec<Insecure>), HostsError> {
     let failed = |line, message| HostsError { path: path.to_owned(), line, message };
+    if text.trim_ascii().is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
     let file: File =
         serde_json::from_slice(text).map_err(|error| failed(Some(error.line()), error.to_string()))?;
     let mirror = |address: &String| {
         let Some((scheme, location)) = address.split_once("://") else {
             return Err(failed(None, format!("the mirror `{address}` is no address: it has no scheme")));
         };
+        if location.contains('@') {
+            let message = "a mirror has a user name in it: log in with `rbuild login` instead".to_owned();
+            return Err(failed(None, message));
+        }
+        let is_plain = scheme.eq_ignore_ascii_case("http");
         Ok(Mirror {
             location: location.trim_end_matches('/').to_owned(),
-            is_insecure: scheme.eq_ignore_ascii_case("http"),
+            is_insecure: is_plain,
+            is_plain,
             names: Names::All,
             path: path.to_owned(),
         })

@@ -105,6 +105,7 @@ fn the_longest_prefix_counts_and_ends_where_a_part_does() {
     check(text, "a.test/team/secret/x", expect!["`a.test/team/secret/x` is blocked by `conf`\n"]);
     check(text, "a.test:5000/team/x", expect!["registry a.test:5000/team/x:latest\n"]);
     check(text, "x.c.test/y", expect!["registry d.test:5000/y:latest conf\n"]);
+    check(text, "x.c.test:80/y", expect!["registry d.test:5000/y:latest conf\n"]);
     check(text, "c.test/y", expect!["registry c.test/y:latest\n"]);
 }
 
@@ -121,9 +122,47 @@ fn a_mirror_for_digests_only_may_be_said_of_all() {
 }
 
 #[test]
+fn a_slash_at_an_end_means_nothing_and_an_address_is_refused() {
+    check(
+        "[[registry]]\nprefix = \"a.test/b/\"\nblocked = true",
+        "a.test/b/c",
+        expect!["`a.test/b/c` is blocked by `conf`\n"],
+    );
+    let address = "[[registry]]\nlocation = \"https://a.test\"";
+    let error = Hosts::none().add_registries_conf(Path::new("conf"), address).unwrap_err();
+    expect!["cannot use `conf`: `https://a.test` is an address, not a host or the beginning of a name"]
+        .assert_eq(&error.to_string());
+    let named = br#"{"registry-mirrors": ["https://me:secret@m.test"]}"#;
+    let error = Hosts::none().add_daemon_json(Path::new("d"), named).unwrap_err();
+    expect!["cannot use `d`: a mirror has a user name in it: log in with `rbuild login` instead"]
+        .assert_eq(&error.to_string());
+    Hosts::none().add_daemon_json(Path::new("d"), b"\n").unwrap();
+}
+
+#[test]
+fn a_host_of_one_word_is_one() {
+    let mut hosts = Hosts::none();
+    hosts
+        .add_daemon_json(Path::new("d"), br#"{"registry-mirrors": ["http://mirror", "http://no mirror"]}"#)
+        .unwrap();
+    expect![[r#"
+        mirror mirror/library/alpine:latest insecure d
+        registry docker.io/library/alpine:latest
+    "#]]
+    .assert_eq(&shown(&hosts, "alpine", Purpose::Pull));
+    check(
+        "[[registry]]\nprefix = \"a.test\"\nlocation = \"b\"",
+        "a.test/x",
+        expect![[r#"
+        registry b/x:latest conf
+    "#]],
+    );
+}
+
+#[test]
 fn a_location_that_is_no_host_is_not_taken_for_a_name_of_docker_hub() {
-    let text = "[[registry]]\nprefix = \"a.test\"\nlocation = \"mirror\"";
-    check(text, "a.test/x", expect!["`a.test/x` would be `mirror/x:latest` by `conf`, which is no name\n"]);
+    let text = "[[registry]]\nprefix = \"a.test\"\nlocation = \"A B\"";
+    check(text, "a.test/x", expect!["`a.test/x` would be `A B/x` by `conf`, which is no name\n"]);
 }
 
 #[test]
@@ -143,7 +182,7 @@ fn a_drop_in_replaces_the_rule_of_its_prefix() {
 fn dockers_daemon_has_mirrors_of_docker_hub() {
     let mut hosts = Hosts::none();
     let text = br#"{"registry-mirrors": ["https://m.test/", "http://n.test:5000"],
-        "insecure-registries": ["a.test", "b.test:5000", "10.0.0.0/8", "http://c.test/"], "log-driver": "none"}"#;
+        "insecure-registries": ["a.test:1", "b.test:5000", "10.0.0.0/8", "http://c.test/"], "log-driver": "none"}"#;
     hosts.add_daemon_json(Path::new("daemon.json"), text).unwrap();
     let all: String = ["alpine", "a.test:1/x", "b.test/x", "b.test:5000/x", "10.1.2.3:5000/x", "c.test/x"]
         .map(|name| shown(&hosts, name, Purpose::Pull))
@@ -168,24 +207,6 @@ fn the_command_line_has_the_last_word_about_tls() {
     assert!(!shown(&hosts, "alpine", Purpose::Pull).contains("insecure"));
     hosts.set_verify(false);
     expect!["registry quay.io/x:latest insecure\n"].assert_eq(&shown(&hosts, "quay.io/x", Purpose::Pull));
-}
-
-#[test]
-fn certificates_are_for_a_host_with_its_port() {
-    let mut hosts = Hosts::none();
-    for host in [Some("a.test:5000"), Some("registry-1.docker.io"), None] {
-        hosts.add_certificates(Certificates {
-            host: host.map(ToOwned::to_owned),
-            directory: host.unwrap_or("all").into(),
-            authorities: Vec::new(),
-            identity: None,
-        });
-    }
-    let directory = |host: &str| hosts.certificates(host).unwrap().directory.display().to_string();
-    assert_eq!(
-        ["a.test:5000", "docker.io", "a.test"].map(directory),
-        ["a.test:5000", "registry-1.docker.io", "all"]
-    );
 }
 
 #[test]

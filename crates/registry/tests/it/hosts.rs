@@ -1,6 +1,7 @@
 //! Registries as they are configured: mirrors, certificates, none at all, and proxies on the way.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use oci::Reference;
@@ -114,8 +115,69 @@ fn pushes_and_lists_do_not_go_to_mirrors() {
     let client = Setup { hosts, ..setup() }.client().0;
     let reference = reference(&registry, "a");
     assert!(!client.has_blob(&reference, &oci::Digest::of(b"x")).unwrap());
-    assert_eq!(mirror.requests().len(), 0);
     assert_eq!(client.tags(&reference).unwrap().len(), 1);
+    assert!(client.referrers(&reference, &oci::Digest::of(b"x")).unwrap().is_empty());
+    assert_eq!(mirror.requests().len(), 0);
+}
+
+#[test]
+fn a_mirror_whose_storage_gives_something_else_is_asked_no_more() {
+    let (registry, mirror, hosts) = mirrored();
+    let storage = Registry::start();
+    storage.on("/", |_, exchange| exchange.respond(200, &[], b"something else"));
+    let away = storage.host();
+    mirror.on("/v2/copy/a/blobs/", move |_, exchange| exchange.redirect(&format!("http://{away}/x")));
+    check(&registry, &mirror, hosts, expect!["mirror 2, registry 2, pauses 0"]);
+}
+
+#[test]
+fn one_insecure_repository_does_not_make_the_others_so() {
+    let registry = Registry::start();
+    registry.add_image("private/a", "latest", "linux/amd64", &[LAYER]);
+    let host = format!("far.example:{}", registry.port());
+    for text in [
+        format!("[[registry]]\nlocation = \"{host}/public\"\ninsecure = true"),
+        format!(
+            "[[registry]]\nlocation = \"b.test\"\n[[registry.mirror]]\nlocation = \"{host}\"\ninsecure = true"
+        ),
+    ] {
+        let mut hosts = Hosts::none();
+        hosts.add_registries_conf(Path::new("conf"), &text).unwrap();
+        let names = Zone::new(&[("far.example", &[Reach::Private])]);
+        let client = Setup { hosts, names, ..setup() }.client().0;
+        client.manifest(&Reference::parse(&format!("{host}/private/a")).unwrap()).unwrap_err();
+        assert_eq!(registry.requests().len(), 0, "{text}");
+    }
+}
+
+#[test]
+fn a_mirror_without_tls_is_not_asked_whether_it_has_some() {
+    let mirror = Registry::start();
+    mirror.set_access(Access::Token(None));
+    mirror.add_image("library/a", "latest", "linux/amd64", &[LAYER]);
+    let mut hosts = Hosts::none();
+    let text = format!(r#"{{"registry-mirrors": ["http://mirror.example:{}"]}}"#, mirror.port());
+    hosts.add_daemon_json(Path::new("daemon.json"), text.as_bytes()).unwrap();
+    let names = Zone::new(&[("mirror.example", &[Reach::Private])]);
+    let client = Setup { hosts, names, ..setup() }.client().0;
+    pull(&client, &Reference::parse("a").unwrap()).unwrap();
+    assert_eq!(mirror.requests().iter().filter(|seen| seen.path == "/v2/").count(), 0);
+    assert_eq!(mirror.count("/token"), 1);
+}
+
+#[test]
+fn the_token_server_of_an_insecure_registry_need_not_prove_anything_either() {
+    let (registry, tokens) =
+        (Registry::start_tls(Identity::SelfSigned), Registry::start_tls(Identity::SelfSigned));
+    let reference = far(&registry);
+    let realm = format!("Bearer realm=\"https://far.test:{}/token\"", tokens.port());
+    registry.on("/v2/a/", move |seen, exchange| match seen.header("authorization") {
+        Some("Bearer t") => exchange.serve(),
+        _ => exchange.respond(401, &[("WWW-Authenticate", &realm)], b""),
+    });
+    tokens.on("/token", |_, exchange| exchange.respond(200, &[], br#"{"token": "t"}"#));
+    let names = Zone::new(&[("far.test", &[Reach::Private])]);
+    pull(&Setup { names, ..setup() }.client().0, &reference).unwrap();
 }
 
 #[test]
@@ -130,10 +192,11 @@ fn what_is_blocked_is_not_asked() {
     assert_eq!(registry.requests().len(), 0);
 }
 
-fn insecure(host: &str) -> Hosts {
+/// Names below `.test` are insecure in every test: the servers behind them have no TLS.
+fn with_certificates(host: String, certificates: Certificates) -> Hosts {
     let mut hosts = Hosts::none();
-    let text = format!(r#"{{"insecure-registries": ["{host}"]}}"#);
-    hosts.add_daemon_json(Path::new("daemon.json"), text.as_bytes()).unwrap();
+    let certificates = Arc::new(certificates);
+    hosts.set_certificates(Arc::new(move |asked| Ok((asked == host).then(|| Arc::clone(&certificates)))));
     hosts
 }
 
@@ -148,8 +211,7 @@ fn an_insecure_registry_may_prove_nothing_and_need_not_have_tls() {
     for registry in [Registry::start_tls(Identity::SelfSigned), Registry::start()] {
         let reference = far(&registry);
         let names = Zone::new(&[("far.test", &[Reach::Private])]);
-        let hosts = insecure(reference.registry());
-        let client = Setup { hosts, names, ..setup() }.client().0;
+        let client = Setup { names, ..setup() }.client().0;
         pull(&client, &reference).unwrap();
     }
 }
@@ -158,13 +220,8 @@ fn an_insecure_registry_may_prove_nothing_and_need_not_have_tls() {
 fn the_authority_of_a_registry_is_trusted_for_it_alone() {
     let (registry, other) = (Registry::start_tls(Identity::Trusted), Registry::start_tls(Identity::Trusted));
     registry.add_image("a", "latest", "linux/amd64", &[LAYER]);
-    let mut hosts = Hosts::none();
-    hosts.add_certificates(Certificates {
-        host: Some(registry.host()),
-        directory: "/certs.d/it".into(),
-        authorities: authority_pem().to_vec(),
-        identity: None,
-    });
+    let (directory, authorities) = ("/certs.d/it".into(), authority_pem().to_vec());
+    let hosts = with_certificates(registry.host(), Certificates { directory, authorities, identity: None });
     let client = Setup { hosts, ..setup() }.client().0;
     pull(&client, &reference(&registry, "a")).unwrap();
     let error = client.manifest(&reference(&other, "a")).unwrap_err().to_string();
@@ -178,9 +235,8 @@ fn a_registry_that_asks_who_we_are_is_told() {
     let roots = || Roots::Pem(authority_pem().to_vec());
     let (certificate, key) = client_identity_pem();
     let with = |identity| {
-        let mut hosts = Hosts::none();
-        let (host, directory) = (Some(registry.host()), "/certs.d/it".into());
-        hosts.add_certificates(Certificates { host, directory, authorities: Vec::new(), identity });
+        let (directory, authorities) = ("/certs.d/it".into(), Vec::new());
+        let hosts = with_certificates(registry.host(), Certificates { directory, authorities, identity });
         let client = Setup { hosts, roots: roots(), ..setup() }.client().0;
         pull(&client, &reference(&registry, "a")).map(drop)
     };
@@ -198,7 +254,7 @@ fn a_proxy_is_asked_for_what_is_not_here() {
     let address = format!("http://me:secret@{}", proxy.address());
     let proxies = Proxies::from_variables(|name| (name == "all_proxy").then_some(&*address)).unwrap();
     // The proxy knows the name; we need not.
-    let client = Setup { hosts: insecure("far.test"), proxies, ..setup() }.client().0;
+    let client = Setup { proxies, ..setup() }.client().0;
     pull(&client, &reference).unwrap();
     let authorization = Some(testkit::registry::basic("me", "secret"));
     let expected = Tunnel { to: format!("far.test:{}", registry.port()), authorization };
@@ -213,7 +269,7 @@ fn nobody_leads_a_proxy_to_an_inner_address() {
     registry.on("/v2/a/blobs/", |_, exchange| exchange.redirect("http://169.254.169.254/latest"));
     let address = format!("http://{}", proxy.address());
     let proxies = Proxies::from_variables(|name| (name == "all_proxy").then_some(&*address)).unwrap();
-    let mut hosts = insecure("far.test");
+    let mut hosts = Hosts::none();
     hosts.add_daemon_json(Path::new("d"), br#"{"insecure-registries": ["169.254.0.0/16"]}"#).unwrap();
     let client = Setup { hosts, proxies, ..setup() }.client().0;
     let error = pull(&client, &reference).unwrap_err();

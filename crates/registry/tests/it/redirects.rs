@@ -120,7 +120,7 @@ fn redirects_to_what_is_no_web_address_are_refused() {
     check(
         Reach::Loopback,
         "http://unprotected.test/",
-        expect!["refused: `http://unprotected.test/` is not protected by TLS; the other got 0 requests"],
+        expect!["`unprotected.test` has no address (tried 3 times); the other got 0 requests"],
     );
 }
 

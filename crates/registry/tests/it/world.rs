@@ -84,9 +84,12 @@ impl Setup {
     pub(crate) fn client(self) -> (Client, Arc<Skipping>) {
         let timing = Arc::new(Skipping { start: Instant::now(), pauses: Mutex::default() });
         let mut hosts = self.hosts;
-        let plain: Vec<_> = self.names.0.lock().unwrap().keys().cloned().collect();
-        let text = serde_json::json!({ "insecure-registries": plain }).to_string();
-        hosts.add_daemon_json(Path::new("daemon.json"), text.as_bytes()).unwrap();
+        hosts
+            .add_registries_conf(
+                Path::new("registries.conf"),
+                "[[registry]]\nprefix = \"*.test\"\ninsecure = true",
+            )
+            .unwrap();
         let options = Options {
             credentials: self.credentials,
             limits: self.limits,

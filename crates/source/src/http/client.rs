@@ -205,9 +205,11 @@ impl Client {
                 // The proxy is where the user says.
                 guard = Guard { from: Vec::new(), reached: Arc::default(), ..guard };
             }
+            let via = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
             let config = web::config(&self.bounds, self.tls.clone(), proxy, &self.user_agent);
             let agent = Agent::with_parts(config, DefaultConnector::new(), guard);
-            let response = self.send(ask, &agent, &url, &own, kept)?;
+            let response = self.send(ask, &agent, &url, &own, kept);
+            let response = response.map_err(|error| through(error, via))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -301,6 +303,14 @@ fn failure(error: ureq::Error, url: &Url) -> HttpError {
         error => error,
     };
     HttpError::Exchange { url, source: Box::new(source) }
+}
+
+/// Names the proxy that was asked.
+fn through(error: HttpError, proxy: Option<String>) -> HttpError {
+    match (error, proxy) {
+        (HttpError::Exchange { url, source }, Some(proxy)) => HttpError::Proxy { url, proxy, source },
+        (error, _) => error,
+    }
 }
 
 /// Looks names up, and refuses those with an address that may not be led to: what was checked is what is connected to.

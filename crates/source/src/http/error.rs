@@ -27,6 +27,17 @@ pub enum HttpError {
         #[source]
         source: Box<ureq::Error>,
     },
+    /// There was no answer from behind the proxy, or from that itself.
+    #[error("`{url}` cannot be fetched through the proxy `{proxy}`")]
+    Proxy {
+        /// What was asked for.
+        url: Url,
+        /// `host:port`.
+        proxy: String,
+        /// Why.
+        #[source]
+        source: Box<ureq::Error>,
+    },
     /// The body did not come to its end.
     #[error("`{url}` breaks off")]
     Cut {
@@ -107,9 +118,10 @@ impl HttpError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
-            Self::Exchange { source, .. } => !matches!(
+            Self::Exchange { source, .. } | Self::Proxy { source, .. } => !matches!(
                 **source,
                 ureq::Error::HostNotFound
+                    | ureq::Error::ConnectProxyFailed(_)
                     | ureq::Error::Tls(_)
                     | ureq::Error::Rustls(_)
                     | ureq::Error::BadUri(_)

@@ -222,7 +222,7 @@ fn a_proxy_is_asked_for_what_is_not_here_and_not_led_inward() {
     let proxy = Proxy::start();
     let address = format!("http://me:secret@{}", proxy.address());
     let world = World::with_proxies(
-        Limits { attempts: 1, ..Limits::DEFAULT },
+        Limits::DEFAULT,
         Proxies::from_variables(|name| (name == "http_proxy").then_some(&*address)).unwrap(),
     );
     world.site.put("/a", b"a");
@@ -234,7 +234,14 @@ fn a_proxy_is_asked_for_what_is_not_here_and_not_led_inward() {
     assert!(matches!(error, HttpError::Redirect { source: RedirectError::Inward { .. }, .. }), "{error:?}");
     assert_eq!(proxy.tunnels().len(), 2);
     assert!(proxy.tunnels().iter().all(|tunnel| tunnel.to.starts_with("far.test:")));
+    // A proxy that refuses is named, and asked once.
+    let error = world.resolve("http://far.test:1/a").unwrap_err();
+    assert!(
+        matches!(&error, HttpError::Proxy { proxy: named, .. } if *named == proxy.address()),
+        "{error:?}"
+    );
+    assert_eq!(proxy.tunnels().len(), 3);
     // This machine is asked directly.
     world.resolve(&world.site.url("/a")).unwrap();
-    assert_eq!(proxy.tunnels().len(), 2);
+    assert_eq!(proxy.tunnels().len(), 3);
 }

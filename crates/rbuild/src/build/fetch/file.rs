@@ -171,6 +171,7 @@ fn of_http(error: &HttpError) -> RemoteError {
         }
         HttpError::Status { .. }
         | HttpError::Exchange { .. }
+        | HttpError::Proxy { .. }
         | HttpError::Cut { .. }
         | HttpError::Redirect { .. }
         | HttpError::TooLarge { .. } => told(RemoteErrorCause::Network, error, None),

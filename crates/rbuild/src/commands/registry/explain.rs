@@ -10,7 +10,7 @@ use crate::cli::{Format, RegistryExplainArgs};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::hosts;
 use crate::listing::{print_json, write_out};
 use crate::network;
@@ -32,6 +32,8 @@ struct Place {
     because: Vec<String>,
     /// Whether TLS may be missing, or prove nothing.
     insecure: bool,
+    /// Whether there is no TLS for certain.
+    plain: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificates: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,16 +86,20 @@ impl Knowledge {
     }
 
     fn place(&self, endpoint: &Endpoint) -> Result<Place, Failure> {
-        let Endpoint { reference, is_insecure, because } = endpoint;
+        let Endpoint { reference, is_insecure, is_plain, because } = endpoint;
         let host = reference.registry();
-        let certificates = self.hosts.certificates(host);
+        let certificates = self.hosts.certificates(host).map_err(|error| {
+            let title = format!("what is configured for `{host}` cannot be used");
+            Failure::new(Exit::Usage, Diagnostic::error("registry", title).note(error.to_string()))
+        })?;
         Ok(Place {
             reference: reference.to_string(),
             because: because.iter().map(|path| path.display().to_string()).collect(),
             insecure: *is_insecure,
+            plain: *is_plain,
             certificates: certificates.map(|certificates| certificates.directory.display().to_string()),
             login: self.login(reference)?,
-            proxy: self.proxy(host),
+            proxy: self.proxy(host, *is_plain),
         })
     }
 
@@ -114,20 +120,20 @@ impl Knowledge {
         Ok(None)
     }
 
-    fn proxy(&self, host: &str) -> Option<String> {
+    fn proxy(&self, host: &str, is_plain: bool) -> Option<String> {
         let (name, port) = match host.rsplit_once(':') {
             Some((name, port)) => (name, port.parse().ok()?),
-            None => (host, 443),
+            None => (host, if is_plain { 80 } else { 443 }),
         };
         let host = name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let proxy = self.proxies.of(&Origin { https: true, host, port })?;
+        let proxy = self.proxies.of(&Origin { https: !is_plain, host, port })?;
         Some(format!("{}:{}", proxy.host(), proxy.port()))
     }
 }
 
 fn blocked(reference: &Reference, error: &RouteError) -> Failure {
     let diagnostic = Diagnostic::error("registry", format!("`{}` {error}", reference.familiar()));
-    Failure::new(crate::failure::Exit::Usage, diagnostic)
+    Failure::new(Exit::Usage, diagnostic)
 }
 
 impl Explanation {
@@ -150,8 +156,10 @@ impl Place {
         let mut text = format!("{heading} {}\n", self.reference);
         let mut fact = |name: &str, value: &str| text += &format!("  {name}: {value}\n");
         self.because.iter().for_each(|path| fact("because of", path));
-        if self.insecure {
-            fact("insecure", "TLS may be missing, or prove nothing");
+        match (self.plain, self.insecure) {
+            (true, _) => fact("insecure", "no TLS"),
+            (false, true) => fact("insecure", "TLS may be missing, or prove nothing"),
+            (false, false) => {}
         }
         if let Some(directory) = &self.certificates {
             fact("certificates", directory);
