@@ -19,7 +19,7 @@ use crate::build::lock::{LockedImage, Pins};
 use crate::build::request::Layout;
 use crate::cli::PullPolicy;
 use crate::commands::pull::PullError;
-use crate::commands::registry::Mover;
+use crate::commands::registry::{Mover, way_to_trust};
 
 /// Layers of a layout that are read at once.
 const READERS: usize = 4;
@@ -252,7 +252,8 @@ fn pull_error(reference: &Reference, error: &PullError) -> ImageError {
     notes.extend(causes(error));
     let cause = if error.is_not_found() { ImageErrorCause::NotFound } else { ImageErrorCause::Registry };
     let message = format!("there is no image `{}`", reference.familiar());
-    ImageError { cause, message, notes, help: Some(way_out(reference)) }
+    let help = error.request().and_then(way_to_trust).unwrap_or_else(|| way_out(reference));
+    ImageError { cause, message, notes, help: Some(help) }
 }
 
 fn other_platform(

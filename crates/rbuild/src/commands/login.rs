@@ -13,7 +13,7 @@ use registry::{
 };
 
 use crate::cli::{LoginArgs, LogoutArgs};
-use crate::commands::registry::{client_with, credentials};
+use crate::commands::registry::{client_with, credentials, way_to_trust};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -58,6 +58,7 @@ pub(crate) fn login(args: &LoginArgs, environment: &Environment) -> Result<(), F
         } else {
             let mut diagnostic = Diagnostic::from_error("login", &error);
             diagnostic.notes.insert(0, diagnostic.title);
+            diagnostic.help = way_to_trust(&error);
             Diagnostic { title: format!("cannot log in to `{registry}`"), ..diagnostic }
         };
         Failure::new(Exit::Network, diagnostic)

@@ -3,11 +3,11 @@
 use image::Layers;
 use image::pull::{Progress, PullFailure, PullOptions, Pulled};
 use oci::{Platform, Reference};
-use registry::{Login, ManifestError, ResolveError, TagsError};
+use registry::{Login, ManifestError, RequestError, ResolveError, TagsError};
 
 use crate::build::request::platform;
 use crate::cli::{Global, PullArgs, PullPolicy};
-use crate::commands::registry::{ClientError, Mover, TRANSFERS, View, Way};
+use crate::commands::registry::{ClientError, Mover, TRANSFERS, View, Way, way_to_trust};
 use crate::commands::{failures, names};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -36,14 +36,27 @@ pub(crate) enum PullError {
 impl PullError {
     /// Whether the registry says that there is no such image. To those it does not know, a registry may say instead that they may not see it.
     pub(crate) fn is_not_found(&self) -> bool {
-        let Self::Pull(image::pull::PullError { failure: PullFailure::Resolve(error), .. }) = self else {
-            return false;
-        };
-        let ResolveError::Manifest(ManifestError::Request(error)) = &**error else { return false };
-        match &*error.failure {
+        let Self::Pull(_) = self else { return false };
+        self.request().is_some_and(|error| match &*error.failure {
             registry::Failure::NotFound { .. } => true,
             registry::Failure::Denied { login, .. } => *login == Login::Anonymous,
             _ => false,
+        })
+    }
+
+    /// The request that failed, if it was the one for the manifest or for the tags.
+    pub(crate) fn request(&self) -> Option<&RequestError> {
+        match self {
+            Self::Pull(image::pull::PullError { failure: PullFailure::Resolve(error), .. }) => match &**error
+            {
+                ResolveError::Manifest(ManifestError::Request(error)) => Some(error),
+                _ => None,
+            },
+            Self::Tags { source, .. } => match &**source {
+                TagsError::Request(error) => Some(error),
+                _ => None,
+            },
+            Self::Pull(_) | Self::Client(_) => None,
         }
     }
 
@@ -55,7 +68,9 @@ impl PullError {
                 failures::of_image(&error)
             }
             Self::Pull(_) | Self::Tags { .. } => {
-                Failure::new(Exit::Network, Diagnostic::from_error("pull", &self))
+                let mut diagnostic = Diagnostic::from_error("pull", &self);
+                diagnostic.help = self.request().and_then(way_to_trust);
+                Failure::new(Exit::Network, diagnostic)
             }
         }
     }

@@ -8,7 +8,7 @@ use registry::{Delivery, Failure as RegistryFailure, RedirectError};
 
 use crate::build::request::platform;
 use crate::cli::{Global, PushArgs};
-use crate::commands::registry::{ClientError, Mover, TRANSFERS, View, Way};
+use crate::commands::registry::{ClientError, Mover, TRANSFERS, View, Way, way_to_trust};
 use crate::commands::{failures, names, transfer};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -67,7 +67,7 @@ fn way_out(error: &push::PushError) -> Option<String> {
         RegistryFailure::Redirect(RedirectError::Unprotected(_)) => Some(format!(
             "a proxy before `{registry}` has to tell it that it is reached by https (X-Forwarded-Proto)"
         )),
-        _ => None,
+        _ => way_to_trust(request),
     }
 }
 

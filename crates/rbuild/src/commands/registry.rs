@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use image::Layers;
-use registry::{Client, Credentials, CredentialsError, Limits, Options, SystemNames};
+use registry::{Client, Credentials, CredentialsError, Limits, Options, RequestError, SystemNames};
 use solver::{Cancel, Hook};
 use web::{ProxyError, RootsError};
 
@@ -101,6 +101,17 @@ impl<'c> Connection<'c> {
         });
         Ok((client, hook))
     }
+}
+
+/// What to do about a registry whose certificate is not believed.
+pub(crate) fn way_to_trust(error: &RequestError) -> Option<String> {
+    matches!(*error.failure, registry::Failure::Tls(_)).then(|| {
+        format!(
+            "if its authority is your own, give it with `--cert-dir DIR` or in `/etc/containers/certs.d/{}/ca.crt`; \
+             `--tls-verify=false` believes anybody",
+            error.host
+        )
+    })
 }
 
 /// What a command moves images with.

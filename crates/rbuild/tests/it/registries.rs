@@ -43,15 +43,21 @@ fn nobody_is_believed_without_proof_unless_the_command_says_so() {
     let (world, name) = (World::new(), registry.reference("app"));
     let refused = check_code(world.rbuild().args(["pull", &name]), 3);
     assert!(refused.contains("offers no TLS connection that can be trusted"), "{refused}");
+    assert!(
+        refused
+            .contains(&format!("--cert-dir DIR` or in `/etc/containers/certs.d/{}/ca.crt", registry.host())),
+        "{refused}"
+    );
     check_code(world.rbuild().args(["pull", "--tls-verify=false", &name]), 0);
-    check_code(world.rbuild().args(["push", &name]), 3);
+    let refused = check_code(world.rbuild().args(["push", &name]), 3);
+    assert!(refused.contains("--cert-dir DIR"), "{refused}");
     check_code(world.rbuild().args(["push", "--tls-verify=false", &name]), 0);
     let login = |flags: &[&str]| {
         let mut rbuild = world.rbuild();
         rbuild.arg("login").args(flags).args(["-u", "me", "-p", "secret", &registry.host()]);
         rbuild
     };
-    check_code(&mut login(&[]), 3);
+    assert!(check_code(&mut login(&[]), 3).contains("--cert-dir DIR"));
     check_code(&mut login(&["--tls-verify=false"]), 0);
 }
 
@@ -66,7 +72,8 @@ fn run_and_build_take_the_flag_too() {
     let world = World::new();
     let context = world.path("context");
     write_files(&context, &[("Dockerfile", &format!("FROM {name}\n"))]);
-    check_code(world.rbuild().arg("build").arg(&context), 3);
+    let said = check_code(world.rbuild().arg("build").arg(&context), 3);
+    assert!(said.contains("Dockerfile:1:6") && said.contains("--cert-dir DIR"), "{said}");
     check_code(world.rbuild().args(["build", "--tls-verify=false"]).arg(&context), 0);
     let world = World::new();
     check_code(world.rbuild().args(["run", &name, "x"]), 125);
