@@ -44,7 +44,7 @@ impl Builder {
     pub fn can(self, workload: Workload) -> bool {
         match workload.measured() {
             // `docker save` does not compress, and `docker run` is the same for both of docker's builders.
-            Measured::Export | Measured::Run | Measured::Push => {
+            Measured::Export | Measured::Run | Measured::Push | Measured::BuildPush => {
                 !matches!(self, Self::Classic | Self::Skopeo)
             }
             Measured::Pull => self != Self::Classic,
@@ -158,6 +158,11 @@ impl Site<'_> {
     /// # Errors
     /// If the peers are needed and not there.
     pub fn build(&self, builder: Builder, name: &str, cache: Cache) -> Result<Command> {
+        let tag = if name == "base" { BASE.to_owned() } else { format!("bench-{name}") };
+        self.build_as(builder, name, cache, &tag)
+    }
+
+    fn build_as(&self, builder: Builder, name: &str, cache: Cache, tag: &str) -> Result<Command> {
         let mut command = self.program(builder)?;
         command.arg("build");
         match builder {
@@ -172,7 +177,7 @@ impl Site<'_> {
             command.arg("--no-cache");
         }
         let dockerfile = self.work.join("builds").join(name).join("Dockerfile");
-        command.arg("--tag").arg(if name == "base" { BASE.to_owned() } else { format!("bench-{name}") });
+        command.arg("--tag").arg(tag);
         command.arg("--file").arg(self.seen_by(builder, &dockerfile)?);
         command.arg(self.seen_by(builder, &self.material.context(name))?);
         Ok(command)
@@ -190,6 +195,7 @@ impl Site<'_> {
             Measured::Run => self.run(builder),
             Measured::Pull => self.pull(builder),
             Measured::Push => self.push(builder),
+            Measured::BuildPush => self.build_push(builder),
         }
     }
 
@@ -314,6 +320,27 @@ impl Site<'_> {
         let output = format!("type=oci,dest={archive}");
         command.args(["--output", &output]);
         Ok(command)
+    }
+
+    fn build_push(&self, builder: Builder) -> Result<Command> {
+        let name = self.name_there(&format!("{builder}").to_lowercase())?;
+        let mut build = self.build_as(builder, "layers", Cache::Used, &name)?;
+        if builder != Builder::Buildah {
+            build.arg("--push");
+            return Ok(build);
+        }
+        // It does so in two commands.
+        let mut both = self.peer("sh")?;
+        let words = |command: &Command| {
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>()
+        };
+        // What enters the engine's namespaces is done once.
+        let entered = words(&self.peer("true")?).len() - 1;
+        let script =
+            [words(&build), words(&self.push(builder)?)].map(|words| words[entered..].join(" ")).join(" && ");
+        both.args(["-c", &script]);
+        Ok(both)
     }
 
     fn run(&self, builder: Builder) -> Result<Command> {

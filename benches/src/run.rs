@@ -68,7 +68,7 @@ fn run_one(site: &Site<'_>, workload: Workload, rounds: Rounds) -> Result<Outcom
         site.fill_registry()?;
     }
     for builder in &able {
-        if workload == Workload::Push {
+        if matches!(workload, Workload::Push | Workload::BuildPush) {
             let prepared = site.prepare_push(*builder).and_then(|()| quiet(&mut site.push(*builder)?));
             note_failure(&mut outcome, *builder, prepared)?;
         }
@@ -108,7 +108,8 @@ fn one_sample(site: &Site<'_>, builder: Builder, workload: Workload, round: usiz
             build_unmeasured(site, builder, workload)?;
         }
         Before::ChangeOneFile => site.material.change_one_file(round * 10 + builder as usize)?,
-        Before::ChangeOneLayer => {
+        Before::ChangeOneLayer => site.material.change_one_layer(round * 10 + builder as usize)?,
+        Before::ChangeAndBuild => {
             site.material.change_one_layer(round * 10 + builder as usize)?;
             site.prepare_push(builder)?;
         }

@@ -28,6 +28,8 @@ pub enum Workload {
     Pull,
     /// The same to a registry, one layer of 50 MB new.
     Push,
+    /// The same, built before in the same command.
+    BuildPush,
 }
 
 /// What goes before each measured command.
@@ -41,8 +43,10 @@ pub enum Before {
     ForgetAndBuild,
     /// One file of the context changes.
     ChangeOneFile,
-    /// One layer of the image changes, which is built.
+    /// One layer of the image changes.
     ChangeOneLayer,
+    /// The same, and it is built.
+    ChangeAndBuild,
 }
 
 /// The measured command.
@@ -60,11 +64,13 @@ pub enum Measured {
     Pull,
     /// An image to a registry.
     Push,
+    /// A build, and what it gives to a registry.
+    BuildPush,
 }
 
 impl Workload {
     /// All, in the order of a whole run.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::CachedRebuild,
         Self::TrivialRuns,
         Self::IndependentStages,
@@ -75,6 +81,7 @@ impl Workload {
         Self::Export,
         Self::Pull,
         Self::Push,
+        Self::BuildPush,
     ];
 
     /// The name on the command line and in results.
@@ -91,6 +98,7 @@ impl Workload {
             Self::Run => "run",
             Self::Pull => "pull",
             Self::Push => "push",
+            Self::BuildPush => "build-push",
         }
     }
 
@@ -100,7 +108,7 @@ impl Workload {
         match self {
             Self::ColdCopy | Self::UnchangedContext | Self::OneFileChanged => "large-context",
             Self::Run => "base",
-            Self::Pull | Self::Push => "layers",
+            Self::Pull | Self::Push | Self::BuildPush => "layers",
             other => other.name(),
         }
     }
@@ -119,6 +127,7 @@ impl Workload {
             Self::Run => "`true` in a container, no network",
             Self::Pull => "pull and unpack an image of 300 MB in 7 gzip layers",
             Self::Push => "push that image, one layer of 50 MB new, the others there",
+            Self::BuildPush => "build that layer and push, in one command",
         }
     }
 
@@ -135,7 +144,7 @@ impl Workload {
             // Of an unchanged context the CPU time counts, against a statx pass in the same run.
             Self::UnchangedContext | Self::Export => None,
             Self::Pull => Some(2.2),
-            Self::Push => None,
+            Self::Push | Self::BuildPush => None,
         }
     }
 
@@ -144,7 +153,8 @@ impl Workload {
     pub fn before(self) -> Before {
         match self {
             Self::ColdCopy | Self::Pull => Before::Forget,
-            Self::Push => Before::ChangeOneLayer,
+            Self::Push => Before::ChangeAndBuild,
+            Self::BuildPush => Before::ChangeOneLayer,
             Self::Export => Before::ForgetAndBuild,
             Self::OneFileChanged => Before::ChangeOneFile,
             _ => Before::Nothing,
@@ -160,7 +170,7 @@ impl Workload {
     /// Whether a registry has a part in it.
     #[must_use]
     pub fn wants_registry(self) -> bool {
-        matches!(self, Self::Pull | Self::Push)
+        matches!(self, Self::Pull | Self::Push | Self::BuildPush)
     }
 
     /// The measured command.
@@ -173,6 +183,7 @@ impl Workload {
             Self::Run => Measured::Run,
             Self::Pull => Measured::Pull,
             Self::Push => Measured::Push,
+            Self::BuildPush => Measured::BuildPush,
         }
     }
 }
