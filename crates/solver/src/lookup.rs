@@ -1,6 +1,6 @@
 //! The first pass: keys of everything, and records from the target downwards. No process, no mount, no thread.
 
-use cache::RecordedLayer;
+use cache::{RecordedLayer, StepRecord};
 use oci::{ContentDigest, ImageId, LayerId};
 use plan::{Op, Plan, StepId};
 use store::RecordKey;
@@ -10,13 +10,15 @@ use crate::error::SolveError;
 use crate::event::Reuse;
 use crate::filesystem::Filesystem;
 use crate::inputs::{Prepared, looked_at_parent};
-use crate::{Services, StepError};
+use crate::{Services, StepError, import};
 
 /// What the first pass knows of a step.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// Its result was recorded, or is an image.
     Done {
+        /// How it was found.
+        by: Reuse,
         /// The result.
         filesystem: Filesystem,
         /// How long it took when it ran, in milliseconds.
@@ -33,7 +35,14 @@ pub(crate) enum Found {
 impl Found {
     /// What is there without any work.
     fn given(filesystem: Filesystem) -> Self {
-        Self::Done { filesystem, millis: 0, upstream: Vec::new() }
+        Self::Done { by: Reuse::Definition, filesystem, millis: 0, upstream: Vec::new() }
+    }
+}
+
+impl Found {
+    fn recorded(record: StepRecord, by: Reuse) -> Self {
+        let filesystem = Filesystem { layers: record.layers };
+        Self::Done { by, filesystem, millis: record.millis, upstream: record.upstream }
     }
 }
 
@@ -50,13 +59,7 @@ pub(crate) fn look_up(
     services: &Services<'_>,
     held: Option<StepId>,
 ) -> Result<Lookup, SolveError> {
-    let mut prepared: Vec<Prepared> = Vec::with_capacity(plan.steps.len());
-    let mut foundations: Vec<RecordKey> = Vec::with_capacity(plan.steps.len());
-    for step in &plan.steps {
-        let made = Prepared::new(step, plan, services, &foundations).map_err(|error| at(step.id, error))?;
-        foundations.push(made.foundation.clone());
-        prepared.push(made);
-    }
+    let prepared = prepare(plan, services)?;
     let mut found: Vec<Found> = plan.steps.iter().map(|_| Found::NotNeeded).collect();
     let by_definition = trusts_definition(plan, services);
     let mut wanted: Vec<StepId> = plan.outputs.iter().map(|output| output.step).collect();
@@ -79,6 +82,26 @@ pub(crate) fn look_up(
         wanted.extend(inputs(plan, id));
     }
     Ok(Lookup { prepared, found })
+}
+
+/// Derives the definition keys of all steps.
+fn prepare(plan: &Plan, services: &Services<'_>) -> Result<Vec<Prepared>, SolveError> {
+    let mut prepared: Vec<Prepared> = Vec::with_capacity(plan.steps.len());
+    let mut foundations: Vec<RecordKey> = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let made = Prepared::new(step, plan, services, &foundations).map_err(|error| at(step.id, error))?;
+        foundations.push(made.foundation.clone());
+        prepared.push(made);
+    }
+    Ok(prepared)
+}
+
+/// What the result of each step lies under, by step index, whether or not there is one.
+///
+/// # Errors
+/// [`SolveError::Step`]: the step whose files cannot be read.
+pub fn definition_keys(plan: &Plan, services: &Services<'_>) -> Result<Vec<RecordKey>, SolveError> {
+    Ok(prepare(plan, services)?.into_iter().map(|prepared| prepared.definition).collect())
 }
 
 fn inputs(plan: &Plan, id: StepId) -> impl Iterator<Item = StepId> {
@@ -113,18 +136,17 @@ fn find(
         _ => {}
     }
     let Some(key) = key else { return Ok(Found::Open) };
-    Ok(match services.cache.find(key)? {
-        Some(record) => Found::Done {
-            filesystem: Filesystem { layers: record.layers },
-            millis: record.millis,
-            upstream: record.upstream,
-        },
+    if let Some(record) = services.cache.find(key)? {
+        return Ok(Found::recorded(record, Reuse::Definition));
+    }
+    Ok(match import::find(step, plan, services, key)? {
+        Some(record) => Found::recorded(record, Reuse::Imported),
         None => Found::Open,
     })
 }
 
 /// The layers of an image in the store, pinned.
-fn image_filesystem(id: &ImageId, services: &Services<'_>) -> Result<Filesystem, StepError> {
+pub(crate) fn image_filesystem(id: &ImageId, services: &Services<'_>) -> Result<Filesystem, StepError> {
     let image = services.lease.image(id)?.ok_or_else(|| store::Error::MissingImage(id.clone()))?;
     let ids: Vec<LayerId> = image.layers;
     let layers = services.lease.layers(&ids)?.ok_or_else(|| store::Error::MissingImage(id.clone()))?;
@@ -143,7 +165,7 @@ impl Reuse {
     /// How a result found in the first pass was found.
     pub(crate) fn of(found: &Found) -> Option<Self> {
         match found {
-            Found::Done { .. } => Some(Self::Definition),
+            Found::Done { by, .. } => Some(*by),
             Found::NotNeeded => Some(Self::NotNeeded),
             Found::Open => None,
         }

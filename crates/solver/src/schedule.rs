@@ -27,7 +27,7 @@ use crate::lookup::{Found, Lookup, look_up};
 use crate::remote;
 use crate::run::{self, Caches, RunContext, Sources};
 use crate::services::Cancel;
-use crate::{Services, StepError, workdir};
+use crate::{Services, StepError, import, workdir};
 
 /// The outcome of a solve.
 #[derive(Debug)]
@@ -279,7 +279,7 @@ impl Solver<'_> {
     fn finish_found(&self, step: &Step, found: &Found) {
         let Some(by) = Reuse::of(found) else { return };
         let (filesystem, millis, upstream) = match found {
-            Found::Done { filesystem, millis, upstream } => {
+            Found::Done { filesystem, millis, upstream, .. } => {
                 (filesystem.clone(), *millis, upstream.iter().cloned().collect())
             }
             _ => (Filesystem::default(), 0, Upstream::new()),
@@ -364,6 +364,10 @@ impl Solver<'_> {
         if is_allowed && let Some(record) = self.find(step, &keys)? {
             return self.reuse(step, keys, record, Reuse::OtherBuild, began);
         }
+        // Under the lock, so that no other build of the store fetches the same.
+        if is_allowed && let Some(record) = self.find_elsewhere(step, &keys)? {
+            return self.reuse(step, keys, record, Reuse::Imported, began);
+        }
         // Before the token, so that no other step waits for one that waits.
         let caches = self.claim_caches(step)?;
         let _token = self.tokens.take();
@@ -386,6 +390,7 @@ impl Solver<'_> {
             millis: millis_of(&report),
             log: report.log.as_ref().map(ToString::to_string),
             upstream: upstream.clone().into_iter().collect(),
+            content: None,
         };
         let done = Done { filesystem, report, upstream };
         Ok(Worked { done, unrecorded: Some(Unrecorded { keys, record }), lock })
@@ -394,13 +399,20 @@ impl Solver<'_> {
     /// By content, if the result agrees with the rest of this build. A linked copy brings no layers but its own.
     fn find(&self, step: &Step, keys: &Keys) -> Result<Option<StepRecord>, StepError> {
         let Some(record) = self.services.cache.find(&keys.content)? else { return Ok(None) };
+        Ok(self.agrees(step, &record).then_some(record))
+    }
+
+    fn find_elsewhere(&self, step: &Step, keys: &Keys) -> Result<Option<StepRecord>, StepError> {
+        let found = import::find(step, self.plan, self.services, &keys.content)?;
+        Ok(found.filter(|record| self.agrees(step, record)))
+    }
+
+    fn agrees(&self, step: &Step, record: &StepRecord) -> bool {
         let now = |id: StepId| match &self.lookup.found[id.index()] {
             Found::NotNeeded => None,
             _ => self.steps[id.index()].get().map(|done| &done.filesystem),
         };
-        let agrees =
-            is_linked(step) || adoption::agrees(self.plan, step.id, &record.layers, &self.consumers, now);
-        Ok(agrees.then_some(record))
+        is_linked(step) || adoption::agrees(self.plan, step.id, &record.layers, &self.consumers, now)
     }
 
     fn reuse(
@@ -611,13 +623,13 @@ impl Solver<'_> {
         let layer = copy::context_layer(index, &context, name)?;
         let content = layer.facts().content.clone();
         let layers = vec![RecordedLayer { id: layer.id().clone(), content, created: String::new() }];
-        let record = StepRecord { layers, millis: 0, log: None, upstream: Vec::new() };
+        let record = StepRecord { layers, millis: 0, log: None, upstream: Vec::new(), content: None };
         self.services.cache.put_under(&key, &record)?;
         Ok((Filesystem { layers: record.layers }, path))
     }
 }
 
-fn is_linked(step: &Step) -> bool {
+pub(crate) fn is_linked(step: &Step) -> bool {
     matches!(&step.op, Op::Copy(copy) if copy.linkage == Linkage::Independent)
 }
 

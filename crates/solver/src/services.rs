@@ -13,7 +13,7 @@ use sandbox::{Limits, SandboxError, Sandboxes};
 use store::Lease;
 use sys::root::Time;
 
-use crate::Event;
+use crate::{Event, Import};
 
 /// What the solver works with. Made by the binary, once for each build.
 pub struct Services<'s> {
@@ -23,6 +23,8 @@ pub struct Services<'s> {
     pub layers: &'s image::Layers<'s>,
     /// Records of the store as this build sees them.
     pub cache: &'s Cache<'s>,
+    /// Asked for what the store has no record of.
+    pub import: Option<&'s Import<'s>>,
     /// Directories of the person who builds.
     pub contexts: &'s BTreeMap<ContextName, Context>,
     /// Writes remote sources out.

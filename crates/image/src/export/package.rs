@@ -198,16 +198,25 @@ fn pack_layers(
         if layer.diff_id().is_some_and(|own| own != diff_id) {
             return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
         }
-        let layer = pack_layer(layers, image, layer, diff_id, packing.compression)?;
+        let layer = pack_layer(layers, layer, diff_id, packing.compression)?;
         packing.tell(&layer)?;
         packed.push(layer);
     }
     Ok(packed)
 }
 
+/// A layer by itself.
+pub(crate) fn layer(
+    layers: &Layers<'_>,
+    id: &LayerId,
+    compression: Compression,
+) -> Result<PackedLayer, ExportError> {
+    let diff_id = layers.diff_id(id)?;
+    pack_layer(layers, &layers.layer(id)?, &diff_id, compression)
+}
+
 fn pack_layer(
     layers: &Layers<'_>,
-    image: &LocalImage,
     layer: &Layer,
     diff_id: &DiffId,
     compression: Compression,
@@ -223,7 +232,7 @@ fn pack_layer(
     if compression == Compression::None {
         return uncompressed(layers, layer, diff_id);
     }
-    let blob = compressed(layers, image, layer, diff_id, compression, own)?;
+    let blob = compressed(layers, layer, diff_id, compression, own)?;
     let missing = || store::Error::MissingBlob(blob.digest.clone());
     Ok(stored(layers, &blob)?.ok_or_else(missing)?)
 }
@@ -244,7 +253,6 @@ fn uncompressed(layers: &Layers<'_>, layer: &Layer, diff_id: &DiffId) -> Result<
 /// Compresses a layer and keeps the result with it.
 fn compressed(
     layers: &Layers<'_>,
-    image: &LocalImage,
     layer: &Layer,
     diff_id: &DiffId,
     compression: Compression,
@@ -257,7 +265,8 @@ fn compressed(
             .map_err(|source| Error::Read { layer: layer.id().clone(), source })
     })?;
     if read.diff_id != *diff_id {
-        return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
+        let (layer, expected, got) = (layer.id().clone(), diff_id.clone(), read.diff_id);
+        return Err(Error::WrongDiffId { layer, expected, got }.into());
     }
     let blob = LayerBlob { digest: writer.finish()?.digest, compression, origin };
     let draft = layers.lease().layer_draft()?;
@@ -320,6 +329,11 @@ impl Package {
 impl File {
     pub(crate) fn of(bytes: Vec<u8>) -> Self {
         Self { size: bytes.len() as u64, content: Content::Bytes(bytes) }
+    }
+
+    /// A blob of the store.
+    pub(crate) fn of_blob(digest: Digest, size: u64) -> Self {
+        Self { size, content: Content::Blob(digest) }
     }
 
     /// Writes exactly [`File::size`] bytes.

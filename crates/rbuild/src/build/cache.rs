@@ -1,0 +1,148 @@
+//! `--cache-from` and `--cache-to`: results of steps from elsewhere, and to elsewhere.
+//!
+//! What travels is an artifact: the records of steps ([`::cache::Portable`]) as its document, and their compressed layers. Of what is imported, the
+//! records come at the start; layers only with a record that a step takes.
+
+mod export;
+mod import;
+mod options;
+
+use ::cache::Cache;
+use image::Layers;
+use image::artifact::{Kind, Place};
+use oci::Reference;
+use plan::Plan;
+use registry::Client;
+use solver::{CacheMode, Hook, Solved};
+use store::RecordKey;
+
+use crate::build::request::Asked;
+use crate::commands::registry::{ClientError, Connection, View};
+use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::listing;
+
+use export::Made;
+pub(crate) use import::Imports;
+use options::Mode;
+pub(crate) use options::{CacheFrom, CacheTo, Where};
+
+/// What a cache is told from other artifacts by.
+const KIND: Kind<'_> = Kind {
+    artifact: "application/vnd.rbuild.cache.v1",
+    document: "application/vnd.rbuild.cache.records.v1+json+zstd",
+};
+
+/// A place that a cache is in, with what it takes to get there.
+#[derive(Debug)]
+enum Site<'s> {
+    Registry { client: Client, reference: &'s Reference },
+    Layout { directory: &'s std::path::Path, tag: &'s str },
+}
+
+impl<'s> Site<'s> {
+    fn of(place: &'s Where, connection: &Connection<'_>) -> Result<Self, Failure> {
+        Ok(match place {
+            Where::Registry(reference) => {
+                let (client, _) = connection.client().map_err(ClientError::into_failure)?;
+                Self::Registry { client: client.clone(), reference }
+            }
+            Where::Local { directory, tag } => Self::Layout { directory, tag },
+        })
+    }
+
+    fn place(&self) -> Place<'_> {
+        match self {
+            Self::Registry { client, reference } => Place::Registry { client, reference },
+            Self::Layout { directory, tag } => Place::Layout { directory, tag },
+        }
+    }
+}
+
+/// The caches of one build.
+pub(crate) struct Transport<'t> {
+    imports: Imports<'t>,
+    wanted: &'t [CacheTo],
+    connection: &'t Connection<'t>,
+    environment: &'t Environment,
+    view: View,
+    /// How many outputs of the plan are the image.
+    images: usize,
+    #[expect(dead_code, reason = "held for its drop")]
+    hook: Option<Hook<'t>>,
+}
+
+impl<'t> Transport<'t> {
+    /// Reads what records there are elsewhere.
+    pub(crate) fn open(
+        asked: &'t Asked,
+        connection: &'t Connection<'t>,
+        environment: &'t Environment,
+        view: View,
+    ) -> Result<Self, Failure> {
+        let places = asked.cache_from.iter().map(|from| &from.place);
+        let mut places = places.chain(asked.cache_to.iter().map(|to| &to.place));
+        let hook = match places.any(|place| matches!(place, Where::Registry(_))) {
+            true => Some(connection.client().map_err(ClientError::into_failure)?.1),
+            false => None,
+        };
+        let imports = match asked.cache_mode {
+            CacheMode::Off => Imports::default(),
+            _ => Imports::open(&asked.cache_from, connection, environment, view)?,
+        };
+        let images = asked.platforms.len().max(1);
+        Ok(Self { imports, wanted: &asked.cache_to, connection, environment, view, images, hook })
+    }
+
+    /// Where results come from, if from anywhere.
+    pub(crate) fn imports(&self) -> Option<&Imports<'t>> {
+        (!self.imports.is_empty()).then_some(&self.imports)
+    }
+
+    /// Whether anything is to be sent.
+    pub(crate) fn exports(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// Sends what there is of a build. `keys` are the definition keys, by step index; `solved` is `None` of a build that failed.
+    pub(crate) fn export(
+        &self,
+        plan: &Plan,
+        keys: &[RecordKey],
+        solved: Option<&Solved>,
+        layers: &Layers<'_>,
+        cache: &Cache<'_>,
+    ) -> Result<(), Failure> {
+        let made = Made { plan, keys, solved, images: self.images, layers, cache, imports: &self.imports };
+        made.export(self.wanted, self.connection, self.environment, self.view)
+    }
+}
+
+/// Says something to a person, if one is there.
+fn say(view: View, text: std::fmt::Arguments<'_>) {
+    if view != View::Quiet {
+        listing::tell(text);
+    }
+}
+
+/// Warns a person, if one is there.
+fn warn(view: View, environment: &Environment, diagnostic: &Diagnostic) {
+    if view != View::Quiet {
+        listing::tell(diagnostic.render(environment.has_colour()));
+    }
+}
+
+/// An error's message with those of its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()) {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+    }
+    text
+}
+
+fn usage(title: String, help: &str) -> Failure {
+    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+}

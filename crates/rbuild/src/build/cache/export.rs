@@ -1,0 +1,266 @@
+//! What `--cache-to` sends.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ::cache::{Cache, Portable, PortableLayer, PortableRecord, RecordedLayer, StepRecord};
+use image::Layers;
+use image::artifact::{ArtifactError, Part, Stored};
+use oci::{Compression, LayerId};
+use plan::{Linkage, Op, Plan, Step, StepId};
+use solver::{Filesystem, Solved};
+use store::RecordKey;
+
+use super::import::{Imports, Source};
+use super::{CacheTo, KIND, Mode, Site, say, warn, with_causes};
+use crate::commands::registry::{Connection, TRANSFERS, View};
+use crate::diagnostic::Diagnostic;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::listing::human_bytes;
+
+/// What a build has made, or what there is of it if it failed.
+#[derive(Clone, Copy)]
+pub(super) struct Made<'m> {
+    pub(super) plan: &'m Plan,
+    /// Definition keys, by step index.
+    pub(super) keys: &'m [RecordKey],
+    /// `None` if it failed.
+    pub(super) solved: Option<&'m Solved>,
+    /// How many outputs of the plan are the image.
+    pub(super) images: usize,
+    pub(super) layers: &'m Layers<'m>,
+    pub(super) cache: &'m Cache<'m>,
+    pub(super) imports: &'m Imports<'m>,
+}
+
+/// The result of one step, wherever its layers are.
+struct Entry<'e> {
+    key: &'e RecordKey,
+    record: PortableRecord,
+    layers: Origin<'e>,
+}
+
+enum Origin<'e> {
+    Store(Vec<RecordedLayer>),
+    /// In a cache that was imported, and nobody needed them here.
+    Cache(&'e Source<'e>, &'e PortableRecord),
+}
+
+impl Made<'_> {
+    /// Writes all caches that are asked for. One that cannot be written fails the build, unless it is said that it does not.
+    pub(super) fn export(
+        self,
+        wanted: &[CacheTo],
+        connection: &Connection<'_>,
+        environment: &Environment,
+        view: View,
+    ) -> Result<(), Failure> {
+        let mut failures = Vec::new();
+        for to in wanted {
+            let name = to.place.to_string();
+            let error = match self.export_one(to, connection) {
+                Ok((count, Stored { sent, sent_bytes })) => {
+                    let sent = match sent {
+                        0 => "nothing new was sent".to_owned(),
+                        1 => format!("one new blob of {} was sent", human_bytes(sent_bytes)),
+                        sent => format!("{sent} new blobs of {} were sent", human_bytes(sent_bytes)),
+                    };
+                    say(
+                        view,
+                        format_args!("exported the results of {count} steps to the cache {name}; {sent}"),
+                    );
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let title = format!("cannot export the cache to `{name}`");
+            if to.ignores_error {
+                let warning = Diagnostic::warning("cache-export", title).note(error.text());
+                warn(view, environment, &warning);
+            } else {
+                failures.push(error.into_failure(title));
+            }
+        }
+        let mut failures = failures.into_iter();
+        let Some(mut first) = failures.next() else { return Ok(()) };
+        first.diagnostics.extend(failures.flat_map(|failure| failure.diagnostics));
+        Err(first)
+    }
+
+    fn export_one(self, to: &CacheTo, connection: &Connection<'_>) -> Result<(usize, Stored), ExportError> {
+        let site = Site::of(&to.place, connection).map_err(ExportError::Client)?;
+        let entries = self.entries(to.mode).map_err(|error| ExportError::Image(error.into()))?;
+        let count = entries.len();
+        let (portable, parts) = self.parts(entries, to.compression).map_err(ExportError::Image)?;
+        let document = |positions: &[Option<usize>]| portable.with_blobs(positions).to_json();
+        let stored = site.place().store(self.layers, KIND, &parts, &document, TRANSFERS);
+        Ok((count, stored.map_err(ExportError::Artifact)?))
+    }
+
+    /// What there is of the steps that are to travel.
+    fn entries(&self, mode: Mode) -> Result<Vec<Entry<'_>>, store::Error> {
+        let shown = self.shown();
+        let images: Vec<StepId> =
+            self.plan.outputs.iter().take(self.images).map(|output| output.step).collect();
+        let of_images: Vec<StepId> = images.iter().flat_map(|step| self.plan.chain(*step)).collect();
+        let mut entries = Vec::new();
+        for step in self.plan.steps.iter().filter(|step| has_layer(step)) {
+            if mode == Mode::Max || of_images.contains(&step.id) {
+                entries.extend(self.entry(step, &shown)?);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The filesystems of the steps that outputs stand on: what is below an output is what its steps gave, whatever is recorded under their own keys.
+    fn shown(&self) -> BTreeMap<StepId, Vec<RecordedLayer>> {
+        let mut shown = BTreeMap::new();
+        let Some(solved) = self.solved else { return shown };
+        for (output, Filesystem { layers }) in self.plan.outputs.iter().zip(&solved.filesystems) {
+            let all = self.plan.own_layers(output.step);
+            let Some(base) = layers.len().checked_sub(all) else { continue };
+            for id in self.plan.chain(output.step) {
+                let own = &layers[base..base + self.plan.own_layers(id)];
+                shown.entry(id).or_insert_with(|| own.to_vec());
+            }
+        }
+        shown
+    }
+
+    fn entry(
+        &self,
+        step: &Step,
+        shown: &BTreeMap<StepId, Vec<RecordedLayer>>,
+    ) -> Result<Option<Entry<'_>>, store::Error> {
+        let key = &self.keys[step.id.index()];
+        let own = if is_linked(step) { 1 } else { self.plan.own_layers(step.id) };
+        let recorded = self.cache.find(key)?;
+        let known = self.imports.known(key, own);
+        let top =
+            |layers: &[RecordedLayer]| layers.len().checked_sub(own).map(|below| layers[below..].to_vec());
+        let layers = shown.get(&step.id).and_then(|layers| top(layers));
+        let layers = layers.or_else(|| recorded.as_ref().and_then(|record| top(&record.layers)));
+        let layers = match (layers, known) {
+            (Some(layers), _) => Origin::Store(layers),
+            (None, Some((source, record))) => Origin::Cache(source, record),
+            (None, None) => return Ok(None),
+        };
+        let mut record = match (recorded, known) {
+            (Some(StepRecord { millis, upstream, content, .. }), _) => PortableRecord {
+                definition: key.digest().clone(),
+                content,
+                layers: Vec::new(),
+                millis,
+                upstream,
+            },
+            (None, Some((_, record))) => PortableRecord { layers: Vec::new(), ..record.clone() },
+            (None, None) => PortableRecord {
+                definition: key.digest().clone(),
+                content: None,
+                layers: Vec::new(),
+                millis: 0,
+                upstream: Vec::new(),
+            },
+        };
+        record.definition = key.digest().clone();
+        if let (None, Some((_, known))) = (&record.content, known) {
+            record.content.clone_from(&known.content);
+        }
+        Ok(Some(Entry { key, record, layers }))
+    }
+
+    /// The document and what stands beside it; positions of blobs are those of the parts.
+    fn parts<'e>(
+        &self,
+        entries: Vec<Entry<'e>>,
+        compression: Compression,
+    ) -> Result<(Portable, Vec<Part<'e>>), image::Error> {
+        let mut portable = Portable::default();
+        let mut known = HashMap::new();
+        let mut parts: Parts<'e> = Parts::default();
+        for Entry { key, mut record, layers } in entries {
+            tracing::debug!(%key, "exporting a result");
+            match layers {
+                Origin::Store(layers) => {
+                    for RecordedLayer { id, created, .. } in layers {
+                        let blob = parts.add_layer(&id, compression);
+                        let layer = PortableLayer { diff_id: self.layers.diff_id(&id)?, created, blob };
+                        record.layers.push(portable.add_layer(layer, &mut known));
+                    }
+                }
+                Origin::Cache(source, of_source) => {
+                    for layer in source.portable.layers_of(of_source) {
+                        let blob = parts.add_blob(source, layer.blob);
+                        let layer = PortableLayer { blob, ..layer.clone() };
+                        record.layers.push(portable.add_layer(layer, &mut known));
+                    }
+                }
+            }
+            portable.records.push(record);
+        }
+        Ok((portable, parts.list))
+    }
+}
+
+/// Parts of an artifact, each once.
+#[derive(Default)]
+struct Parts<'e> {
+    list: Vec<Part<'e>>,
+    layers: HashMap<LayerId, usize>,
+    blobs: HashMap<String, usize>,
+}
+
+impl<'e> Parts<'e> {
+    fn add_layer(&mut self, id: &LayerId, compression: Compression) -> usize {
+        let list = &mut self.list;
+        *self.layers.entry(id.clone()).or_insert_with(|| {
+            list.push(Part::Layer { id: id.clone(), compression });
+            list.len() - 1
+        })
+    }
+
+    fn add_blob(&mut self, source: &'e Source<'e>, blob: usize) -> usize {
+        let (list, blob) = (&mut self.list, &source.blobs[blob]);
+        *self.blobs.entry(blob.digest().to_string()).or_insert_with(|| {
+            list.push(Part::Of { place: source.site.place(), blob: Box::new(blob.clone()) });
+            list.len() - 1
+        })
+    }
+}
+
+/// Why a cache was not written.
+enum ExportError {
+    Client(Failure),
+    Image(image::Error),
+    Artifact(ArtifactError),
+}
+
+impl ExportError {
+    fn text(&self) -> String {
+        match self {
+            Self::Client(failure) => {
+                failure.diagnostics.first().map_or_else(String::new, |first| first.title.clone())
+            }
+            Self::Image(error) => with_causes(error),
+            Self::Artifact(error) => with_causes(error),
+        }
+    }
+
+    fn into_failure(self, title: String) -> Failure {
+        let exit = match &self {
+            Self::Client(failure) => failure.exit,
+            Self::Artifact(ArtifactError::Push(_) | ArtifactError::Manifest(_)) => Exit::Network,
+            Self::Image(_) | Self::Artifact(_) => Exit::Machine,
+        };
+        let diagnostic = Diagnostic::error("cache-export", title).note(self.text());
+        Failure::new(exit, diagnostic.help("with `ignore-error=true` behind it, the build does without"))
+    }
+}
+
+fn has_layer(step: &Step) -> bool {
+    !matches!(step.op, Op::Scratch | Op::Image(_))
+}
+
+fn is_linked(step: &Step) -> bool {
+    matches!(&step.op, Op::Copy(copy) if copy.linkage == Linkage::Independent)
+}

@@ -1,0 +1,413 @@
+//! `--cache-to` and `--cache-from`: two stores as two machines.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use testkit::registry::Registry;
+
+use crate::world::{World, succeed, write_files};
+
+/// Two stages; `big` is a layer of the first one that the image does not have.
+const DOCKERFILE: &str = "FROM BASE AS builder
+RUN head -c 300000 /dev/urandom > /big
+COPY a.txt /a.txt
+RUN cat /a.txt > /result
+
+FROM BASE
+RUN echo final > /final
+COPY --from=builder /result /result
+COPY b.txt /b.txt
+CMD [\"cat\", \"/final\", \"/result\", \"/b.txt\"]
+";
+
+/// How many of its steps have layers.
+const STEPS: usize = 6;
+
+/// A registry with a base image, and a context that builds upon it.
+struct Scene {
+    registry: Registry,
+    /// Where the base image was made, and the context is.
+    maker: World,
+}
+
+impl Scene {
+    fn new(test: &str) -> Option<Self> {
+        let maker = World::with_base(test)?;
+        let scene = Self { registry: Registry::start(), maker };
+        let base = scene.registry.reference("base:1");
+        succeed(scene.maker.rbuild().args(["tag", "base", &base]));
+        succeed(scene.maker.rbuild().args(["push", "-q", &base]));
+        scene.write(&[
+            ("Dockerfile", &DOCKERFILE.replace("BASE", &base)),
+            ("a.txt", "a\n"),
+            ("b.txt", "b\n"),
+        ]);
+        Some(scene)
+    }
+
+    fn write(&self, files: &[(&str, &str)]) {
+        write_files(&self.context(), files);
+    }
+
+    fn context(&self) -> PathBuf {
+        self.maker.path("context")
+    }
+
+    fn cache(&self) -> String {
+        self.registry.reference("cache:1")
+    }
+
+    fn command(&self, world: &World, args: &[&str]) -> Command {
+        let mut command = world.rbuild();
+        command.args(["build", "--progress=plain", "-t", "app"]).args(args).arg(self.context());
+        command
+    }
+
+    #[track_caller]
+    fn build(&self, world: &World, args: &[&str]) -> String {
+        text(&succeed(&mut self.command(world, args)))
+    }
+
+    /// Builds where the base image was made and sends all of it to the registry.
+    #[track_caller]
+    fn export(&self, mode: &str) -> String {
+        let to = format!("type=registry,ref={},mode={mode}", self.cache());
+        self.build(&self.maker, &["--cache-to", &to])
+    }
+
+    /// Bytes of blobs that were sent to the registry so far.
+    fn sent_bytes(&self) -> usize {
+        let requests = self.registry.requests();
+        requests.iter().filter(|seen| seen.path.contains("/uploads/")).map(|seen| seen.body.len()).sum()
+    }
+
+    /// Blobs of the cache that were fetched so far.
+    fn fetched(&self) -> usize {
+        let is_fetch = |seen: &&testkit::registry::Seen| {
+            seen.method == "GET"
+                && seen.path.starts_with("/v2/cache/blobs/")
+                && !seen.path.contains("/uploads/")
+        };
+        self.registry.requests().iter().filter(is_fetch).count()
+    }
+
+    /// The manifest that the registry was given last for a cache.
+    fn manifest(&self) -> Value {
+        let requests = self.registry.requests();
+        let put = |seen: &&testkit::registry::Seen| {
+            seen.method == "PUT" && seen.path.starts_with("/v2/cache/manifests/")
+        };
+        serde_json::from_slice(&requests.iter().rfind(put).expect("a manifest").body).expect("JSON")
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn fails(command: &mut Command, code: i32) -> String {
+    let output = command.output().expect("rbuild starts");
+    assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+    text(&output)
+}
+
+fn image_id(world: &World) -> String {
+    let shown = succeed(world.rbuild().args(["inspect", "app"])).stdout;
+    let shown: Value = serde_json::from_slice(&shown).expect("JSON");
+    shown[0]["Id"].as_str().expect("an id").to_owned()
+}
+
+fn output_of(world: &World) -> String {
+    String::from_utf8(succeed(world.rbuild().args(["run", "app"])).stdout).expect("text")
+}
+
+/// How often the plain progress says that a step ran.
+fn ran(said: &str) -> usize {
+    said.lines().filter(|line| line.starts_with('[') && line.contains("] done in ")).count()
+}
+
+#[test]
+fn another_machine_reuses_every_step_and_fetches_only_what_the_image_has() {
+    let Some(scene) = Scene::new("another_machine_reuses_every_step") else { return };
+    let said = scene.export("max");
+    assert!(said.contains(&format!("exported the results of {STEPS} steps")), "{said}");
+    let other = World::new();
+    let said = scene.build(&other, &["--cache-from", &scene.cache()]);
+    assert_eq!(ran(&said), 0, "{said}");
+    assert!(said.contains(&format!("found the results of {STEPS} steps in the cache")), "{said}");
+    // The records, and the three layers of the image's own; none of the builder's.
+    assert_eq!(scene.fetched(), 4, "{said}");
+    assert_eq!(image_id(&other), image_id(&scene.maker));
+    assert_eq!(output_of(&other), "final\na\nb\n");
+    let explained = succeed(other.rbuild().arg("explain")).stdout;
+    assert!(String::from_utf8_lossy(&explained).contains("another cache had it"));
+    // What came is the store's own now.
+    scene.build(&other, &[]);
+    assert_eq!(scene.fetched(), 4);
+    other.assert_sound();
+}
+
+#[test]
+fn layers_of_a_stage_come_when_a_step_of_it_must_run() {
+    let Some(scene) = Scene::new("layers_of_a_stage_come_when_a_step_of_it_must_run") else { return };
+    scene.export("max");
+    scene.write(&[("a.txt", "other\n")]);
+    let other = World::new();
+    let said = scene.build(&other, &["--cache-from", &format!("type=registry,ref={}", scene.cache())]);
+    // The builder's COPY and RUN, and both COPYs behind them; neither stage's first RUN.
+    assert_eq!(ran(&said), 4, "{said}");
+    assert_eq!(output_of(&other), "final\nother\nb\n");
+    // The records, the builder's first layer, and that of the target.
+    assert_eq!(scene.fetched(), 3, "{said}");
+    other.assert_sound();
+}
+
+#[test]
+fn a_step_whose_inputs_came_out_the_same_is_found_by_content() {
+    let Some(scene) = Scene::new("a_step_whose_inputs_came_out_the_same") else { return };
+    scene.export("max");
+    let dockerfile = fs::read_to_string(scene.context().join("Dockerfile")).expect("a Dockerfile");
+    // Another command with the same outcome: all behind it has another definition, and the same content.
+    scene.write(&[("Dockerfile", &dockerfile.replace("cat /a.txt > /result", "cp /a.txt /result"))]);
+    let other = World::new();
+    let said = scene.build(&other, &["--cache-from", &scene.cache()]);
+    assert_eq!(ran(&said), 1, "{said}");
+    assert_eq!(output_of(&other), "final\na\nb\n");
+}
+
+#[test]
+fn mode_min_sends_the_steps_of_the_image_and_no_others() {
+    let Some(scene) = Scene::new("mode_min_sends_the_steps_of_the_image") else { return };
+    let said = scene.export("min");
+    assert!(said.contains("exported the results of 3 steps"), "{said}");
+    assert_eq!(scene.manifest()["layers"].as_array().map(Vec::len), Some(3));
+    let other = World::new();
+    let said = scene.build(&other, &["--cache-from", &scene.cache()]);
+    assert_eq!(ran(&said), 0, "{said}");
+    scene.write(&[("a.txt", "other\n")]);
+    let third = World::new();
+    let said = scene.build(&third, &["--cache-from", &scene.cache()]);
+    assert_eq!(ran(&said), 5, "{said}");
+    // That is what buildx does without a mode, too.
+    let said = scene.build(&scene.maker, &["--cache-to", &scene.registry.reference("cache:2")]);
+    assert!(said.contains("exported the results of 3 steps"), "{said}");
+}
+
+#[test]
+fn a_second_export_sends_what_is_new() {
+    let Some(scene) = Scene::new("a_second_export_sends_what_is_new") else { return };
+    scene.export("max");
+    let first = scene.sent_bytes();
+    let said = scene.export("max");
+    assert!(said.contains("nothing new was sent"), "{said}");
+    assert_eq!(scene.sent_bytes(), first);
+    scene.write(&[("b.txt", "other\n")]);
+    let said = scene.export("max");
+    let more = scene.sent_bytes() - first;
+    // One small layer, and the records; the large layer is there.
+    assert!(said.contains("2 new blobs"), "{said}");
+    assert!(first > 300_000 && more < 4_000, "{first} bytes, then {more}");
+}
+
+#[test]
+fn what_was_imported_and_not_needed_is_exported_again() {
+    let Some(scene) = Scene::new("what_was_imported_and_not_needed_is_exported_again") else { return };
+    scene.export("max");
+    let directory = scene.maker.path("cache");
+    let (same, local) = (
+        format!("type=registry,ref={},mode=max", scene.cache()),
+        format!("type=local,dest={},mode=max", directory.display()),
+    );
+    // A machine on which no step runs keeps what it does not need itself, in the same place and in another one.
+    let other = World::new();
+    let said =
+        scene.build(&other, &["--cache-from", &scene.cache(), "--cache-to", &same, "--cache-to", &local]);
+    assert_eq!(ran(&said), 0, "{said}");
+    assert_eq!(said.matches(&format!("exported the results of {STEPS} steps")).count(), 2, "{said}");
+    scene.write(&[("a.txt", "other\n")]);
+    for from in [scene.cache(), format!("type=local,src={}", directory.display())] {
+        let third = World::new();
+        let said = scene.build(&third, &["--cache-from", &from]);
+        assert_eq!(ran(&said), 4, "{from}: {said}");
+        assert_eq!(output_of(&third), "final\nother\nb\n");
+        third.assert_sound();
+    }
+    other.assert_sound();
+}
+
+#[test]
+fn a_build_that_fails_exports_what_it_has_done() {
+    let Some(scene) = Scene::new("a_build_that_fails_exports_what_it_has_done") else { return };
+    let dockerfile = fs::read_to_string(scene.context().join("Dockerfile")).expect("a Dockerfile");
+    scene.write(&[("Dockerfile", &dockerfile.replace("cat /a.txt > /result", "exit 3"))]);
+    let to = format!("type=registry,ref={},mode=max", scene.cache());
+    let said = fails(&mut scene.command(&scene.maker, &["--jobs=1", "--cache-to", &to]), 1);
+    assert!(said.contains("exported the results of "), "{said}");
+    scene.write(&[("Dockerfile", &dockerfile)]);
+    let other = World::new();
+    let said = scene.build(&other, &["--cache-from", &scene.cache()]);
+    assert!(!said.contains("[builder 2/4] done in") && said.contains("[builder 4/4] done in"), "{said}");
+}
+
+/// Paths and contents of the files below a directory.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).expect("a file"));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_directory_is_an_oci_layout_that_keeps_nothing_old() {
+    let Some(scene) = Scene::new("a_directory_is_an_oci_layout_that_keeps_nothing_old") else { return };
+    let directory = scene.maker.path("cache");
+    let to = |rest: &str| format!("type=local,dest={}{rest}", directory.display());
+    scene.build(&scene.maker, &["--cache-to", &to(",mode=max")]);
+    let index: Value =
+        serde_json::from_slice(&fs::read(directory.join("index.json")).expect("an index")).expect("JSON");
+    let entry = &index["manifests"][0];
+    assert_eq!(entry["artifactType"], "application/vnd.rbuild.cache.v1");
+    assert_eq!(entry["annotations"]["org.opencontainers.image.ref.name"], "latest");
+    let before = files(&directory);
+    scene.build(&scene.maker, &["--cache-to", &to(",mode=max")]);
+    assert!(before == files(&directory), "the same build gives the same directory");
+
+    // Under another tag the first stays; under the same one, what only that had goes.
+    scene.write(&[("b.txt", "other\n")]);
+    scene.build(&scene.maker, &["--cache-to", &to(",mode=max,tag=other")]);
+    let both = files(&directory);
+    assert!(before.keys().filter(|path| !path.ends_with("index.json")).all(|path| both.contains_key(path)));
+    scene.build(&scene.maker, &["--cache-to", &to(",mode=max")]);
+    let after = files(&directory);
+    assert!(after.len() < both.len(), "{} files, then {}", both.len(), after.len());
+    for tag in ["", ",tag=other"] {
+        let other = World::new();
+        let from = format!("type=local,src={}{tag}", directory.display());
+        let said = scene.build(&other, &["--cache-from", &from]);
+        assert_eq!(ran(&said), 0, "{said}");
+        other.assert_sound();
+    }
+    let from = format!("type=local,src={},tag=absent", directory.display());
+    assert!(scene.build(&World::new(), &["--cache-from", &from]).contains("there is no cache at"));
+    // What is no layout is left alone.
+    let full = scene.maker.path("full");
+    write_files(&full, &[("mine", "mine")]);
+    let to = format!("type=local,dest={}", full.display());
+    assert!(fails(&mut scene.command(&scene.maker, &["--cache-to", &to]), 4).contains("is there already"));
+    assert_eq!(files(&full).len(), 1);
+}
+
+#[test]
+fn an_export_that_breaks_off_leaves_the_cache_of_before() {
+    let Some(scene) = Scene::new("an_export_that_breaks_off_leaves_the_cache_of_before") else { return };
+    let directory = scene.maker.path("cache");
+    let to = format!("type=local,dest={},mode=max", directory.display());
+    scene.build(&scene.maker, &["--cache-to", &to]);
+    let index = fs::read(directory.join("index.json")).expect("an index");
+    // The index cannot be replaced by a file: everything before has happened by then.
+    fs::rename(directory.join("oci-layout"), directory.join("kept")).expect("a file");
+    fs::create_dir(directory.join("oci-layout")).expect("a directory");
+    scene.write(&[("b.txt", "other\n")]);
+    fails(&mut scene.command(&scene.maker, &["--cache-to", &to]), 4);
+    assert_eq!(fs::read(directory.join("index.json")).expect("an index"), index);
+    scene.write(&[("b.txt", "b\n")]);
+    let other = World::new();
+    let said = scene.build(&other, &["--cache-from", &format!("type=local,src={}", directory.display())]);
+    assert_eq!(ran(&said), 0, "{said}");
+    // The next one that is whole goes on from there.
+    fs::remove_dir(directory.join("oci-layout")).expect("a directory");
+    scene.write(&[("b.txt", "other\n")]);
+    scene.build(&scene.maker, &["--cache-to", &to]);
+    let said =
+        scene.build(&World::new(), &["--cache-from", &format!("type=local,src={}", directory.display())]);
+    assert_eq!(ran(&said), 0, "{said}");
+}
+
+#[test]
+fn a_cache_that_is_missing_or_damaged_costs_time_only() {
+    let Some(scene) = Scene::new("a_cache_that_is_missing_or_damaged_costs_time_only") else { return };
+    let directory = scene.maker.path("cache");
+    let to = format!("type=local,dest={},mode=max", directory.display());
+    scene.build(&scene.maker, &["--cache-to", &to]);
+    let from = format!("type=local,src={}", directory.display());
+    let whole = files(&directory);
+    let absent = scene.registry.reference("cache:absent");
+    let said = scene.build(&World::new(), &["--cache-from", &absent, "--cache-from", &from]);
+    assert!(said.contains("there is no cache at") && ran(&said) == 0, "{said}");
+    // An image is no cache.
+    let said = scene.build(&World::new(), &["--cache-from", &scene.registry.reference("base:1")]);
+    assert!(said.contains("cannot import the cache at") && ran(&said) == STEPS, "{said}");
+    for (path, bytes) in &whole {
+        for damaged in [&bytes[..bytes.len() / 2], &[&bytes[..bytes.len() - 1], b"\xff"].concat(), b""] {
+            fs::write(path, damaged).expect("a file");
+            let other = World::new();
+            let said = scene.build(&other, &["--cache-from", &from]);
+            assert_eq!(output_of(&other), "final\na\nb\n", "{said}");
+            other.assert_sound();
+            fs::write(path, bytes).expect("a file");
+        }
+    }
+    // A layer of the image that is another one: its step runs, with a word about it.
+    for (path, bytes) in whole.iter().filter(|(_, bytes)| bytes.starts_with(&[0x1f, 0x8b])) {
+        fs::write(path, vec![0; bytes.len()]).expect("a file");
+    }
+    let said = scene.build(&World::new(), &["--cache-from", &from]);
+    assert!(said.contains("its result does not come from the cache") && ran(&said) == STEPS, "{said}");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_fails_the_build_unless_it_is_said() {
+    let Some(scene) = Scene::new("a_cache_that_cannot_be_written_fails_the_build") else { return };
+    scene.registry.on("/v2/cache/manifests/", |_, exchange| exchange.respond(403, &[], b""));
+    let (to, file) = (format!("type=registry,ref={}", scene.cache()), scene.maker.path("id"));
+    let id = file.display().to_string();
+    let said = fails(&mut scene.command(&scene.maker, &["--iidfile", &id, "--cache-to", &to]), 3);
+    assert!(said.contains("cannot export the cache to") && said.contains("ignore-error=true"), "{said}");
+    // The image is there nevertheless.
+    assert!(fs::read_to_string(&file).expect("an id").starts_with("sha256:"));
+    let local = format!("type=local,dest={}", scene.maker.path("cache").display());
+    let ignored = format!("{to},ignore-error=true");
+    let said = scene.build(&scene.maker, &["--cache-to", &ignored, "--cache-to", &local]);
+    assert!(said.contains("warning[cache-export]") && said.contains("exported the results"), "{said}");
+    let refused = format!("{to},ignore-error=false");
+    fails(&mut scene.command(&scene.maker, &["--cache-to", &refused]), 3);
+}
+
+#[test]
+fn layers_are_compressed_as_it_is_said_and_old_ones_are_left_out() {
+    let Some(scene) = Scene::new("layers_are_compressed_as_it_is_said") else { return };
+    for (compression, ending) in [
+        ("", "gzip"),
+        (",compression=gzip", "gzip"),
+        (",compression=zstd", "zstd"),
+        (",compression=uncompressed", "tar"),
+    ] {
+        let to = format!("type=registry,ref={},mode=max{compression}", scene.cache());
+        scene.build(&scene.maker, &["--cache-to", &to]);
+        let manifest = scene.manifest();
+        let types = manifest["layers"].as_array().expect("layers").iter().map(|layer| &layer["mediaType"]);
+        assert!(
+            types.clone().count() == STEPS
+                && types.clone().all(|kind| kind.as_str().is_some_and(|kind| kind.ends_with(ending))),
+            "{manifest}"
+        );
+        let other = World::new();
+        let said = scene.build(&other, &["--cache-from", &scene.cache()]);
+        assert_eq!(ran(&said), 0, "{said}");
+        other.assert_sound();
+    }
+    let said = scene.build(&World::new(), &["--cache-from", &scene.cache(), "--cache-ttl", "0s"]);
+    assert_eq!(ran(&said), STEPS, "{said}");
+    let said = scene.build(&World::new(), &["--cache-from", &scene.cache(), "--no-cache"]);
+    assert_eq!(ran(&said), STEPS, "{said}");
+}
