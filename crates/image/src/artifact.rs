@@ -5,6 +5,7 @@
 //!
 //! What is there already is not sent. Nothing has a name before all of it is there: a store that breaks off leaves what was there before.
 
+pub mod inline;
 mod layers;
 mod layout;
 mod remote;
@@ -14,8 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use layer::compress;
-use oci::{Compression, Descriptor, Digest, DigestError, ImageManifest, LayerId, MediaType, Reference};
-use registry::{BlobError, Client, ManifestError};
+use oci::{
+    Compression, Descriptor, Digest, DigestError, ImageManifest, LayerId, MediaType, Platform, Reference,
+};
+use registry::{BlobError, Client, ManifestError, ResolveError};
 use serde_json::{Value, json};
 
 use store::Expected;
@@ -57,6 +60,8 @@ pub struct Kind<'k> {
     pub artifact: &'k str,
     /// The media type of the document.
     pub document: &'k str,
+    /// Where in an image's manifest the document stands ([`inline`]), of an image that is such an artifact besides.
+    pub annotation: &'k str,
 }
 
 /// An artifact, without its blobs.
@@ -115,6 +120,9 @@ pub enum ArtifactError {
     /// The document does not come.
     #[error(transparent)]
     Blob(#[from] Box<BlobError>),
+    /// An image of several platforms cannot be resolved.
+    #[error(transparent)]
+    Resolve(Box<ResolveError>),
     /// The registry does not take it.
     #[error(transparent)]
     Push(#[from] Box<registry::PushError>),
@@ -129,7 +137,7 @@ pub enum ArtifactError {
         source: io::Error,
     },
     /// It is something else.
-    #[error("it is a `{got}`, not a `{expected}`")]
+    #[error("there is a `{got}`, and not a `{expected}`")]
     OtherKind {
         /// The document's media type.
         got: String,
@@ -179,21 +187,33 @@ impl ArtifactError {
 }
 
 impl Place<'_> {
-    /// Reads an artifact's manifest and document.
+    /// Reads the manifest and the document of an artifact, or, of an image that is one besides, those for these platforms.
     ///
     /// # Errors
-    /// [`ArtifactError`]; [`ArtifactError::Missing`] if nothing has the name.
-    pub fn load(&self, kind: Kind<'_>) -> Result<Loaded, ArtifactError> {
-        let manifest = match self {
-            Self::Registry { client, reference } => remote::manifest(client, reference)?,
-            Self::Layout { directory, tag } => layout::manifest(directory, tag)?,
+    /// [`ArtifactError`]; [`ArtifactError::Missing`] if nothing has the name. What is given has one element at least.
+    pub fn load(&self, kind: Kind<'_>, platforms: &[Platform]) -> Result<Vec<Loaded>, ArtifactError> {
+        let manifests = match self {
+            Self::Registry { client, reference } => remote::manifests(client, reference, platforms)?,
+            Self::Layout { directory, tag } => {
+                vec![serde_json::from_slice(&layout::manifest(directory, tag)?)?]
+            }
         };
-        let manifest: ImageManifest = serde_json::from_slice(&manifest)?;
-        let config = manifest.config();
-        if config.media_type().as_ref() != kind.document {
-            let (got, expected) = (config.media_type().to_string(), kind.document.to_owned());
-            return Err(ArtifactError::OtherKind { got, expected });
+        if let [manifest] = &manifests[..]
+            && manifest.config().media_type().as_ref() == kind.document
+        {
+            return Ok(vec![self.loaded(manifest)?]);
         }
+        let mut all = Vec::new();
+        for manifest in &manifests {
+            all.extend(inline::loaded(manifest, kind)?);
+        }
+        let Some(other) = manifests.first().filter(|_| all.is_empty()) else { return Ok(all) };
+        let (got, expected) = (other.config().media_type().to_string(), kind.document.to_owned());
+        Err(ArtifactError::OtherKind { got, expected })
+    }
+
+    fn loaded(&self, manifest: &ImageManifest) -> Result<Loaded, ArtifactError> {
+        let config = manifest.config();
         if config.size() > MAX_DOCUMENT_BYTES {
             return Err(ArtifactError::TooLarge { bytes: config.size(), limit: MAX_DOCUMENT_BYTES });
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use oci::{Digest, ManifestKind, Reference};
-use registry::{Client, Delivery, Failure, ManifestError};
+use oci::{Digest, ImageManifest, ManifestKind, Platform, Reference};
+use registry::{Client, Delivery, Failure, ManifestError, ResolveError};
 
 use super::ArtifactError;
 use crate::export::package::File;
@@ -14,8 +14,12 @@ use crate::{Error, Layers};
 /// In which other repositories blobs may be.
 pub(super) type Elsewhere = BTreeMap<Digest, String>;
 
-/// The bytes of an artifact's manifest.
-pub(super) fn manifest(client: &Client, reference: &Reference) -> Result<Vec<u8>, ArtifactError> {
+/// The manifest of an artifact, or of an image; of one for several platforms those for these, as far as they are there.
+pub(super) fn manifests(
+    client: &Client,
+    reference: &Reference,
+    platforms: &[Platform],
+) -> Result<Vec<ImageManifest>, ArtifactError> {
     let fetched = client.manifest(reference).map_err(|error| match &error {
         ManifestError::Request(request) if matches!(*request.failure, Failure::NotFound { .. }) => {
             ArtifactError::Missing
@@ -23,10 +27,19 @@ pub(super) fn manifest(client: &Client, reference: &Reference) -> Result<Vec<u8>
         _ => ArtifactError::Manifest(Box::new(error)),
     })?;
     if fetched.kind == ManifestKind::Manifest {
-        return Ok(fetched.bytes);
+        return Ok(vec![serde_json::from_slice(&fetched.bytes)?]);
     }
-    let (got, expected) = (fetched.media_type.to_string(), super::MANIFEST.to_owned());
-    Err(ArtifactError::OtherKind { got, expected })
+    // The tag may move.
+    let index = reference.at_digest(fetched.digest);
+    let mut found = Vec::with_capacity(platforms.len());
+    for platform in platforms {
+        match client.resolve(&index, platform) {
+            Ok(resolved) => found.push(resolved.image),
+            Err(ResolveError::NoPlatform { .. }) => {}
+            Err(error) => return Err(ArtifactError::Resolve(Box::new(error))),
+        }
+    }
+    if found.is_empty() { Err(ArtifactError::Missing) } else { Ok(found) }
 }
 
 pub(super) fn elsewhere(layers: &Layers<'_>, reference: &Reference) -> Result<Elsewhere, Error> {

@@ -8,14 +8,16 @@ mod import;
 mod options;
 
 use ::cache::Cache;
-use image::Layers;
 use image::artifact::{Kind, Place};
-use oci::Reference;
+use image::export::Annotation;
+use image::{Assembled, Layers};
+use oci::{Platform, Reference};
 use plan::Plan;
 use registry::Client;
 use solver::{CacheMode, Hook, Solved};
 use store::RecordKey;
 
+use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::commands::registry::{ClientError, Connection, View};
 use crate::diagnostic::Diagnostic;
@@ -32,10 +34,11 @@ pub(crate) use options::{CacheFrom, CacheTo, Where};
 const KIND: Kind<'_> = Kind {
     artifact: "application/vnd.rbuild.cache.v1",
     document: "application/vnd.rbuild.cache.records.v1+json+zstd",
+    annotation: "vnd.rbuild.cache.v1",
 };
 
 /// A place that a cache is in, with what it takes to get there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Site<'s> {
     Registry { client: Client, reference: &'s Reference },
     Layout { directory: &'s std::path::Path, tag: &'s str },
@@ -82,15 +85,25 @@ impl<'t> Transport<'t> {
         view: View,
     ) -> Result<Self, Failure> {
         let places = asked.cache_from.iter().map(|from| &from.place);
-        let mut places = places.chain(asked.cache_to.iter().map(|to| &to.place));
+        let mut places = places.chain(asked.cache_to.iter().filter_map(|to| to.place.as_ref()));
         let hook = match places.any(|place| matches!(place, Where::Registry(_))) {
             true => Some(connection.client().map_err(ClientError::into_failure)?.1),
             false => None,
         };
         let imports = match asked.cache_mode {
             CacheMode::Off => Imports::default(),
-            _ => Imports::open(&asked.cache_from, connection, environment, view)?,
+            _ => {
+                let host = [Platform::host()];
+                let platforms = if asked.platforms.is_empty() { &host } else { &asked.platforms[..] };
+                Imports::open(&asked.cache_from, connection, platforms, environment, view)?
+            }
         };
+        let is_inline = asked.cache_to.iter().any(|to| to.place.is_none());
+        if is_inline && !asked.outputs.iter().any(Output::has_manifests) {
+            let title = "`--cache-to type=inline` has no effect: the image is kept without a manifest";
+            let help = "push it, or write an archive with `--output type=oci,dest=FILE`";
+            warn(view, environment, &Diagnostic::warning("cache-export", title).help(help));
+        }
         let images = asked.platforms.len().max(1);
         Ok(Self { imports, wanted: &asked.cache_to, connection, environment, view, images, hook })
     }
@@ -102,7 +115,35 @@ impl<'t> Transport<'t> {
 
     /// Whether anything is to be sent.
     pub(crate) fn exports(&self) -> bool {
-        !self.wanted.is_empty()
+        self.wanted.iter().any(|to| to.place.is_some())
+    }
+
+    /// What the manifests of the images get, if records are to stand there.
+    pub(crate) fn inline(
+        &self,
+        plan: &Plan,
+        solved: &Solved,
+        images: &[Assembled],
+        layers: &Layers<'_>,
+        cache: &Cache<'_>,
+    ) -> Result<Vec<Annotation>, Failure> {
+        if self.wanted.iter().all(|to| to.place.is_some()) {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<_> = solved.reports.iter().map(|report| report.key.clone()).collect();
+        let (keys, solved) = (&keys[..], Some(solved));
+        let made = Made { plan, keys, solved, images: self.images, layers, cache, imports: &self.imports };
+        match made.inline(images) {
+            Ok(Some(annotations)) => Ok(annotations),
+            Ok(None) => {
+                let title = "`--cache-to type=inline` has no effect: the layers of the image are not those of its steps";
+                let warning = Diagnostic::warning("cache-export", title)
+                    .help("use type=registry, or leave the layers as they are");
+                warn(self.view, self.environment, &warning);
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error.into_failure("cannot write the cache into the image".to_owned())),
+        }
     }
 
     /// Sends what there is of a build. `keys` are the definition keys, by step index; `solved` is `None` of a build that failed.

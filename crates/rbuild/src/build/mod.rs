@@ -126,14 +126,15 @@ fn make_image(
     let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
     artifacts::must_be_there(&artifacts::write(asked, &plan, layers, &filesystems)?)?;
     let assembled = Assembly { plan: &plan, solved: &solved, asked, layers }.assemble()?;
-    let exported = output::write(asked, &assembled, layers, plan.output().epoch.map(Time::whole))?;
+    let inline = transport.inline(&plan, &solved, &assembled, layers, &work.cache()?)?;
+    let made = output::Made { images: &assembled, layers, annotations: &inline };
+    let exported = output::write(asked, made, plan.output().epoch.map(Time::whole))?;
     // Losing what `explain` and `diff` show loses nothing that was built.
     if let Err(error) = report::keep(dockerfile, &plan, &solved, session) {
         tracing::warn!(%error, "what `rbuild explain` shows was not kept");
     }
     summary::print(&plan, &solved, &assembled, asked, dockerfile, began.elapsed());
-    let pushed =
-        output::push(asked, &assembled, layers, &Pusher::new(layers, &session.cancel, environment, view));
+    let pushed = output::push(asked, made, &Pusher::new(layers, &session.cancel, environment, view));
     // Whoever deploys by digest gets what the registry has.
     let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
     output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)?;

@@ -61,8 +61,12 @@ impl Scene {
     }
 
     fn command(&self, world: &World, args: &[&str]) -> Command {
+        self.command_for("app", world, args)
+    }
+
+    fn command_for(&self, name: &str, world: &World, args: &[&str]) -> Command {
         let mut command = world.rbuild();
-        command.args(["build", "--progress=plain", "-t", "app"]).args(args).arg(self.context());
+        command.args(["build", "--progress=plain", "-t", name]).args(args).arg(self.context());
         command
     }
 
@@ -410,4 +414,50 @@ fn layers_are_compressed_as_it_is_said_and_old_ones_are_left_out() {
     assert_eq!(ran(&said), STEPS, "{said}");
     let said = scene.build(&World::new(), &["--cache-from", &scene.cache(), "--no-cache"]);
     assert_eq!(ran(&said), STEPS, "{said}");
+}
+
+#[test]
+fn an_image_brings_the_results_of_its_own_steps() {
+    let Some(scene) = Scene::new("an_image_brings_the_results_of_its_own_steps") else { return };
+    let name = scene.registry.reference("app:1");
+    let push = |args: &[&str]| text(&succeed(scene.command_for(&name, &scene.maker, &["--push"]).args(args)));
+    push(&["--cache-to", "type=inline"]);
+    scene.build(&scene.maker, &[]);
+    let id = image_id(&scene.maker);
+    let other = World::new();
+    let said = scene.build(&other, &["--cache-from", &name]);
+    assert_eq!(ran(&said), 0, "{said}");
+    assert_eq!(image_id(&other), id, "records change nothing of the image itself");
+    scene.write(&[("b.txt", "other\n")]);
+    let third = World::new();
+    let said = scene.build(&third, &["--cache-from", &format!("type=registry,ref={name}")]);
+    assert_eq!(ran(&said), 1, "{said}");
+    assert_eq!(output_of(&third), "final\na\nother\n");
+    third.assert_sound();
+    // Without the option the image says nothing.
+    push(&[]);
+    let said = scene.build(&World::new(), &["--cache-from", &name]);
+    assert!(said.contains("cannot import the cache at"), "{said}");
+    let said = scene.build(&scene.maker, &["--cache-to", "type=inline"]);
+    assert!(said.contains("the image is kept without a manifest"), "{said}");
+    let said = push(&["--squash", "--cache-to", "type=inline"]);
+    assert!(said.contains("the layers of the image are not those of its steps"), "{said}");
+}
+
+#[test]
+fn each_platform_of_an_image_brings_its_own_results() {
+    let Some(scene) = Scene::new("each_platform_of_an_image_brings_its_own_results") else { return };
+    scene.write(&[(
+        "Dockerfile",
+        "FROM scratch\nARG TARGETARCH\nCOPY a.txt /$TARGETARCH\nCOPY b.txt /b.txt\n",
+    )]);
+    let name = scene.registry.reference("app:1");
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let args = [&platforms[..], &["--push", "--cache-to", "type=inline"]].concat();
+    let said = text(&succeed(&mut scene.command_for(&name, &scene.maker, &args)));
+    assert_eq!(ran(&said), 4, "{said}");
+    let said = scene.build(&World::new(), &[&platforms[..], &["--cache-from", &name]].concat());
+    assert!(said.contains("found the results of 4 steps") && ran(&said) == 0, "{said}");
+    let said = scene.build(&World::new(), &["--platform", "linux/arm64", "--cache-from", &name]);
+    assert!(said.contains("found the results of 2 steps") && ran(&said) == 0, "{said}");
 }

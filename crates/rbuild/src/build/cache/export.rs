@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ::cache::{Cache, Portable, PortableLayer, PortableRecord, RecordedLayer, StepRecord};
-use image::Layers;
-use image::artifact::{ArtifactError, Part, Stored};
+use image::artifact::{self, ArtifactError, Part, Stored};
+use image::export::Annotation;
+use image::{Assembled, Layers};
 use oci::{Compression, LayerId};
 use plan::{Linkage, Op, Plan, Step, StepId};
 use solver::{Filesystem, Solved};
 use store::RecordKey;
 
 use super::import::{Imports, Source};
-use super::{CacheTo, KIND, Mode, Site, say, warn, with_causes};
+use super::{CacheTo, KIND, Mode, Site, Where, say, warn, with_causes};
 use crate::commands::registry::{Connection, TRANSFERS, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -57,8 +58,9 @@ impl Made<'_> {
     ) -> Result<(), Failure> {
         let mut failures = Vec::new();
         for to in wanted {
-            let name = to.place.to_string();
-            let error = match self.export_one(to, connection) {
+            let Some(place) = &to.place else { continue };
+            let name = place.to_string();
+            let error = match self.export_one(to, place, connection) {
                 Ok((count, Stored { sent, sent_bytes })) => {
                     let sent = match sent {
                         0 => "nothing new was sent".to_owned(),
@@ -87,14 +89,48 @@ impl Made<'_> {
         Err(first)
     }
 
-    fn export_one(self, to: &CacheTo, connection: &Connection<'_>) -> Result<(usize, Stored), ExportError> {
-        let site = Site::of(&to.place, connection).map_err(ExportError::Client)?;
-        let entries = self.entries(to.mode).map_err(|error| ExportError::Image(error.into()))?;
+    fn export_one(
+        self,
+        to: &CacheTo,
+        place: &Where,
+        connection: &Connection<'_>,
+    ) -> Result<(usize, Stored), ExportError> {
+        let site = Site::of(place, connection).map_err(ExportError::Client)?;
+        let entries = self.entries(to.mode).map_err(ExportError::store)?;
         let count = entries.len();
         let (portable, parts) = self.parts(entries, to.compression).map_err(ExportError::Image)?;
         let document = |positions: &[Option<usize>]| portable.with_blobs(positions).to_json();
         let stored = site.place().store(self.layers, KIND, &parts, &document, TRANSFERS);
         Ok((count, stored.map_err(ExportError::Artifact)?))
+    }
+
+    /// The records of the steps of images, to stand in their manifests; `None` if the layers of one are not those of its steps.
+    pub(super) fn inline(self, images: &[Assembled]) -> Result<Option<Vec<Annotation>>, ExportError> {
+        let shown = self.shown();
+        let mut annotations = Vec::with_capacity(images.len());
+        for (output, image) in self.plan.outputs.iter().zip(images) {
+            let stored = self.layers.lease().image(&image.id).map_err(ExportError::store)?;
+            let ids = stored.map(|image| image.layers).unwrap_or_default();
+            let mut portable = Portable::default();
+            let mut known = HashMap::new();
+            let chain = self.plan.chain(output.step);
+            for step in chain.iter().map(|id| self.plan.step(*id)).filter(|step| has_layer(step)) {
+                let entry = self.entry(step, &shown).map_err(ExportError::store)?;
+                let Some(Entry { mut record, layers: Origin::Store(layers), .. }) = entry else { continue };
+                for RecordedLayer { id, created, .. } in layers {
+                    let Some(blob) = ids.iter().position(|other| *other == id) else { return Ok(None) };
+                    let diff_id = self.layers.diff_id(&id).map_err(ExportError::Image)?;
+                    record
+                        .layers
+                        .push(portable.add_layer(PortableLayer { diff_id, created, blob }, &mut known));
+                }
+                portable.records.push(record);
+            }
+            let platform = image.config.platform();
+            let made = artifact::inline::annotation(KIND, platform, &portable.to_json());
+            annotations.push(made.map_err(ExportError::Artifact)?);
+        }
+        Ok(Some(annotations))
     }
 
     /// What there is of the steps that are to travel.
@@ -229,13 +265,17 @@ impl<'e> Parts<'e> {
 }
 
 /// Why a cache was not written.
-enum ExportError {
+pub(super) enum ExportError {
     Client(Failure),
     Image(image::Error),
     Artifact(ArtifactError),
 }
 
 impl ExportError {
+    fn store(error: store::Error) -> Self {
+        Self::Image(error.into())
+    }
+
     fn text(&self) -> String {
         match self {
             Self::Client(failure) => {
@@ -246,7 +286,7 @@ impl ExportError {
         }
     }
 
-    fn into_failure(self, title: String) -> Failure {
+    pub(super) fn into_failure(self, title: String) -> Failure {
         let exit = match &self {
             Self::Client(failure) => failure.exit,
             Self::Artifact(ArtifactError::Push(_) | ArtifactError::Manifest(_)) => Exit::Network,

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use ::cache::{Cache, Portable, PortableRecord, RecordedLayer, StepRecord};
 use image::Layers;
-use image::artifact::{self, ArtifactError};
-use oci::{Descriptor, DiffId};
+use image::artifact::{self, ArtifactError, Loaded};
+use oci::{Descriptor, DiffId, Platform};
 use solver::Sought;
 use store::RecordKey;
 
@@ -40,6 +40,7 @@ impl<'i> Imports<'i> {
     pub(crate) fn open(
         wanted: &'i [CacheFrom],
         connection: &Connection<'_>,
+        platforms: &[Platform],
         environment: &Environment,
         view: View,
     ) -> Result<Self, Failure> {
@@ -47,11 +48,11 @@ impl<'i> Imports<'i> {
         for CacheFrom { place } in wanted {
             let name = place.to_string();
             let site = Site::of(place, connection)?;
-            match Source::load(name.clone(), site) {
-                Ok(source) => {
-                    let count = source.portable.records.len();
+            match Source::load(&name, &site, platforms) {
+                Ok(found) => {
+                    let count: usize = found.iter().map(|source| source.portable.records.len()).sum();
                     say(view, format_args!("found the results of {count} steps in the cache {name}"));
-                    sources.push(source);
+                    sources.extend(found);
                 }
                 Err(LoadError::Artifact(ArtifactError::Missing)) => {
                     let title = format!("there is no cache at `{name}` yet");
@@ -124,11 +125,15 @@ enum FetchError {
 }
 
 impl<'i> Source<'i> {
-    fn load(name: String, site: Site<'i>) -> Result<Self, LoadError> {
-        let loaded = site.place().load(KIND)?;
-        let portable = Portable::from_json(&loaded.document, loaded.blobs.len())?;
-        let by_key = portable.by_key();
-        Ok(Self { name, site, portable, blobs: loaded.blobs, by_key, fetching: Mutex::default() })
+    /// What is at a place: several of an image for several platforms.
+    fn load(name: &str, site: &Site<'i>, platforms: &[Platform]) -> Result<Vec<Self>, LoadError> {
+        let read = |Loaded { document, blobs }| {
+            let portable = Portable::from_json(&document, blobs.len())?;
+            let by_key = portable.by_key();
+            let (name, site) = (name.to_owned(), site.clone());
+            Ok(Self { name, site, portable, blobs, by_key, fetching: Mutex::default() })
+        };
+        site.place().load(KIND, platforms)?.into_iter().map(read).collect()
     }
 
     /// A record, if it is of a step with so many layers.

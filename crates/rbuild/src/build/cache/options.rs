@@ -41,7 +41,8 @@ pub(crate) struct CacheFrom {
 /// One `--cache-to`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct CacheTo {
-    pub(crate) place: Where,
+    /// `None` for the manifest of the image itself.
+    pub(crate) place: Option<Where>,
     pub(crate) mode: Mode,
     /// Of layers of our own making.
     pub(crate) compression: Compression,
@@ -73,7 +74,7 @@ struct Written<'o> {
 
 const FROM_HELP: &str =
     "write it as a name in a registry, type=registry,ref=NAME or type=local,src=DIRECTORY[,tag=TAG]";
-const TO_HELP: &str = "write it as type=registry,ref=NAME or type=local,dest=DIRECTORY[,tag=TAG], with mode=min|max, compression=gzip|zstd|uncompressed and ignore-error=true if wanted";
+const TO_HELP: &str = "write it as type=inline, or as type=registry,ref=NAME or type=local,dest=DIRECTORY[,tag=TAG] with mode=min|max, compression=gzip|zstd|uncompressed and ignore-error=true if wanted";
 
 impl CacheFrom {
     /// Reads `type=registry,ref=NAME` or `type=local,src=DIRECTORY`; a text without `=` is a name.
@@ -104,7 +105,7 @@ impl CacheTo {
         ];
         let option = Written { flag: "--cache-to", text, help: TO_HELP, keys };
         let Some(fields) = option.fields()? else {
-            let place = Where::Registry(names::new_name(text)?);
+            let place = Some(Where::Registry(names::new_name(text)?));
             return Ok(Self { place, mode: Mode::Min, compression: Compression::Gzip, ignores_error: false });
         };
         let mode = match fields.get("mode") {
@@ -126,13 +127,18 @@ impl CacheTo {
                 );
             }
         }
-        let place = option.place(&fields, "dest")?;
-        if let Where::Registry(reference) = &place
-            && reference.digest().is_some()
-        {
-            return Err(
-                option.wrong("has a digest, which follows from the content: leave out the part from `@`")
-            );
+        let place = match fields.get("type") {
+            Some("inline") => None,
+            _ => Some(option.place(&fields, "dest")?),
+        };
+        match &place {
+            Some(Where::Registry(reference)) if reference.digest().is_some() => {
+                return Err(
+                    option.wrong("has a digest, which follows from the content: leave out the part from `@`")
+                );
+            }
+            None => option.check_inline(&fields, mode)?,
+            _ => {}
         }
         let ignores_error = option.is_set(&fields, "ignore-error", false)?;
         Ok(Self { place, mode, compression, ignores_error })
@@ -211,12 +217,31 @@ impl Written<'_> {
                 let tag = fields.get("tag").unwrap_or(LATEST).to_owned();
                 Ok(Where::Local { directory: PathBuf::from(path), tag })
             }
+            Some("inline") => {
+                Err(self
+                    .wrong("is of the type `inline`; to import it, name the image: type=registry,ref=IMAGE"))
+            }
             Some(other) => {
-                let meant = nearest(other, ["registry", "local"]);
+                let meant = nearest(other, ["registry", "local", "inline"]);
                 let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
                 Err(self.wrong(&format!("has an unknown type `{other}`{meant}")))
             }
             None => Err(self.wrong("has no type")),
+        }
+    }
+
+    /// Of what stands in an image nothing can be said that is not said of the image.
+    fn check_inline(self, fields: &Fields, mode: Mode) -> Result<(), Failure> {
+        if mode == Mode::Max {
+            return Err(
+                self.wrong("has the mode `max`, and an image has its own layers only: use type=registry")
+            );
+        }
+        match fields.0.iter().find(|(key, _)| !matches!(key.as_str(), "type" | "mode")) {
+            Some((key, _)) => {
+                Err(self.wrong(&format!("has a `{key}`, and stands in the image as that is pushed")))
+            }
+            None => Ok(()),
         }
     }
 
@@ -244,6 +269,7 @@ mod tests {
     fn to(text: &str, expected: Expect) {
         let shown = CacheTo::parse(text).map_or_else(title, |to| {
             let CacheTo { place, mode, compression, ignores_error } = to;
+            let place = place.map_or("inline".to_owned(), |place| place.to_string());
             format!("{place} {mode:?} {compression} {ignores_error}")
         });
         expected.assert_eq(&shown);
@@ -287,11 +313,29 @@ mod tests {
                 "`--cache-from type=regsitry,ref=a` has an unknown type `regsitry`; did you mean `registry`?"
             ],
         );
+        from(
+            "type=inline",
+            expect![
+                "`--cache-from type=inline` is of the type `inline`; to import it, name the image: type=registry,ref=IMAGE"
+            ],
+        );
         from("ref=a", expect!["`--cache-from ref=a` has no type"]);
     }
 
     #[test]
     fn caches_to_export_are_read_as_buildx_reads_them() {
+        to("type=inline", expect!["inline Min gzip false"]);
+        to("type=inline,mode=min", expect!["inline Min gzip false"]);
+        to(
+            "type=inline,mode=max",
+            expect![
+                "`--cache-to type=inline,mode=max` has the mode `max`, and an image has its own layers only: use type=registry"
+            ],
+        );
+        to(
+            "type=inline,ref=a",
+            expect!["`--cache-to type=inline,ref=a` has a `ref`, and stands in the image as that is pushed"],
+        );
         to("r.io/app:cache", expect!["r.io/app:cache Min gzip false"]);
         to(
             "type=registry,ref=r.io/a,mode=max,compression=zstd,ignore-error=true",
@@ -331,7 +375,12 @@ mod tests {
                 "`--cache-to type=registry,ref=a,compression=lz` `lz` is not a compression: use uncompressed, gzip or zstd"
             ],
         );
-        to("type=s3,bucket=b", expect!["`--cache-to type=s3,bucket=b` is of the type `s3`, which rbuild does not have: caches are in registries and directories"]);
+        to(
+            "type=s3,bucket=b",
+            expect![
+                "`--cache-to type=s3,bucket=b` is of the type `s3`, which rbuild does not have: caches are in registries and directories"
+            ],
+        );
         to(
             "type=azblob",
             expect![
