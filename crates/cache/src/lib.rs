@@ -21,6 +21,6 @@ pub mod trace;
 
 pub use cause::{Cause, Change, FileHow, How, PartVerdict};
 pub use key::{Keys, PartName, Parts};
-pub use portable::{Portable, PortableError, PortableLayer, PortableRecord};
+pub use portable::{Portable, PortableError, PortableLayer, PortableMount, PortableRecord};
 pub use record::{Cache, RecordedLayer, Salt, StepRecord, short_key};
 pub use trace::Trace;

@@ -30,6 +30,20 @@ pub struct Portable {
     pub layers: Vec<PortableLayer>,
     /// What steps gave.
     pub records: Vec<PortableRecord>,
+    /// What cache mounts held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<PortableMount>,
+}
+
+/// What a cache mount held.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct PortableMount {
+    /// Its id.
+    pub id: String,
+    /// Which of the artifact's blobs says what it consists of, counted from 0.
+    pub blob: usize,
+    /// Those that this one needs.
+    pub packs: Vec<usize>,
 }
 
 /// A layer that a step has made.
@@ -85,6 +99,9 @@ pub enum PortableError {
     /// A layer names a blob that is not there.
     #[error("the layer {0} names a blob that is not there")]
     NoBlob(DiffId),
+    /// A cache mount names a blob that is not there.
+    #[error("the cache mount `{0}` names a blob that is not there")]
+    NoMountBlob(String),
     /// A layer was made at no time.
     #[error("the layer {0} has an impossible time")]
     Time(DiffId),
@@ -133,6 +150,13 @@ impl Portable {
                 new.records.push(PortableRecord { layers, ..record.clone() });
             }
         }
+        let moved = |blob: &usize| positions.get(*blob).copied().flatten();
+        for mount in &self.mounts {
+            let packs: Option<Vec<usize>> = mount.packs.iter().map(moved).collect();
+            if let (Some(blob), Some(packs)) = (moved(&mount.blob), packs) {
+                new.mounts.push(PortableMount { id: mount.id.clone(), blob, packs });
+            }
+        }
         new
     }
 
@@ -159,6 +183,12 @@ impl Portable {
             }
             if !layer.created.is_empty() && layer.created.parse::<Timestamp>().is_err() {
                 return Err(PortableError::Time(layer.diff_id.clone()));
+            }
+        }
+        bound("cache mounts", read.mounts.len(), MAX_RECORDS)?;
+        for mount in &read.mounts {
+            if mount.packs.iter().chain([&mount.blob]).any(|blob| *blob >= blobs) {
+                return Err(PortableError::NoMountBlob(mount.id.clone()));
             }
         }
         for record in &read.records {
@@ -194,6 +224,7 @@ mod tests {
             millis: 7,
             upstream: vec![("ab".to_owned(), 3)],
         });
+        portable.mounts.push(PortableMount { id: "m".to_owned(), blob: 0, packs: vec![0] });
         portable
     }
 
@@ -218,8 +249,9 @@ mod tests {
         let moved = portable.with_blobs(&[Some(4), Some(2)]);
         assert_eq!(moved.records, portable.records);
         assert_eq!(moved.layers.iter().map(|layer| layer.blob).collect::<Vec<_>>(), [4, 2]);
+        assert_eq!(moved.mounts, [PortableMount { id: "m".to_owned(), blob: 4, packs: vec![4] }]);
         let left = portable.with_blobs(&[None, Some(0)]);
-        assert_eq!(left.records.len(), 1);
+        assert_eq!((left.records.len(), left.mounts.len()), (1, 0));
         assert_eq!(left.layers_of(&left.records[0]).map(|layer| layer.blob).collect::<Vec<_>>(), [0]);
         assert_eq!(portable.with_blobs(&[]), Portable::default());
     }
@@ -235,6 +267,7 @@ mod tests {
         assert!(refused(&|p| p.records[0].layers.push(2), 1).contains("names a layer that is not there"));
         assert!(refused(&|p| p.layers[1].created = "soon".to_owned(), 1).contains("impossible time"));
         assert!(refused(&|p| p.records[0].layers = vec![0; 501], 1).contains("501 layers in one record"));
+        assert!(refused(&|p| p.mounts[0].packs.push(1), 1).contains("the cache mount `m` names a blob"));
         for text in ["", "[]", "{}", "null", r#"{"layers":[{}],"records":[]}"#] {
             assert!(Portable::from_json(text.as_bytes(), 9).is_err(), "{text}");
         }

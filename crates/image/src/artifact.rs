@@ -5,6 +5,7 @@
 //!
 //! What is there already is not sent. Nothing has a name before all of it is there: a store that breaks off leaves what was there before.
 
+pub mod directory;
 pub mod inline;
 mod layers;
 mod layout;
@@ -89,6 +90,17 @@ pub enum Part<'p> {
         media_type: MediaType,
         /// All of them.
         bytes: Vec<u8>,
+    },
+    /// A file outside the store, which stays as it is until all is sent.
+    File {
+        /// What it is.
+        media_type: MediaType,
+        /// Of its bytes.
+        digest: Digest,
+        /// How long it is, in bytes.
+        size: u64,
+        /// Where it is.
+        path: PathBuf,
     },
     /// A blob of another artifact, which is at the place already, or comes from there. One that does not come is left out.
     Of {
@@ -343,6 +355,10 @@ impl<'s> Sending<'s> {
                     Ok(None)
                 }
             },
+            Part::File { media_type, digest, size, path } => {
+                let file = package::File::of_path(digest.clone(), *size, path.clone());
+                self.file(media_type, digest, &file).map(Some)
+            }
             Part::Bytes { media_type, bytes } => self.bytes(media_type, bytes.clone()).map(Some),
             Part::Layer { id, compression } => {
                 let layer = package::layer(self.layers, id, *compression)?;
@@ -402,7 +418,7 @@ impl<'s> Sending<'s> {
 }
 
 /// Unpacks a document, as far as one may go.
-fn unpacked(packed: impl Read) -> Result<Vec<u8>, ArtifactError> {
+pub(crate) fn unpacked(packed: impl Read) -> Result<Vec<u8>, ArtifactError> {
     let mut packed = packed;
     let mut document = Vec::new();
     let mut unpacked = compress::unpacked(&mut packed, &layer::Limits::STANDARD)

@@ -370,7 +370,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "NAME|type=TYPE,…")]
     pub(crate) cache_from: Vec<String>,
     /// Send results of steps elsewhere, also when the build fails: type=registry,ref=NAME, type=local,dest=DIRECTORY[,tag=TAG] or
-    /// type=inline, into the image that is pushed; other fields are mode=min (steps whose layers the image has) or mode=max (all), compression=CODEC and ignore-error=true; may be given several times
+    /// type=inline, into the image that is pushed; other fields are mode=min (steps whose layers the image has) or mode=max (all), mounts=all|ID,… (cache mounts),
+    /// compression=CODEC and ignore-error=true; may be given several times
     #[arg(long, value_name = "NAME|type=TYPE,…")]
     pub(crate) cache_to: Vec<String>,
     /// Keep the image in the store besides what --output makes of it; without --output it is kept anyway

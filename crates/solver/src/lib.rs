@@ -50,4 +50,4 @@ pub use import::{Import, Sought};
 pub use lookup::definition_keys;
 pub use remains::remains;
 pub use schedule::{Solved, StepReport, solve};
-pub use services::{CacheMode, Cancel, Fetch, Hook, Now, Secret, SecretInKey, Services};
+pub use services::{CacheMode, Cancel, Fetch, FillCache, Hook, Now, Secret, SecretInKey, Services};

@@ -79,7 +79,8 @@ pub(crate) struct Ready {
 #[derive(Debug, Default)]
 pub(crate) struct Caches(BTreeMap<CacheId, store::CacheMount>);
 
-/// Claims the caches of a RUN, waiting for those that another one has locked; `waits` is called when that begins.
+/// Claims the caches of a RUN, waiting for those that another one has locked; `waits` is called when that begins. `fill` gives a new one what it had elsewhere,
+/// and else its source does.
 ///
 /// One claim for each id, in the order of their names: a RUN that mounts one twice does not wait for itself, and two RUNs that want the
 /// same two do not wait for each other.
@@ -89,6 +90,7 @@ pub(crate) fn claim_caches(
     mounted: &Mounted<'_>,
     cancel: &Cancel,
     waits: &dyn Fn(),
+    fill: Option<&dyn Fn(&str, &Path) -> bool>,
 ) -> Result<Caches, StepError> {
     let mut wanted: BTreeMap<&CacheId, (&Mount, &plan::CacheMount, CacheSharing)> = BTreeMap::new();
     for mount in &run.mounts {
@@ -100,6 +102,9 @@ pub(crate) fn claim_caches(
     let mut caches = Caches::default();
     for (id, (mount, cache, sharing)) in wanted {
         let seed = |directory: &Path| -> io::Result<()> {
+            if fill.is_some_and(|fill| fill(id.as_str(), directory)) {
+                return Ok(());
+            }
             let Some(from) = &cache.from else { return Ok(()) };
             let (filesystem, path) = mounted(from, mount).map_err(io::Error::other)?;
             let path = shown_path(from, &cache.path, path).map_err(io::Error::other)?;
@@ -111,7 +116,7 @@ pub(crate) fn claim_caches(
             mode: cache.mode,
             uid: cache.uid,
             gid: cache.gid,
-            seed: cache.from.is_some().then_some(&seed),
+            seed: (fill.is_some() || cache.from.is_some()).then_some(&seed),
         };
         let mut has_told = false;
         let claimed = services.lease.cache_mount(&request, || {

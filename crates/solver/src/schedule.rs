@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -529,7 +530,16 @@ impl Solver<'_> {
         let mounted = |source: &Source, mount: &Mount| self.mounted(step, op, source, mount);
         let event = Event::Waiting { step: step.id, until: Until::CacheIsFree };
         let waits = || (self.services.events)(event.clone());
-        run::claim_caches(op, self.services, &mounted, &self.cancel, &waits)
+        let fill = self.services.fill_cache.map(|fill| {
+            move |id: &str, directory: &Path| {
+                fill(id, directory).unwrap_or_else(|message| {
+                    (self.services.events)(Event::Warning { step: step.id, message });
+                    false
+                })
+            }
+        });
+        let fill = fill.as_ref().map(|fill| fill as &dyn Fn(&str, &Path) -> bool);
+        run::claim_caches(op, self.services, &mounted, &self.cancel, &waits, fill)
     }
 
     fn copy_context<'c>(

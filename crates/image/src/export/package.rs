@@ -9,7 +9,9 @@
 //! Uncompressed layers are not kept as blobs: they are what they are made from.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read as _, Write};
+use std::path::PathBuf;
 
 use layer::compress;
 use oci::{Compression, DiffId, Digest, ImageManifest, LayerId, Reference, VerifyingReader};
@@ -31,6 +33,8 @@ enum Content {
     Bytes(Vec<u8>),
     /// A blob of the store.
     Blob(Digest),
+    /// A file outside the store.
+    Path(Digest, PathBuf),
     /// A layer's uncompressed tar.
     Tar(LayerId),
 }
@@ -336,19 +340,36 @@ impl File {
         Self { size, content: Content::Blob(digest) }
     }
 
+    /// A file outside the store.
+    pub(crate) fn of_path(digest: Digest, size: u64, path: PathBuf) -> Self {
+        Self { size, content: Content::Path(digest, path) }
+    }
+
     /// Writes exactly [`File::size`] bytes.
     pub(crate) fn copy(&self, layers: &Layers<'_>, to: &mut dyn Write) -> Result<(), ExportError> {
         match &self.content {
             Content::Bytes(bytes) => to.write_all(bytes).map_err(ExportError::Write),
-            Content::Blob(digest) => copy_blob(layers, digest, self.size, to),
+            Content::Blob(digest) => {
+                let file = layers.lease().store().open_blob(digest)?;
+                let file = file.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?;
+                copy_file(layers, file, digest, self.size, to)
+            }
+            Content::Path(digest, path) => {
+                let file = fs::File::open(path).map_err(Error::at("open", path))?;
+                copy_file(layers, file, digest, self.size, to)
+            }
             Content::Tar(id) => copy_tar(layers, id, self.size, to),
         }
     }
 }
 
-fn copy_blob(layers: &Layers<'_>, digest: &Digest, size: u64, to: &mut dyn Write) -> Result<(), ExportError> {
-    let file = layers.lease().store().open_blob(digest)?;
-    let file = file.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?;
+fn copy_file(
+    layers: &Layers<'_>,
+    file: fs::File,
+    digest: &Digest,
+    size: u64,
+    to: &mut dyn Write,
+) -> Result<(), ExportError> {
     let file = Cancellable::new(file, layers.cancelled());
     match stream::copy(VerifyingReader::new(file, digest.clone(), Some(size)), to) {
         Ok(_) => Ok(()),

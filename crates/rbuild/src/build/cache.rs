@@ -5,6 +5,7 @@
 
 mod export;
 mod import;
+mod mounts;
 mod options;
 
 use ::cache::Cache;
@@ -20,13 +21,14 @@ use store::RecordKey;
 use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::commands::registry::{ClientError, Connection, View};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, nearest};
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::listing;
 
 use export::Made;
 pub(crate) use import::Imports;
+use mounts::Mounts;
 use options::Mode;
 pub(crate) use options::{CacheFrom, CacheTo, Where};
 
@@ -113,6 +115,35 @@ impl<'t> Transport<'t> {
         (!self.imports.is_empty()).then_some(&self.imports)
     }
 
+    /// Fills those cache mounts that were imported and that no RUN has wanted.
+    pub(crate) fn fill_caches(&self, plan: &Plan, layers: &Layers<'_>) {
+        let (filled, trouble) = self.imports.fill_missing(plan, layers);
+        for id in filled {
+            say(self.view, format_args!("filled the cache mount {id}"));
+        }
+        for message in trouble {
+            warn(self.view, self.environment, &Diagnostic::warning("cache-import", message));
+        }
+    }
+
+    /// Warns of cache mounts that are to travel and that nobody has.
+    pub(crate) fn check_mounts(&self, plan: &Plan) {
+        let known = mounts::of_plan(plan);
+        for to in self.wanted {
+            let Mounts::Ids(ids) = &to.mounts else { continue };
+            for id in ids.iter().filter(|id| !known.contains_key(id.as_str())) {
+                let mut warning = Diagnostic::warning(
+                    "cache-export",
+                    format!("no RUN of this build mounts a cache `{id}`"),
+                );
+                if let Some(meant) = nearest(id, known.keys().copied()) {
+                    warning = warning.help(format!("did you mean `{meant}`?"));
+                }
+                warn(self.view, self.environment, &warning);
+            }
+        }
+    }
+
     /// Whether anything is to be sent.
     pub(crate) fn exports(&self) -> bool {
         self.wanted.iter().any(|to| to.place.is_some())
@@ -155,8 +186,20 @@ impl<'t> Transport<'t> {
         layers: &Layers<'_>,
         cache: &Cache<'_>,
     ) -> Result<(), Failure> {
+        if self.wanted.iter().any(|to| to.mounts != Mounts::None) {
+            self.fill_caches(plan, layers);
+        }
         let made = Made { plan, keys, solved, images: self.images, layers, cache, imports: &self.imports };
         made.export(self.wanted, self.connection, self.environment, self.view)
+    }
+}
+
+/// ` and 2 cache mounts`, or nothing.
+fn cache_mounts(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => " and one cache mount".to_owned(),
+        count => format!(" and {count} cache mounts"),
     }
 }
 

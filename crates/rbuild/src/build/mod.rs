@@ -30,7 +30,7 @@ use ::dockerfile::Audience;
 use context::Context;
 use image::Layers;
 use plan::{ContextName, Plan, PlanError};
-use solver::{Import, Services, SolveError, Solved, Sought};
+use solver::{FillCache, Import, Services, SolveError, Solved, Sought};
 use sys::root::Time;
 
 use crate::build::agents::Agents;
@@ -122,7 +122,9 @@ fn make_image(
     let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
     let connection = Connection::new(&session.cancel, environment);
     let transport = Transport::open(asked, &connection, environment, view)?;
+    transport.check_mounts(&plan);
     let solved = work.solve(&plan, &contexts, &transport)?;
+    transport.fill_caches(&plan, layers);
     let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
     artifacts::must_be_there(&artifacts::write(asked, &plan, layers, &filesystems)?)?;
     let assembled = Assembly { plan: &plan, solved: &solved, asked, layers }.assemble()?;
@@ -333,6 +335,7 @@ impl Work<'_> {
             contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
         let cache = &self.cache()?;
         let import = imports.map(|imports| move |sought: &Sought<'_>| imports.find(sought, layers, cache));
+        let fill = imports.map(|imports| move |id: &str, into: &Path| imports.fill_cache(id, into, layers));
         let resolv_conf = asked.names.resolv_conf(&std::fs::read("/etc/resolv.conf").unwrap_or_default());
         let sandboxes = || crate::commands::sandbox::open(session, asked.cgroup_parent.clone());
         let renderer = progress::renderer(asked.progress, plan, environment);
@@ -340,6 +343,7 @@ impl Work<'_> {
             lease: &session.lease,
             layers,
             cache,
+            fill_cache: fill.as_ref().map(|fill| fill as &FillCache<'_>),
             import: import.as_ref().map(|import| import as &Import<'_>),
             contexts,
             fetch: &|remote, into, is_cancelled| fetcher.write(remote, into, is_cancelled),

@@ -12,7 +12,7 @@ use solver::{Filesystem, Solved};
 use store::RecordKey;
 
 use super::import::{Imports, Source};
-use super::{CacheTo, KIND, Mode, Site, Where, say, warn, with_causes};
+use super::{CacheTo, KIND, Mode, Site, Where, cache_mounts, mounts, say, warn, with_causes};
 use crate::commands::registry::{Connection, TRANSFERS, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -32,6 +32,15 @@ pub(super) struct Made<'m> {
     pub(super) layers: &'m Layers<'m>,
     pub(super) cache: &'m Cache<'m>,
     pub(super) imports: &'m Imports<'m>,
+}
+
+/// What was sent.
+struct Exported {
+    steps: usize,
+    mounts: usize,
+    /// Why cache mounts were not.
+    left_out: Vec<String>,
+    stored: Stored,
 }
 
 /// The result of one step, wherever its layers are.
@@ -61,7 +70,11 @@ impl Made<'_> {
             let Some(place) = &to.place else { continue };
             let name = place.to_string();
             let error = match self.export_one(to, place, connection) {
-                Ok((count, Stored { sent, sent_bytes })) => {
+                Ok(Exported { steps, mounts, left_out, stored: Stored { sent, sent_bytes } }) => {
+                    for message in left_out {
+                        warn(view, environment, &Diagnostic::warning("cache-export", message));
+                    }
+                    let mounts = cache_mounts(mounts);
                     let sent = match sent {
                         0 => "nothing new was sent".to_owned(),
                         1 => format!("one new blob of {} was sent", human_bytes(sent_bytes)),
@@ -69,7 +82,9 @@ impl Made<'_> {
                     };
                     say(
                         view,
-                        format_args!("exported the results of {count} steps to the cache {name}; {sent}"),
+                        format_args!(
+                            "exported the results of {steps} steps{mounts} to the cache {name}; {sent}"
+                        ),
                     );
                     continue;
                 }
@@ -94,14 +109,17 @@ impl Made<'_> {
         to: &CacheTo,
         place: &Where,
         connection: &Connection<'_>,
-    ) -> Result<(usize, Stored), ExportError> {
+    ) -> Result<Exported, ExportError> {
         let site = Site::of(place, connection).map_err(ExportError::Client)?;
         let entries = self.entries(to.mode).map_err(ExportError::store)?;
-        let count = entries.len();
-        let (portable, parts) = self.parts(entries, to.compression).map_err(ExportError::Image)?;
+        let steps = entries.len();
+        let (mut portable, mut parts) = self.parts(entries, to.compression).map_err(ExportError::Image)?;
+        let left_out =
+            mounts::add(&to.mounts, self.plan, self.layers, site.place(), &mut portable, &mut parts);
         let document = |positions: &[Option<usize>]| portable.with_blobs(positions).to_json();
         let stored = site.place().store(self.layers, KIND, &parts, &document, TRANSFERS);
-        Ok((count, stored.map_err(ExportError::Artifact)?))
+        let (mounts, stored) = (portable.mounts.len(), stored.map_err(ExportError::Artifact)?);
+        Ok(Exported { steps, mounts, left_out, stored })
     }
 
     /// The records of the steps of images, to stand in their manifests; `None` if the layers of one are not those of its steps.

@@ -10,7 +10,7 @@ use oci::{Descriptor, DiffId, Platform};
 use solver::Sought;
 use store::RecordKey;
 
-use super::{CacheFrom, KIND, Site, say, warn, with_causes};
+use super::{CacheFrom, KIND, Site, cache_mounts, say, warn, with_causes};
 use crate::commands::registry::{Connection, TRANSFERS, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -19,13 +19,13 @@ use crate::failure::Failure;
 /// All caches that results may come from, the first one asked first.
 #[derive(Debug, Default)]
 pub(crate) struct Imports<'i> {
-    sources: Vec<Source<'i>>,
+    pub(super) sources: Vec<Source<'i>>,
 }
 
 /// One cache, without its layers.
 #[derive(Debug)]
 pub(super) struct Source<'i> {
-    name: String,
+    pub(super) name: String,
     pub(super) site: Site<'i>,
     pub(super) portable: Portable,
     pub(super) blobs: Vec<Descriptor>,
@@ -51,7 +51,9 @@ impl<'i> Imports<'i> {
             match Source::load(&name, &site, platforms) {
                 Ok(found) => {
                     let count: usize = found.iter().map(|source| source.portable.records.len()).sum();
-                    say(view, format_args!("found the results of {count} steps in the cache {name}"));
+                    let mounts: usize = found.iter().map(|source| source.portable.mounts.len()).sum();
+                    let mounts = cache_mounts(mounts);
+                    say(view, format_args!("found the results of {count} steps{mounts} in the cache {name}"));
                     sources.extend(found);
                 }
                 Err(LoadError::Artifact(ArtifactError::Missing)) => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use oci::{Compression, Reference};
 
+use super::mounts::Mounts;
 use super::usage;
 use crate::commands::names;
 use crate::diagnostic::nearest;
@@ -46,6 +47,8 @@ pub(crate) struct CacheTo {
     pub(crate) mode: Mode,
     /// Of layers of our own making.
     pub(crate) compression: Compression,
+    /// Which cache mounts go with them.
+    pub(crate) mounts: Mounts,
     /// Whether the build succeeds although the cache cannot be written.
     pub(crate) ignores_error: bool,
 }
@@ -74,7 +77,7 @@ struct Written<'o> {
 
 const FROM_HELP: &str =
     "write it as a name in a registry, type=registry,ref=NAME or type=local,src=DIRECTORY[,tag=TAG]";
-const TO_HELP: &str = "write it as type=inline, or as type=registry,ref=NAME or type=local,dest=DIRECTORY[,tag=TAG] with mode=min|max, compression=gzip|zstd|uncompressed and ignore-error=true if wanted";
+const TO_HELP: &str = "write it as type=inline, or as type=registry,ref=NAME or type=local,dest=DIRECTORY[,tag=TAG] with mode=min|max, mounts=all|ID,…, compression=gzip|zstd|uncompressed and ignore-error=true if wanted";
 
 impl CacheFrom {
     /// Reads `type=registry,ref=NAME` or `type=local,src=DIRECTORY`; a text without `=` is a name.
@@ -100,13 +103,20 @@ impl CacheTo {
             "mode",
             "compression",
             "ignore-error",
+            "mounts",
             "oci-mediatypes",
             "image-manifest",
         ];
         let option = Written { flag: "--cache-to", text, help: TO_HELP, keys };
         let Some(fields) = option.fields()? else {
             let place = Some(Where::Registry(names::new_name(text)?));
-            return Ok(Self { place, mode: Mode::Min, compression: Compression::Gzip, ignores_error: false });
+            return Ok(Self {
+                place,
+                mode: Mode::Min,
+                compression: Compression::Gzip,
+                mounts: Mounts::None,
+                ignores_error: false,
+            });
         };
         let mode = match fields.get("mode") {
             None | Some("min") => Mode::Min,
@@ -141,7 +151,7 @@ impl CacheTo {
             _ => {}
         }
         let ignores_error = option.is_set(&fields, "ignore-error", false)?;
-        Ok(Self { place, mode, compression, ignores_error })
+        Ok(Self { place, mode, compression, mounts: fields.mounts(), ignores_error })
     }
 }
 
@@ -151,6 +161,16 @@ struct Fields(Vec<(String, String)>);
 impl Fields {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Fields {
+    fn mounts(&self) -> Mounts {
+        match self.get("mounts") {
+            None => Mounts::None,
+            Some("all") => Mounts::All,
+            Some(ids) => Mounts::Ids(ids.split(',').map(ToOwned::to_owned).collect()),
+        }
     }
 }
 
@@ -173,6 +193,16 @@ impl Written<'_> {
             )));
         }
         for field in written {
+            // Several ids are a list like any other.
+            if let Some((key, ids)) = fields.0.last_mut()
+                && key == "mounts"
+                && !field.contains('=')
+                && !field.is_empty()
+            {
+                ids.push(',');
+                ids.push_str(&field);
+                continue;
+            }
             let (key, value) = field.split_once('=').unwrap_or((&field, ""));
             if !self.keys.contains(&key) {
                 let meant = nearest(key, self.keys.iter().copied());
@@ -268,9 +298,9 @@ mod tests {
     #[track_caller]
     fn to(text: &str, expected: Expect) {
         let shown = CacheTo::parse(text).map_or_else(title, |to| {
-            let CacheTo { place, mode, compression, ignores_error } = to;
+            let CacheTo { place, mode, compression, mounts, ignores_error } = to;
             let place = place.map_or("inline".to_owned(), |place| place.to_string());
-            format!("{place} {mode:?} {compression} {ignores_error}")
+            format!("{place} {mode:?} {compression} {mounts:?} {ignores_error}")
         });
         expected.assert_eq(&shown);
     }
@@ -324,8 +354,23 @@ mod tests {
 
     #[test]
     fn caches_to_export_are_read_as_buildx_reads_them() {
-        to("type=inline", expect!["inline Min gzip false"]);
-        to("type=inline,mode=min", expect!["inline Min gzip false"]);
+        to("type=local,dest=d,mounts=all", expect!["d Min gzip All false"]);
+        to(
+            "type=local,dest=d,mounts=npm,/root/.cache,mode=max",
+            expect![[r#"d Max gzip Ids(["npm", "/root/.cache"]) false"#]],
+        );
+        to(
+            "type=local,dest=d,mode=max,npm",
+            expect!["`--cache-to type=local,dest=d,mode=max,npm` has an unknown field `npm`"],
+        );
+        to(
+            "type=inline,mounts=all",
+            expect![
+                "`--cache-to type=inline,mounts=all` has a `mounts`, and stands in the image as that is pushed"
+            ],
+        );
+        to("type=inline", expect!["inline Min gzip None false"]);
+        to("type=inline,mode=min", expect!["inline Min gzip None false"]);
         to(
             "type=inline,mode=max",
             expect![
@@ -336,13 +381,16 @@ mod tests {
             "type=inline,ref=a",
             expect!["`--cache-to type=inline,ref=a` has a `ref`, and stands in the image as that is pushed"],
         );
-        to("r.io/app:cache", expect!["r.io/app:cache Min gzip false"]);
+        to("r.io/app:cache", expect!["r.io/app:cache Min gzip None false"]);
         to(
             "type=registry,ref=r.io/a,mode=max,compression=zstd,ignore-error=true",
-            expect!["r.io/a:latest Max zstd true"],
+            expect!["r.io/a:latest Max zstd None true"],
         );
-        to("type=local,dest=dir,mode=min,ignore-error=false", expect!["dir Min gzip false"]);
-        to("type=registry,ref=a,oci-mediatypes=true,image-manifest=true", expect!["a:latest Min gzip false"]);
+        to("type=local,dest=dir,mode=min,ignore-error=false", expect!["dir Min gzip None false"]);
+        to(
+            "type=registry,ref=a,oci-mediatypes=true,image-manifest=true",
+            expect!["a:latest Min gzip None false"],
+        );
         to(
             "type=registry,ref=a,image-manifest=false",
             expect![
