@@ -35,6 +35,9 @@ const MAX_CHUNK_BYTES: u32 = 4 << 20;
 /// When a pack is full, in bytes.
 const PACK_BYTES: u64 = 4 << 20;
 
+/// How many packs that are less than half full may come from artifacts before: each export of a cache that grows leaves one.
+const SMALL_PACKS: usize = 16;
+
 /// The longest pack that is fetched.
 const MAX_PACK_BYTES: u64 = 64 << 20;
 
@@ -159,19 +162,23 @@ impl Document {
 }
 
 impl<'p> Before<'p> {
-    /// What the artifact at a place has, by its document `blob`. Packs of which less than half is of use are left alone: what is in them is sent anew.
+    /// What the artifact at a place has, by its document `blob`. Packs of which less than half is of use are left alone, and small ones if there are many: what
+    /// is in them is sent anew, in fewer packs.
     ///
     /// # Errors
     /// [`DirectoryError`], if the document does not come or is none.
     pub fn load(place: Place<'p>, blob: &Descriptor, blobs: &[Descriptor]) -> Result<Self, DirectoryError> {
         let document = Document::load(&place, blob)?;
         let live = document.live_bytes();
+        let is_small = |Pack(_, size): &&Pack| *size < PACK_BYTES / 2;
+        let are_few = document.packs.iter().filter(is_small).count() <= SMALL_PACKS;
+        let is_kept = |index: usize, pack: &Pack| live[index] * 2 >= pack.1 && (are_few || !is_small(&pack));
         let mut packs = Vec::new();
         let mut positions = HashMap::new();
         for (index, pack) in document.packs.iter().enumerate() {
             let is_of =
                 |blob: &&Descriptor| Digest::try_from(blob.digest()).is_ok_and(|digest| digest == pack.0);
-            if let Some(blob) = blobs.iter().find(is_of).filter(|_| live[index] * 2 >= pack.1) {
+            if let Some(blob) = blobs.iter().find(is_of).filter(|_| is_kept(index, pack)) {
                 positions.insert(index, packs.len());
                 packs.push((pack.clone(), blob.clone()));
             }
