@@ -23,6 +23,9 @@ const MAX_LAYERS: usize = 100_000;
 /// Layers of one record; overlayfs mounts no more.
 const MAX_RECORD_LAYERS: usize = 500;
 
+/// The longest that a step may have taken, in milliseconds: a year. Sums of these stay numbers.
+const MAX_MILLIS: u64 = 366 * 24 * 60 * 60 * 1000;
+
 /// The records of a build, and what stands beside them in an artifact.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Portable {
@@ -102,6 +105,9 @@ pub enum PortableError {
     /// A cache mount names a blob that is not there.
     #[error("the cache mount `{0}` names a blob that is not there")]
     NoMountBlob(String),
+    /// A step took longer than anybody waits.
+    #[error("the record {0} has an impossible duration")]
+    Duration(Digest),
     /// A layer was made at no time.
     #[error("the layer {0} has an impossible time")]
     Time(DiffId),
@@ -194,6 +200,10 @@ impl Portable {
         for record in &read.records {
             bound("layers in one record", record.layers.len(), MAX_RECORD_LAYERS)?;
             bound("steps below one record", record.upstream.len(), MAX_RECORDS)?;
+            let mut all = record.upstream.iter().map(|(_, millis)| *millis).chain([record.millis]);
+            if all.any(|millis| millis > MAX_MILLIS) {
+                return Err(PortableError::Duration(record.definition.clone()));
+            }
             if record.layers.iter().any(|layer| *layer >= read.layers.len()) {
                 return Err(PortableError::NoLayer(record.definition.clone()));
             }
@@ -265,6 +275,8 @@ mod tests {
         };
         assert!(refused(&|_| {}, 0).contains("names a blob that is not there"));
         assert!(refused(&|p| p.records[0].layers.push(2), 1).contains("names a layer that is not there"));
+        assert!(refused(&|p| p.records[0].millis = u64::MAX, 1).contains("impossible duration"));
+        assert!(refused(&|p| p.records[0].upstream[0].1 = u64::MAX, 1).contains("impossible duration"));
         assert!(refused(&|p| p.layers[1].created = "soon".to_owned(), 1).contains("impossible time"));
         assert!(refused(&|p| p.records[0].layers = vec![0; 501], 1).contains("501 layers in one record"));
         assert!(refused(&|p| p.mounts[0].packs.push(1), 1).contains("the cache mount `m` names a blob"));

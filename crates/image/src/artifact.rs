@@ -27,7 +27,7 @@ use store::Expected;
 use crate::export::{ExportError, package};
 use crate::{Error, Layers, parallel};
 
-pub use layers::receive;
+pub use layers::{Options, receive};
 
 /// The longest document that is read, compressed and not.
 const MAX_DOCUMENT_BYTES: u64 = 64 << 20;

@@ -13,7 +13,6 @@ use crate::schedule::is_linked;
 use crate::{Services, StepError};
 
 /// A result that is looked for elsewhere.
-#[derive(Debug)]
 pub struct Sought<'a> {
     /// What it lies under.
     pub key: &'a RecordKey,
@@ -21,6 +20,8 @@ pub struct Sought<'a> {
     pub base: Vec<RecordedLayer>,
     /// How many layers steps have made above those. A result with more or less is not one of this step.
     pub own: usize,
+    /// Told of bytes that have come so far, and how many there are in all.
+    pub progress: &'a (dyn Fn(u64, u64) + Sync),
 }
 
 /// Brings the layers of a result here and gives its record; `None` if nobody has it. The text says why what somebody has does not come.
@@ -38,7 +39,9 @@ pub(crate) fn find(
         true => (Vec::new(), 1),
         false => (base(step, plan, services)?, plan.own_layers(step.id)),
     };
-    match import(&Sought { key, base, own }) {
+    let progress =
+        |bytes, total_bytes| (services.events)(Event::Progress { step: step.id, bytes, total_bytes });
+    match import(&Sought { key, base, own, progress: &progress }) {
         Ok(found) => Ok(found),
         Err(message) => {
             (services.events)(Event::Warning { step: step.id, message });

@@ -79,6 +79,9 @@ pub(crate) struct Ready {
 #[derive(Debug, Default)]
 pub(crate) struct Caches(BTreeMap<CacheId, store::CacheMount>);
 
+/// Fills the new directory of an id; whether it could.
+pub(crate) type Fill<'f> = dyn Fn(&str, &Path) -> bool + 'f;
+
 /// Claims the caches of a RUN, waiting for those that another one has locked; `waits` is called when that begins. `fill` gives a new one what it had elsewhere,
 /// and else its source does.
 ///
@@ -90,17 +93,10 @@ pub(crate) fn claim_caches(
     mounted: &Mounted<'_>,
     cancel: &Cancel,
     waits: &dyn Fn(),
-    fill: Option<&dyn Fn(&str, &Path) -> bool>,
+    fill: Option<&Fill<'_>>,
 ) -> Result<Caches, StepError> {
-    let mut wanted: BTreeMap<&CacheId, (&Mount, &plan::CacheMount, CacheSharing)> = BTreeMap::new();
-    for mount in &run.mounts {
-        let Mount::Cache(cache) = mount else { continue };
-        let sharing = sharing(cache.sharing);
-        let entry = wanted.entry(&cache.id).or_insert((mount, cache, sharing));
-        entry.2 = entry.2.max(sharing);
-    }
     let mut caches = Caches::default();
-    for (id, (mount, cache, sharing)) in wanted {
+    for (id, (mount, cache, sharing)) in wanted_caches(run) {
         let seed = |directory: &Path| -> io::Result<()> {
             if fill.is_some_and(|fill| fill(id.as_str(), directory)) {
                 return Ok(());
@@ -128,6 +124,18 @@ pub(crate) fn claim_caches(
         caches.0.insert(id.clone(), claimed.ok_or(StepError::Cancelled)?);
     }
     Ok(caches)
+}
+
+/// The caches of a RUN by id, each with the strictest way of sharing that it is mounted with.
+fn wanted_caches(run: &Run) -> BTreeMap<&CacheId, (&Mount, &plan::CacheMount, CacheSharing)> {
+    let mut wanted: BTreeMap<&CacheId, (&Mount, &plan::CacheMount, CacheSharing)> = BTreeMap::new();
+    for mount in &run.mounts {
+        let Mount::Cache(cache) = mount else { continue };
+        let sharing = sharing(cache.sharing);
+        let entry = wanted.entry(&cache.id).or_insert((mount, cache, sharing));
+        entry.2 = entry.2.max(sharing);
+    }
+    wanted
 }
 
 fn sharing(sharing: Sharing) -> CacheSharing {

@@ -538,7 +538,7 @@ impl Solver<'_> {
                 })
             }
         });
-        let fill = fill.as_ref().map(|fill| fill as &dyn Fn(&str, &Path) -> bool);
+        let fill = fill.as_ref().map(|fill| fill as &run::Fill<'_>);
         run::claim_caches(op, self.services, &mounted, &self.cancel, &waits, fill)
     }
 

@@ -9,7 +9,16 @@ use super::Place;
 use crate::Layers;
 use crate::receive::{self, Offered, Origin, ReceiveError};
 
-/// Brings layers from an artifact into the store, at most `transfers` at once, and gives their ids, the lowest first. They stand upon `below`. What the
+/// How layers come.
+#[derive(Clone, Copy)]
+pub struct Options<'o> {
+    /// How many at once.
+    pub transfers: usize,
+    /// Told how many more bytes have come, from any thread.
+    pub progress: &'o (dyn Fn(u64) + Sync),
+}
+
+/// Brings layers from an artifact into the store, and gives their ids, the lowest first. They stand upon `below`. What the
 /// store has of them does not come.
 ///
 /// # Errors
@@ -19,7 +28,7 @@ pub fn receive(
     place: &Place<'_>,
     below: &[LayerId],
     wanted: &[(DiffId, Descriptor)],
-    transfers: usize,
+    options: Options<'_>,
 ) -> Result<Vec<LayerId>, ReceiveError> {
     let mut offered = Vec::with_capacity(wanted.len());
     for (diff_id, blob) in wanted {
@@ -29,8 +38,8 @@ pub fn receive(
         })?;
         offered.push(Offered { diff_id: diff_id.clone(), expected: Some(expected), place: blob.clone() });
     }
-    let artifact = Artifact { layers, place };
-    let staged = receive::stage(layers, &offered, &artifact, transfers, &mut HashSet::new())?;
+    let artifact = Artifact { layers, place, progress: options.progress };
+    let staged = receive::stage(layers, &offered, &artifact, options.transfers, &mut HashSet::new())?;
     let mut ids = receive::publish_upon(layers, below, staged, &offered, &artifact)?;
     Ok(ids.split_off(below.len()))
 }
@@ -38,6 +47,21 @@ pub fn receive(
 struct Artifact<'a> {
     layers: &'a Layers<'a>,
     place: &'a Place<'a>,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Tells of bytes as they come.
+struct Told<'t, R> {
+    from: R,
+    progress: &'t (dyn Fn(u64) + Sync),
+}
+
+impl<R: Read> Read for Told<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        (self.progress)(read as u64);
+        Ok(read)
+    }
 }
 
 impl Origin for Artifact<'_> {
@@ -51,7 +75,10 @@ impl Origin for Artifact<'_> {
             Some(file) => {
                 Ok(Box::new(VerifyingReader::new(file, expected.digest.clone(), expected.size_bytes)))
             }
-            None => self.place.open(&layer.place),
+            None => {
+                let from = self.place.open(&layer.place)?;
+                Ok(Box::new(Told { from, progress: self.progress }))
+            }
         }
     }
 }

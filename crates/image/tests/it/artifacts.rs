@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::artifact::directory::{Before, chunk, restore};
-use image::artifact::{ArtifactError, Kind, Part, Place, Stored, receive};
+use image::artifact::{ArtifactError, Kind, Options, Part, Place, Stored, receive};
 use image::{Layers, ReceiveError};
 use layer::compress::compress;
 use oci::{Compression, Descriptor, DiffId, Digest, MediaType};
@@ -16,6 +16,7 @@ use crate::world::{World, reference, tar};
 
 const KIND: Kind<'_> = Kind { artifact: "a/test", document: "a/document+zstd", annotation: "a.document" };
 const PACK: &str = "a/pack";
+const OPTIONS: Options<'_> = Options { transfers: 2, progress: &|_| {} };
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     let mut packed = Vec::new();
@@ -134,15 +135,15 @@ fn a_layer_that_is_not_what_is_said_of_it_is_refused() {
             .unwrap();
         let blobs = blobs(place);
         let other = DiffId::new(Digest::of("other"));
-        let wrong = receive(layers, &place, &[], &[(other.clone(), blobs[0].clone())], 2).unwrap_err();
+        let wrong = receive(layers, &place, &[], &[(other.clone(), blobs[0].clone())], OPTIONS).unwrap_err();
         assert!(matches!(wrong, ReceiveError::WrongDiffId { .. }), "{wrong:?}");
         for blob in [&blobs[1], &blobs[2]] {
-            receive(layers, &place, &[], &[(own.clone(), blob.clone())], 2).unwrap_err();
+            receive(layers, &place, &[], &[(own.clone(), blob.clone())], OPTIONS).unwrap_err();
         }
         let absent = Descriptor::new(MediaType::ImageLayer, 9, &Digest::of("absent"));
-        receive(layers, &place, &[], &[(other, absent)], 2).unwrap_err();
+        receive(layers, &place, &[], &[(other, absent)], OPTIONS).unwrap_err();
         assert_eq!(layers.lease().store().layer_ids().unwrap(), []);
-        assert_eq!(receive(layers, &place, &[], &[(own, blobs[0].clone())], 2).unwrap().len(), 1);
+        assert_eq!(receive(layers, &place, &[], &[(own, blobs[0].clone())], OPTIONS).unwrap().len(), 1);
     });
     world.assert_clean();
 }

@@ -124,23 +124,51 @@ fn make_image(
     let transport = Transport::open(asked, &connection, environment, view)?;
     transport.check_mounts(&plan);
     let solved = work.solve(&plan, &contexts, &transport)?;
+    let delivery =
+        Delivery { args, work, plan: &plan, solved: &solved, transport: &transport, began, for_metadata };
+    let delivered = delivery.deliver(view);
+    // Whatever becomes of the image, the next build need not do its steps again.
     transport.fill_caches(&plan, layers);
-    let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
-    artifacts::must_be_there(&artifacts::write(asked, &plan, layers, &filesystems)?)?;
-    let assembled = Assembly { plan: &plan, solved: &solved, asked, layers }.assemble()?;
-    let inline = transport.inline(&plan, &solved, &assembled, layers, &work.cache()?)?;
-    let made = output::Made { images: &assembled, layers, annotations: &inline };
-    let exported = output::write(asked, made, plan.output().epoch.map(Time::whole))?;
-    // Losing what `explain` and `diff` show loses nothing that was built.
-    if let Err(error) = report::keep(dockerfile, &plan, &solved, session) {
-        tracing::warn!(%error, "what `rbuild explain` shows was not kept");
+    match (delivered, work.export(&plan, &solved, &transport)) {
+        (Err(mut failure), Err(other)) => {
+            failure.diagnostics.extend(other.diagnostics);
+            Err(failure)
+        }
+        (delivered, exported) => delivered.and(exported),
     }
-    summary::print(&plan, &solved, &assembled, asked, dockerfile, began.elapsed());
-    let pushed = output::push(asked, made, &Pusher::new(layers, &session.cancel, environment, view));
-    // Whoever deploys by digest gets what the registry has.
-    let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
-    output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)?;
-    work.export(&plan, &solved, &transport)
+}
+
+/// What was built, on its way to where it is wanted.
+struct Delivery<'d> {
+    args: &'d BuildArgs,
+    work: Work<'d>,
+    plan: &'d Plan,
+    solved: &'d Solved,
+    transport: &'d Transport<'d>,
+    began: Instant,
+    for_metadata: Option<serde_json::Value>,
+}
+
+impl Delivery<'_> {
+    fn deliver(self, view: View) -> Result<(), Failure> {
+        let Self { args, work, plan, solved, transport, began, for_metadata } = self;
+        let Work { dockerfile, asked, session, layers, environment, .. } = work;
+        let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
+        artifacts::must_be_there(&artifacts::write(asked, plan, layers, &filesystems)?)?;
+        let assembled = Assembly { plan, solved, asked, layers }.assemble()?;
+        let inline = transport.inline(plan, solved, &assembled, layers, &work.cache()?)?;
+        let made = output::Made { images: &assembled, layers, annotations: &inline };
+        let exported = output::write(asked, made, plan.output().epoch.map(Time::whole))?;
+        // Losing what `explain` and `diff` show loses nothing that was built.
+        if let Err(error) = report::keep(dockerfile, plan, solved, session) {
+            tracing::warn!(%error, "what `rbuild explain` shows was not kept");
+        }
+        summary::print(plan, solved, &assembled, asked, dockerfile, began.elapsed());
+        let pushed = output::push(asked, made, &Pusher::new(layers, &session.cancel, environment, view));
+        // Whoever deploys by digest gets what the registry has.
+        let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
+        output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
+    }
 }
 
 /// What is to be worked on.
@@ -273,7 +301,7 @@ impl Work<'_> {
 
     /// Sends the results of a build to other caches.
     fn export(&self, plan: &Plan, solved: &Solved, transport: &Transport<'_>) -> Result<(), Failure> {
-        if !transport.exports() {
+        if !transport.exports() || self.session.cancel.is_cancelled() {
             return Ok(());
         }
         let keys: Vec<_> = solved.reports.iter().map(|report| report.key.clone()).collect();

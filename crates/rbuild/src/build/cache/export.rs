@@ -43,6 +43,22 @@ struct Exported {
     stored: Stored,
 }
 
+impl Exported {
+    fn tell(self, name: &str, environment: &Environment, view: View) {
+        let Self { steps, mounts, left_out, stored: Stored { sent, sent_bytes } } = self;
+        for message in left_out {
+            warn(view, environment, &Diagnostic::warning("cache-export", message));
+        }
+        let mounts = cache_mounts(mounts);
+        let sent = match sent {
+            0 => "nothing new was sent".to_owned(),
+            1 => format!("one new blob of {} was sent", human_bytes(sent_bytes)),
+            sent => format!("{sent} new blobs of {} were sent", human_bytes(sent_bytes)),
+        };
+        say(view, format_args!("exported the results of {steps} steps{mounts} to the cache {name}; {sent}"));
+    }
+}
+
 /// The result of one step, wherever its layers are.
 struct Entry<'e> {
     key: &'e RecordKey,
@@ -69,23 +85,10 @@ impl Made<'_> {
         for to in wanted {
             let Some(place) = &to.place else { continue };
             let name = place.to_string();
+            say(view, format_args!("exporting to the cache {name}"));
             let error = match self.export_one(to, place, connection) {
-                Ok(Exported { steps, mounts, left_out, stored: Stored { sent, sent_bytes } }) => {
-                    for message in left_out {
-                        warn(view, environment, &Diagnostic::warning("cache-export", message));
-                    }
-                    let mounts = cache_mounts(mounts);
-                    let sent = match sent {
-                        0 => "nothing new was sent".to_owned(),
-                        1 => format!("one new blob of {} was sent", human_bytes(sent_bytes)),
-                        sent => format!("{sent} new blobs of {} were sent", human_bytes(sent_bytes)),
-                    };
-                    say(
-                        view,
-                        format_args!(
-                            "exported the results of {steps} steps{mounts} to the cache {name}; {sent}"
-                        ),
-                    );
+                Ok(exported) => {
+                    exported.tell(&name, environment, view);
                     continue;
                 }
                 Err(error) => error,

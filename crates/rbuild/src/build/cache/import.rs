@@ -1,11 +1,12 @@
 //! What `--cache-from` brings.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use ::cache::{Cache, Portable, PortableRecord, RecordedLayer, StepRecord};
 use image::Layers;
-use image::artifact::{self, ArtifactError, Loaded};
+use image::artifact::{self, ArtifactError, Loaded, Options};
 use oci::{Descriptor, DiffId, Platform};
 use solver::Sought;
 use store::RecordKey;
@@ -154,10 +155,14 @@ impl<'i> Source<'i> {
         let of_layer =
             |layer: &::cache::PortableLayer| (layer.diff_id.clone(), self.blobs[layer.blob].clone());
         let wanted: Vec<(DiffId, Descriptor)> = self.portable.layers_of(record).map(of_layer).collect();
+        let all = wanted.iter().map(|(_, blob)| blob.size()).sum();
+        let come = AtomicU64::new(0);
+        let progress = |more| (sought.progress)(come.fetch_add(more, Ordering::Relaxed) + more, all);
+        let options = Options { transfers: TRANSFERS, progress: &progress };
         let below: Vec<_> = sought.base.iter().map(|layer| layer.id.clone()).collect();
         let ids = {
             let _fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
-            artifact::receive(layers, &self.site.place(), &below, &wanted, TRANSFERS)?
+            artifact::receive(layers, &self.site.place(), &below, &wanted, options)?
         };
         let mut made = sought.base.clone();
         for (id, layer) in ids.into_iter().zip(self.portable.layers_of(record)) {

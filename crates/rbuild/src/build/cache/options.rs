@@ -118,40 +118,44 @@ impl CacheTo {
                 ignores_error: false,
             });
         };
-        let mode = match fields.get("mode") {
-            None | Some("min") => Mode::Min,
-            Some("max") => Mode::Max,
-            Some(other) => {
-                return Err(option.wrong(&format!("has the mode `{other}`; there are min and max")));
-            }
-        };
+        let mode = option.mode(&fields)?;
         let compression = match fields.get("compression").map(str::parse) {
             None => Compression::Gzip,
             Some(read) => read.map_err(|why: String| option.wrong(&why))?,
         };
-        // What is so by itself.
-        for key in ["oci-mediatypes", "image-manifest"] {
-            if !option.is_set(&fields, key, true)? {
-                return Err(
-                    option.wrong(&format!("asks for `{key}=false`, and caches are OCI image manifests"))
-                );
-            }
-        }
-        let place = match fields.get("type") {
-            Some("inline") => None,
-            _ => Some(option.place(&fields, "dest")?),
-        };
-        match &place {
-            Some(Where::Registry(reference)) if reference.digest().is_some() => {
-                return Err(
-                    option.wrong("has a digest, which follows from the content: leave out the part from `@`")
-                );
-            }
-            None => option.check_inline(&fields, mode)?,
-            _ => {}
-        }
+        let place = option.place_to(&fields, mode)?;
         let ignores_error = option.is_set(&fields, "ignore-error", false)?;
         Ok(Self { place, mode, compression, mounts: fields.mounts(), ignores_error })
+    }
+}
+
+impl Written<'_> {
+    fn mode(self, fields: &Fields) -> Result<Mode, Failure> {
+        match fields.get("mode") {
+            None | Some("min") => Ok(Mode::Min),
+            Some("max") => Ok(Mode::Max),
+            Some(other) => Err(self.wrong(&format!("has the mode `{other}`; there are min and max"))),
+        }
+    }
+
+    /// `None` for the manifest of the image.
+    fn place_to(self, fields: &Fields, mode: Mode) -> Result<Option<Where>, Failure> {
+        // What is so by itself.
+        for key in ["oci-mediatypes", "image-manifest"] {
+            if !self.is_set(fields, key, true)? {
+                let why = format!("asks for `{key}=false`, and caches are OCI image manifests");
+                return Err(self.wrong(&why));
+            }
+        }
+        if fields.get("type") == Some("inline") {
+            return self.check_inline(fields, mode).map(|()| None);
+        }
+        match self.place(fields, "dest")? {
+            Where::Registry(reference) if reference.digest().is_some() => {
+                Err(self.wrong("has a digest, which follows from the content: leave out the part from `@`"))
+            }
+            place => Ok(Some(place)),
+        }
     }
 }
 
