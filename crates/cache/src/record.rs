@@ -44,6 +44,9 @@ pub struct StepRecord {
     /// The content key that it was recorded under, so that it can travel under both keys. Filled in by [`Cache::put`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Digest>,
+    /// Of the document that it was imported with, if it was: what came together was made together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Digest>,
 }
 
 /// The records of one store, as one build sees them.
@@ -149,8 +152,14 @@ impl<'l> Cache<'l> {
         time: Option<i64>,
     ) -> Result<(), store::Error> {
         let content = content_of(layers.iter().map(|layer| &layer.content));
-        let record =
-            StepRecord { layers: layers.to_vec(), millis: 0, log: None, upstream: Vec::new(), content: None };
+        let record = StepRecord {
+            layers: layers.to_vec(),
+            millis: 0,
+            log: None,
+            upstream: Vec::new(),
+            content: None,
+            origin: None,
+        };
         self.put_under(&representative_key(&content, time), &record)
     }
 

@@ -1,11 +1,11 @@
 //! The first pass: keys of everything, and records from the target downwards. No process, no mount, no thread.
 
 use cache::{RecordedLayer, StepRecord};
-use oci::{ContentDigest, ImageId, LayerId};
-use plan::{Op, Plan, StepId};
+use oci::{ContentDigest, Digest, ImageId, LayerId};
+use plan::{Op, Plan, Step, StepId};
 use store::RecordKey;
 
-use crate::adoption::disagreeing;
+use crate::adoption::{disagreeing, mixed};
 use crate::error::SolveError;
 use crate::event::Reuse;
 use crate::filesystem::Filesystem;
@@ -19,12 +19,21 @@ pub(crate) enum Found {
     Done {
         /// How it was found.
         by: Reuse,
+        /// With which document it was imported, if it was.
+        origin: Option<Digest>,
         /// The result.
         filesystem: Filesystem,
         /// How long it took when it ran, in milliseconds.
         millis: u64,
         /// How long the steps took that it stands on, by their short keys.
         upstream: Vec<(String, u64)>,
+    },
+    /// The layer of a linked copy came from elsewhere, so that what it is copied from need not come. What lies below it is still to be found.
+    Linked {
+        /// How it was found.
+        by: Reuse,
+        /// Its own layer alone.
+        record: StepRecord,
     },
     /// Nobody needs its result.
     NotNeeded,
@@ -35,14 +44,15 @@ pub(crate) enum Found {
 impl Found {
     /// What is there without any work.
     fn given(filesystem: Filesystem) -> Self {
-        Self::Done { by: Reuse::Definition, filesystem, millis: 0, upstream: Vec::new() }
+        Self::Done { by: Reuse::Definition, origin: None, filesystem, millis: 0, upstream: Vec::new() }
     }
 }
 
 impl Found {
     fn recorded(record: StepRecord, by: Reuse) -> Self {
         let filesystem = Filesystem { layers: record.layers };
-        Self::Done { by, filesystem, millis: record.millis, upstream: record.upstream }
+        let StepRecord { millis, upstream, origin, .. } = record;
+        Self::Done { by, origin, filesystem, millis, upstream }
     }
 }
 
@@ -72,12 +82,14 @@ pub(crate) fn look_up(
             let is_trusted = by_definition[id.index()] && held != Some(id);
             let key = is_trusted.then_some(&prepared[id.index()].definition);
             let outcome = find(id, plan, services, key).map_err(|error| at(id, error))?;
-            if matches!(outcome, Found::Open) {
-                wanted.extend(inputs(plan, id));
+            match &outcome {
+                Found::Open => wanted.extend(inputs(plan, id)),
+                Found::Linked { .. } => wanted.extend(plan.step(id).op.parent()),
+                Found::Done { .. } | Found::NotNeeded => {}
             }
             found[id.index()] = outcome;
         }
-        let Some(id) = disagreeing(plan, &found) else { break };
+        let Some(id) = disagreeing(plan, &found).or_else(|| mixed(plan, &found)) else { break };
         found[id.index()] = Found::Open;
         wanted.extend(inputs(plan, id));
     }
@@ -132,7 +144,9 @@ fn find(
         Op::Scratch => return Ok(Found::given(Filesystem::default())),
         Op::Image(image) => return Ok(Found::given(image_filesystem(&image.image, services)?)),
         // The layers below a linked copy are whatever they are this time; its record knows only its own.
-        Op::Copy(copy) if copy.linkage == plan::Linkage::Independent => return Ok(Found::Open),
+        Op::Copy(copy) if copy.linkage == plan::Linkage::Independent => {
+            return find_linked(step, plan, services, key);
+        }
         _ => {}
     }
     let Some(key) = key else { return Ok(Found::Open) };
@@ -143,6 +157,21 @@ fn find(
         Some(record) => Found::recorded(record, Reuse::Imported),
         None => Found::Open,
     })
+}
+
+/// The layer of a linked copy, if it came from elsewhere. Of one that was made here it is known what it is copied from, and that is looked at.
+fn find_linked(
+    step: &Step,
+    plan: &Plan,
+    services: &Services<'_>,
+    key: Option<&RecordKey>,
+) -> Result<Found, StepError> {
+    let Some(key) = key else { return Ok(Found::Open) };
+    let (by, record) = match services.cache.find(key)? {
+        Some(record) => (Reuse::Definition, Some(record).filter(|record| record.origin.is_some())),
+        None => (Reuse::Imported, import::find(step, plan, services, key)?),
+    };
+    Ok(record.map_or(Found::Open, |record| Found::Linked { by, record }))
 }
 
 /// The layers of an image in the store, pinned.
@@ -167,7 +196,7 @@ impl Reuse {
         match found {
             Found::Done { by, .. } => Some(*by),
             Found::NotNeeded => Some(Self::NotNeeded),
-            Found::Open => None,
+            Found::Open | Found::Linked { .. } => None,
         }
     }
 }

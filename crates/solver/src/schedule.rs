@@ -214,7 +214,7 @@ impl Solver<'_> {
         for (step, found) in self.plan.steps.iter().zip(&self.lookup.found) {
             match found {
                 _ if self.held == Some(step.id) => {}
-                Found::Open => open.push_back(step.id),
+                Found::Open | Found::Linked { .. } => open.push_back(step.id),
                 found => self.finish_found(step, found),
             }
         }
@@ -350,6 +350,10 @@ impl Solver<'_> {
 impl Solver<'_> {
     fn work(&self, step: &Step) -> Result<Worked, StepError> {
         let began = Instant::now();
+        if let Found::Linked { by, record } = &self.lookup.found[step.id.index()] {
+            let done = self.reuse_linked(step, record, self.upstream_below(step, record), *by, began)?;
+            return Ok(Worked { done, unrecorded: None, lock: None });
+        }
         if matches!(step.op, Op::Run(_)) {
             self.runs_left.fetch_sub(1, Ordering::Relaxed);
         }
@@ -392,6 +396,7 @@ impl Solver<'_> {
             log: report.log.as_ref().map(ToString::to_string),
             upstream: upstream.clone().into_iter().collect(),
             content: None,
+            origin: None,
         };
         let done = Done { filesystem, report, upstream };
         Ok(Worked { done, unrecorded: Some(Unrecorded { keys, record }), lock })
@@ -424,24 +429,48 @@ impl Solver<'_> {
         by: Reuse,
         began: Instant,
     ) -> Result<Worked, StepError> {
-        let saved = Duration::from_millis(record.millis);
-        let verdict = Verdict::Reused { by, saved };
-        let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
-        let report = StepReport { outcome, parts: self.same_parts(step), log: None, key: self.key(step) };
         let upstream = self.upstream(step);
         if is_linked(step) {
-            // The layers below a linked copy are not those of its record.
-            let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
-            made.layers.extend(record.layers.last().cloned());
-            let filesystem =
-                adoption::settle(made, step.op.time(), self.services.cache, self.services.cache_mode)?;
-            return Ok(Worked { done: Done { filesystem, report, upstream }, unrecorded: None, lock: None });
+            let done = self.reuse_linked(step, &record, upstream, by, began)?;
+            return Ok(Worked { done, unrecorded: None, lock: None });
         }
+        let report = self.reused(step, &record, by, began);
         // From now on the definition leads here, too.
         let record = StepRecord { upstream: upstream.clone().into_iter().collect(), ..record };
         let filesystem = Filesystem { layers: record.layers.clone() };
         let done = Done { filesystem, report, upstream };
         Ok(Worked { done, unrecorded: Some(Unrecorded { keys, record }), lock: None })
+    }
+
+    /// The layers below a linked copy are not those of its record.
+    fn reuse_linked(
+        &self,
+        step: &Step,
+        record: &StepRecord,
+        upstream: Upstream,
+        by: Reuse,
+        began: Instant,
+    ) -> Result<Done, StepError> {
+        let report = self.reused(step, record, by, began);
+        let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
+        made.layers.extend(record.layers.last().cloned());
+        let filesystem =
+            adoption::settle(made, step.op.time(), self.services.cache, self.services.cache_mode)?;
+        Ok(Done { filesystem, report, upstream })
+    }
+
+    fn reused(&self, step: &Step, record: &StepRecord, by: Reuse, began: Instant) -> StepReport {
+        let saved = Duration::from_millis(record.millis);
+        let verdict = Verdict::Reused { by, saved };
+        let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
+        StepReport { outcome, parts: self.same_parts(step), log: None, key: self.key(step) }
+    }
+
+    /// How long the steps took that a linked copy stands on: those it is copied from by its record, since they were not looked at.
+    fn upstream_below(&self, step: &Step, record: &StepRecord) -> Upstream {
+        let mut all: Upstream = record.upstream.iter().cloned().collect();
+        all.extend(self.upstream_of(step.op.parent()));
+        all
     }
 
     /// Writes down what a step gave and what it was made of.
@@ -460,8 +489,12 @@ impl Solver<'_> {
 
     /// How long the steps took that this one stands on, when they ran.
     fn upstream(&self, step: &Step) -> Upstream {
+        self.upstream_of(step.op.parent().into_iter().chain(step.op.reads()))
+    }
+
+    fn upstream_of(&self, inputs: impl IntoIterator<Item = StepId>) -> Upstream {
         let mut all = Upstream::new();
-        for id in step.op.parent().into_iter().chain(step.op.reads()) {
+        for id in inputs {
             let Some(done) = self.steps[id.index()].get() else { continue };
             all.extend(done.upstream.iter().map(|(key, millis)| (key.clone(), *millis)));
             all.insert(short_key(&self.lookup.prepared[id.index()].definition), millis_of(&done.report));
@@ -633,7 +666,8 @@ impl Solver<'_> {
         let layer = copy::context_layer(index, &context, name)?;
         let content = layer.facts().content.clone();
         let layers = vec![RecordedLayer { id: layer.id().clone(), content, created: String::new() }];
-        let record = StepRecord { layers, millis: 0, log: None, upstream: Vec::new(), content: None };
+        let record =
+            StepRecord { layers, millis: 0, log: None, upstream: Vec::new(), content: None, origin: None };
         self.services.cache.put_under(&key, &record)?;
         Ok((Filesystem { layers: record.layers }, path))
     }

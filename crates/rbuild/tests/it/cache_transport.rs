@@ -491,6 +491,34 @@ fn linked_copies_and_secrets_that_count_are_found_as_far_as_they_can_be() {
 }
 
 #[test]
+fn what_a_linked_copy_is_copied_from_does_not_come() {
+    let Some(scene) = Scene::new("what_a_linked_copy_is_copied_from_does_not_come") else { return };
+    let dockerfile = fs::read_to_string(scene.context().join("Dockerfile")).expect("a Dockerfile");
+    scene.write(&[("Dockerfile", &dockerfile.replace("COPY --from", "COPY --link --from"))]);
+    scene.export("max");
+    let other = World::new();
+    let said = scene.build(&other, &["--cache-from", &scene.cache()]);
+    assert_eq!((ran(&said), scene.fetched()), (0, 4), "{said}");
+    assert_eq!(output_of(&other), "final\na\nb\n");
+    // And not later either, with the cache or without.
+    for args in [&["--cache-from", &scene.cache()][..], &[]] {
+        let said = scene.build(&other, args);
+        assert!(said.contains("nothing to do") || ran(&said) == 0, "{said}");
+    }
+    assert_eq!(scene.fetched(), 5);
+    // Where the store has what is below, the two have to be looked at together.
+    let third = World::new();
+    scene.write(&[("Dockerfile", &dockerfile.split("COPY --from").next().expect("a beginning"))]);
+    scene.build(&third, &[]);
+    scene.write(&[("Dockerfile", &dockerfile.replace("COPY --from", "COPY --link --from"))]);
+    let said = scene.build(&third, &["--cache-from", &scene.cache()]);
+    assert_eq!(output_of(&third), "final\na\nb\n", "{said}");
+    for world in [&other, &third] {
+        world.assert_sound();
+    }
+}
+
+#[test]
 fn an_image_that_cannot_be_delivered_keeps_no_cache_from_its_place() {
     let Some(scene) = Scene::new("an_image_that_cannot_be_delivered") else { return };
     scene.registry.on("/v2/app/manifests/", |_, exchange| exchange.respond(403, &[], b""));

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use ::cache::{Cache, Portable, PortableRecord, RecordedLayer, StepRecord};
 use image::Layers;
 use image::artifact::{self, ArtifactError, Loaded, Options};
-use oci::{Descriptor, DiffId, Platform};
+use oci::{Descriptor, DiffId, Digest, Platform};
 use solver::Sought;
 use store::RecordKey;
 
@@ -31,6 +31,8 @@ pub(super) struct Source<'i> {
     pub(super) portable: Portable,
     pub(super) blobs: Vec<Descriptor>,
     by_key: HashMap<RecordKey, usize>,
+    /// Of the records.
+    document: Digest,
     /// Held while layers come, several at once: whoever wants the same ones waits, and then finds them here. That is why it is held for as long as the
     /// registry takes; a cancelled client ends that.
     fetching: Mutex<()>,
@@ -133,8 +135,8 @@ impl<'i> Source<'i> {
         let read = |Loaded { document, blobs }| {
             let portable = Portable::from_json(&document, blobs.len())?;
             let by_key = portable.by_key();
-            let (name, site) = (name.to_owned(), site.clone());
-            Ok(Self { name, site, portable, blobs, by_key, fetching: Mutex::default() })
+            let (name, site, document) = (name.to_owned(), site.clone(), Digest::of(&document));
+            Ok(Self { name, site, portable, blobs, by_key, document, fetching: Mutex::default() })
         };
         site.place().load(KIND, platforms)?.into_iter().map(read).collect()
     }
@@ -175,6 +177,7 @@ impl<'i> Source<'i> {
             log: None,
             upstream: record.upstream.clone(),
             content: record.content.clone(),
+            origin: Some(self.document.clone()),
         };
         // Under this key alone: that it is right for another one is no more than a word of whoever wrote it.
         cache.put_under(sought.key, &found)?;
