@@ -24,7 +24,7 @@ use crate::error::SolveError;
 use crate::event::{Event, Outcome, Reuse, Stream, Until, Verdict};
 use crate::filesystem::Filesystem;
 use crate::inputs::context_mounts;
-use crate::lookup::{Found, Lookup, look_up};
+use crate::lookup::{Found, Lookup, at, look_up};
 use crate::remote;
 use crate::run::{self, Caches, RunContext, Sources};
 use crate::services::Cancel;
@@ -62,6 +62,7 @@ pub struct StepReport {
 pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError> {
     let solver = Solver::new(plan, services, None)?;
     solver.cancelled_with_services(|| solver.run_all())?;
+    solver.trace_imported()?;
     Ok(solver.solved())
 }
 
@@ -479,6 +480,33 @@ impl Solver<'_> {
         let all = &self.lookup.prepared;
         let trace = all[step.id.index()].trace(step, all, self.services)?;
         Ok(self.services.cache.put_trace(self.plan, step, &keys.definition, &trace)?)
+    }
+
+    /// Keeps traces of steps whose results came from elsewhere, and of those below: the next miss can say what changed since.
+    fn trace_imported(&self) -> Result<(), SolveError> {
+        let was = |step: &Step, how: Reuse| {
+            let done = self.steps[step.id.index()].get();
+            done.is_some_and(
+                |done| matches!(done.report.outcome.verdict, Verdict::Reused { by, .. } if by == how),
+            )
+        };
+        if !self.plan.steps.iter().any(|step| was(step, Reuse::Imported)) {
+            return Ok(());
+        }
+        let all = &self.lookup.prepared;
+        let is_untold = |step: &&Step| was(step, Reuse::Imported) || was(step, Reuse::NotNeeded);
+        for step in self.plan.steps.iter().filter(is_untold) {
+            let keep = || -> Result<(), StepError> {
+                let (cache, definition) = (self.services.cache, &all[step.id.index()].definition);
+                if cache.trace(definition)?.is_none() {
+                    let trace = all[step.id.index()].trace(step, all, self.services)?;
+                    cache.put_trace(self.plan, step, definition, &trace)?;
+                }
+                Ok(())
+            };
+            keep().map_err(|error| at(step.id, error))?;
+        }
+        Ok(())
     }
 
     fn explain(&self, step: &Step) -> Result<Explained, StepError> {

@@ -173,12 +173,12 @@ impl<'p> Before<'p> {
         let is_small = |Pack(_, size): &&Pack| *size < PACK_BYTES / 2;
         let are_few = document.packs.iter().filter(is_small).count() <= SMALL_PACKS;
         let is_kept = |index: usize, pack: &Pack| live[index] * 2 >= pack.1 && (are_few || !is_small(&pack));
+        let by_digest = |blob: &Descriptor| Some((Digest::try_from(blob.digest()).ok()?, blob.clone()));
+        let there: HashMap<Digest, Descriptor> = blobs.iter().filter_map(by_digest).collect();
         let mut packs = Vec::new();
         let mut positions = HashMap::new();
         for (index, pack) in document.packs.iter().enumerate() {
-            let is_of =
-                |blob: &&Descriptor| Digest::try_from(blob.digest()).is_ok_and(|digest| digest == pack.0);
-            if let Some(blob) = blobs.iter().find(is_of).filter(|_| is_kept(index, pack)) {
+            if let Some(blob) = there.get(&pack.0).filter(|_| is_kept(index, pack)) {
                 positions.insert(index, packs.len());
                 packs.push((pack.clone(), blob.clone()));
             }
@@ -358,8 +358,15 @@ pub fn restore(
         io::copy(&mut Cancellable::new(place.open(&blob)?, layers.cancelled()), &mut file)
     })
     .map_err(io_error("fetch"))?;
-    let read =
-        || Chunks { document: &document, scratch: &scratch, next: 0, open: None, bytes: Vec::new(), used: 0 };
+    let read = || Chunks {
+        document: &document,
+        scratch: &scratch,
+        next: 0,
+        open: None,
+        bytes: Vec::new(),
+        used: 0,
+        total: 0,
+    };
     let read = || Cancellable::new(read(), layers.cancelled());
     let foreign =
         foreign::read(read(), &Merged::default(), Whiteouts::Refused, &Limits::STANDARD).map_err(Box::new)?;
@@ -381,6 +388,16 @@ struct Chunks<'c> {
     open: Option<(usize, File)>,
     bytes: Vec<u8>,
     used: usize,
+    /// How many bytes all chunks so far have given.
+    total: u64,
+}
+
+/// A chunk may stand in a tar any number of times.
+#[derive(Debug, thiserror::Error)]
+#[error("{bytes} bytes came of {packed}, as they do of nothing that is real")]
+struct Bomb {
+    bytes: u64,
+    packed: u64,
 }
 
 impl Chunks<'_> {
@@ -396,6 +413,12 @@ impl Chunks<'_> {
         let mut unpacked = compress::unpacked(&*packed, &Limits::STANDARD)?.take(u64::from(MAX_CHUNK_BYTES));
         unpacked.read_to_end(&mut self.bytes)?;
         self.used = 0;
+        self.total += self.bytes.len() as u64;
+        let packed: u64 = self.document.packs.iter().map(|pack| pack.1).sum();
+        let Limits { ratio, ratio_from_bytes, .. } = Limits::STANDARD;
+        if self.total > ratio_from_bytes && self.total / ratio > packed {
+            return Err(io::Error::other(Bomb { bytes: self.total, packed }));
+        }
         Ok(())
     }
 }

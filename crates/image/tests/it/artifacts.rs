@@ -202,15 +202,19 @@ fn a_directory_that_nobody_would_make_is_refused() {
     let inner = tar("file a content=a");
     let (good, escaping) = (zstd(&inner), zstd(&tar("file ../a content=a")));
     let (whiteout, text) = (zstd(&tar("file .wh.a")), zstd(b"no tar"));
-    let packs = [good.clone(), escaping, whiteout, text, b"not compressed".to_vec()];
+    let packs = [good.clone(), zstd(&vec![0; 4 << 20]), escaping, whiteout, text, b"not compressed".to_vec()];
     let pack = |bytes: &[u8]| json!([Digest::of(bytes), bytes.len()]);
     let with =
         |tar: &Value, packs: &Value, chunks: &Value| json!({ "tar": tar, "packs": packs, "chunks": chunks });
     let own = json!(Digest::of(&inner));
     let chunk = |pack: usize, offset: u64, length: u64| json!([[pack, offset, length, Digest::of("x")]]);
     let whole = good.len() as u64;
+    // A little that gives a terabyte.
+    let zeros = zstd(&vec![0; 4 << 20]);
+    let bomb = json!(vec![json!([0, 0, zeros.len(), Digest::of("x")]); 250_000]);
     let mut documents = vec![
         with(&own, &json!([pack(&good)]), &chunk(0, 0, whole)),
+        with(&own, &json!([pack(&zeros)]), &bomb),
         with(&own, &json!([pack(&good)]), &chunk(1, 0, whole)),
         with(&own, &json!([pack(&good)]), &chunk(0, 1, whole)),
         with(&own, &json!([pack(&good)]), &chunk(0, u64::MAX, 2)),
@@ -223,7 +227,7 @@ fn a_directory_that_nobody_would_make_is_refused() {
         json!([]),
         json!({ "chunks": 7 }),
     ];
-    for packed in &packs[1..] {
+    for packed in &packs[2..] {
         documents.push(with(&own, &json!([pack(packed)]), &chunk(0, 0, packed.len() as u64)));
     }
     for (number, document) in documents.iter().enumerate() {

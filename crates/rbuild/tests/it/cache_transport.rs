@@ -155,6 +155,10 @@ fn another_machine_reuses_every_step_and_fetches_only_what_the_image_has() {
     // What came is the store's own now.
     scene.build(&other, &[]);
     assert_eq!(scene.fetched(), 4);
+    // And what changes from now on is told.
+    scene.write(&[("a.txt", "other\n")]);
+    let said = scene.build(&other, &["--cache-from", &scene.cache()]);
+    assert!(said.contains("a.txt changed"), "{said}");
     other.assert_sound();
 }
 
@@ -508,7 +512,7 @@ fn what_a_linked_copy_is_copied_from_does_not_come() {
     assert_eq!(scene.fetched(), 5);
     // Where the store has what is below, the two have to be looked at together.
     let third = World::new();
-    scene.write(&[("Dockerfile", &dockerfile.split("COPY --from").next().expect("a beginning"))]);
+    scene.write(&[("Dockerfile", dockerfile.split("COPY --from").next().expect("a beginning"))]);
     scene.build(&third, &[]);
     scene.write(&[("Dockerfile", &dockerfile.replace("COPY --from", "COPY --link --from"))]);
     let said = scene.build(&third, &["--cache-from", &scene.cache()]);

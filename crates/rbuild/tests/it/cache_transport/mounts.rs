@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Scene, files, ran, text};
+use super::{Scene, fails, files, ran, text};
 use crate::world::{World, succeed, write_files};
 
 /// A Dockerfile whose RUNs have two cache mounts; `fill` is what the first one does in the mount `a`.
@@ -142,4 +142,16 @@ fn a_cache_mount_that_is_here_stays_and_a_damaged_one_does_not_come() {
         said.contains("the cache mount `a` is not exported") && said.contains("one cache mount to"),
         "{said}"
     );
+}
+
+#[test]
+fn a_build_that_fails_exports_its_cache_mounts() {
+    let Some(scene) = Scene::new("a_build_that_fails_exports_its_cache_mounts") else { return };
+    with_mounts(&scene, "echo kept > /a/file; false");
+    let to = format!("type=registry,ref={},mounts=a", scene.cache());
+    let said = fails(&mut scene.command(&scene.maker, &["--secret=id=s,env=HOME", "--cache-to", &to]), 1);
+    assert!(said.contains("exported the results of 0 steps and one cache mount"), "{said}");
+    with_mounts(&scene, "cat /a/file");
+    let said = scene.build(&World::new(), &["--secret=id=s,env=HOME", "--cache-from", &scene.cache()]);
+    assert!(said.contains("| kept"), "{said}");
 }
