@@ -207,7 +207,7 @@ impl Place<'_> {
         let manifests = match self {
             Self::Registry { client, reference } => remote::manifests(client, reference, platforms)?,
             Self::Layout { directory, tag } => {
-                vec![serde_json::from_slice(&layout::manifest(directory, tag)?)?]
+                vec![serde_json::from_slice(&layout::manifest(directory, tag, kind)?)?]
             }
         };
         if let [manifest] = &manifests[..]

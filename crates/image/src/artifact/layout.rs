@@ -18,11 +18,13 @@ use crate::export::output::{self, Destination};
 use crate::export::{self, ExportError, package};
 use crate::oci_layout::{INDEX_FILE, LAYOUT_FILE, REF_NAME, blob_path};
 
-/// The bytes of the manifest of an artifact.
-pub(super) fn manifest(directory: &Path, tag: &str) -> Result<Vec<u8>, ArtifactError> {
+/// The bytes of the manifest of an artifact, or else of whatever has the name.
+pub(super) fn manifest(directory: &Path, tag: &str, kind: Kind<'_>) -> Result<Vec<u8>, ArtifactError> {
     let index = index(directory)?.ok_or(ArtifactError::Missing)?;
-    let entries = index["manifests"].as_array().into_iter().flatten();
-    let entry = entries.into_iter().find(|entry| is_named(entry, tag)).ok_or(ArtifactError::Missing)?;
+    let entries = || index["manifests"].as_array().into_iter().flatten();
+    let of_kind = entries().find(|entry| is_named(entry, tag, kind));
+    let entry = of_kind.or_else(|| entries().find(|entry| has_name(entry, tag)));
+    let entry = entry.ok_or(ArtifactError::Missing)?;
     let entry: Descriptor = serde_json::from_value(entry.clone())?;
     if entry.size() > MAX_MANIFEST_BYTES {
         return Err(ArtifactError::TooLarge { bytes: entry.size(), limit: MAX_MANIFEST_BYTES });
@@ -37,7 +39,8 @@ pub(super) fn manifest(directory: &Path, tag: &str) -> Result<Vec<u8>, ArtifactE
 /// The layout's index, if there is one.
 fn index(directory: &Path) -> Result<Option<Value>, ArtifactError> {
     match read(&directory.join(INDEX_FILE)) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        // Whatever it is else, nothing could be added to it.
+        Ok(bytes) => Ok(Some(Value::Object(serde_json::from_slice(&bytes)?))),
         Err(ArtifactError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -98,7 +101,7 @@ pub(super) fn name(
     let mut index = index(directory)?.unwrap_or_else(|| json!({ "schemaVersion": 2, "mediaType": INDEX }));
     let all: Vec<Value> = index["manifests"].as_array().cloned().unwrap_or_default();
     let (replaced, mut kept): (Vec<Value>, Vec<Value>) =
-        all.into_iter().partition(|entry| is_named(entry, tag));
+        all.into_iter().partition(|entry| is_named(entry, tag, kind));
     kept.push(json!({
         "mediaType": MANIFEST,
         "artifactType": kind.artifact,
@@ -145,7 +148,12 @@ fn blobs_of(directory: &Path, entries: &[Value]) -> Option<HashSet<Digest>> {
     Some(blobs)
 }
 
-fn is_named(entry: &Value, tag: &str) -> bool {
+/// Whether an entry is an artifact of this kind and name. An image of the same name is another thing.
+fn is_named(entry: &Value, tag: &str, kind: Kind<'_>) -> bool {
+    has_name(entry, tag) && entry["artifactType"] == kind.artifact
+}
+
+fn has_name(entry: &Value, tag: &str) -> bool {
     entry["annotations"][REF_NAME] == tag
 }
 

@@ -247,3 +247,44 @@ fn a_directory_that_nobody_would_make_is_refused() {
     assert_eq!(fs::read(world.path("into-0").join("a")).unwrap(), b"a");
     assert!(!world.path("a").exists());
 }
+
+#[test]
+fn an_image_of_the_same_name_in_a_layout_stays() {
+    let world = World::new();
+    let layout = world.path("layout");
+    let (place, other) =
+        (Place::Layout { directory: &layout, tag: "x" }, Kind { artifact: "a/other", ..KIND });
+    let files = || fs::read_dir(layout.join("blobs/sha256")).unwrap().count();
+    world.run(|layers| {
+        place.store(layers, other, &[bytes("a/b", b"other")], &|_| b"another".to_vec(), 1).unwrap();
+        let before = files();
+        store(layers, place, &[bytes("a/b", b"one")]).unwrap();
+        store(layers, place, &[bytes("a/b", b"two")]).unwrap();
+        assert_eq!(files(), before + 3, "what it needs stays, and of ours only the last");
+    });
+    for (kind, document) in [(KIND, "document"), (other, "another")] {
+        assert_eq!(place.load(kind, &[]).unwrap()[0].document, document.as_bytes());
+    }
+}
+
+#[test]
+fn a_layout_that_is_none_is_refused_and_stays_as_it_is() {
+    let world = World::new();
+    let layout = world.path("layout");
+    let place = Place::Layout { directory: &layout, tag: "x" };
+    world.run(|layers| store(layers, place, &[bytes("a/b", b"one")]).unwrap());
+    let index = layout.join("index.json");
+    for text in ["[]", "7", "", "{", r#""text""#] {
+        fs::write(&index, text).unwrap();
+        place.load(KIND, &[]).unwrap_err();
+        world.run(|layers| store(layers, place, &[bytes("a/b", b"two")]).unwrap_err());
+        assert_eq!(fs::read_to_string(&index).unwrap(), text);
+    }
+    // These are layouts in which nothing of the name is, or nothing that can be read.
+    for text in ["{}", r#"{"manifests":7}"#, r#"{"manifests":[7,{},{"annotations":7},{"digest":"x"}]}"#] {
+        fs::write(&index, text).unwrap();
+        assert!(matches!(place.load(KIND, &[]), Err(ArtifactError::Missing)), "{text}");
+        world.run(|layers| store(layers, place, &[bytes("a/b", b"two")]).unwrap());
+        assert_eq!(blobs(place).len(), 1);
+    }
+}

@@ -194,6 +194,11 @@ impl<'t> Transport<'t> {
     }
 }
 
+/// `3 steps`.
+fn steps(count: usize) -> String {
+    if count == 1 { "one step".to_owned() } else { format!("{count} steps") }
+}
+
 /// ` and 2 cache mounts`, or nothing.
 fn cache_mounts(count: usize) -> String {
     match count {

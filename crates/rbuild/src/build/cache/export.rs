@@ -49,13 +49,13 @@ impl Exported {
         for message in left_out {
             warn(view, environment, &Diagnostic::warning("cache-export", message));
         }
-        let mounts = cache_mounts(mounts);
+        let (steps, mounts) = (super::steps(steps), cache_mounts(mounts));
         let sent = match sent {
             0 => "nothing new was sent".to_owned(),
             1 => format!("one new blob of {} was sent", human_bytes(sent_bytes)),
             sent => format!("{sent} new blobs of {} were sent", human_bytes(sent_bytes)),
         };
-        say(view, format_args!("exported the results of {steps} steps{mounts} to the cache {name}; {sent}"));
+        say(view, format_args!("exported the results of {steps}{mounts} to the cache {name}; {sent}"));
     }
 }
 

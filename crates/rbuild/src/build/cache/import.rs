@@ -55,8 +55,8 @@ impl<'i> Imports<'i> {
                 Ok(found) => {
                     let count: usize = found.iter().map(|source| source.portable.records.len()).sum();
                     let mounts: usize = found.iter().map(|source| source.portable.mounts.len()).sum();
-                    let mounts = cache_mounts(mounts);
-                    say(view, format_args!("found the results of {count} steps{mounts} in the cache {name}"));
+                    let (count, mounts) = (super::steps(count), cache_mounts(mounts));
+                    say(view, format_args!("found the results of {count}{mounts} in the cache {name}"));
                     sources.extend(found);
                 }
                 Err(LoadError::Artifact(ArtifactError::Missing)) => {
