@@ -91,6 +91,7 @@ impl Made<'_> {
                     exported.tell(&name, environment, view);
                     continue;
                 }
+                Err(_) if connection.is_cancelled() => return Err(Failure::cancelled()),
                 Err(error) => error,
             };
             let title = format!("cannot export the cache to `{name}`");

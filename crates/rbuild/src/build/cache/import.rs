@@ -59,6 +59,7 @@ impl<'i> Imports<'i> {
                     say(view, format_args!("found the results of {count}{mounts} in the cache {name}"));
                     sources.extend(found);
                 }
+                Err(_) if connection.is_cancelled() => return Err(Failure::cancelled()),
                 Err(LoadError::Artifact(ArtifactError::Missing)) => {
                     let title = format!("there is no cache at `{name}` yet");
                     let warning = Diagnostic::warning("cache-import", title);
