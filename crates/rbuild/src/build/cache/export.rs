@@ -203,28 +203,7 @@ impl Made<'_> {
             (None, Some((source, record))) => Origin::Cache(source, record),
             (None, None) => return Ok(None),
         };
-        let mut record = match (recorded, known) {
-            (Some(StepRecord { millis, upstream, content, .. }), _) => PortableRecord {
-                definition: key.digest().clone(),
-                content,
-                layers: Vec::new(),
-                millis,
-                upstream,
-            },
-            (None, Some((_, record))) => PortableRecord { layers: Vec::new(), ..record.clone() },
-            (None, None) => PortableRecord {
-                definition: key.digest().clone(),
-                content: None,
-                layers: Vec::new(),
-                millis: 0,
-                upstream: Vec::new(),
-            },
-        };
-        record.definition = key.digest().clone();
-        if let (None, Some((_, known))) = (&record.content, known) {
-            record.content.clone_from(&known.content);
-        }
-        Ok(Some(Entry { key, record, layers }))
+        Ok(Some(Entry { key, record: record_of(key, recorded, known.map(|(_, record)| record)), layers }))
     }
 
     /// The document and what stands beside it; positions of blobs are those of the parts.
@@ -258,6 +237,17 @@ impl Made<'_> {
         }
         Ok((portable, parts.list))
     }
+}
+
+/// What is told of a result besides its layers: by the store, or else by the cache that it came with.
+fn record_of(key: &RecordKey, here: Option<StepRecord>, known: Option<&PortableRecord>) -> PortableRecord {
+    let (millis, upstream, content) = match (here, known) {
+        (Some(here), _) => (here.millis, here.upstream, here.content),
+        (None, Some(known)) => (known.millis, known.upstream.clone(), None),
+        (None, None) => (0, Vec::new(), None),
+    };
+    let content = content.or_else(|| known.and_then(|known| known.content.clone()));
+    PortableRecord { definition: key.digest().clone(), content, layers: Vec::new(), millis, upstream }
 }
 
 /// Parts of an artifact, each once.
