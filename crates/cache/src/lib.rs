@@ -7,15 +7,20 @@
 //!
 //! Every part of a key is stored under its name, its value as a digest keyed with the store's salt ([`trace`]), so that a miss can say what changed
 //! ([`cause`]) while no record tells the value of a variable.
+//!
+//! The records of a build can leave the store, and come into another one ([`portable`]): keys are the same everywhere, but for those of steps with a
+//! secret that counts.
 
 #![forbid(unsafe_code)]
 
 pub mod cause;
 pub mod key;
+pub mod portable;
 pub mod record;
 pub mod trace;
 
 pub use cause::{Cause, Change, FileHow, How, PartVerdict};
 pub use key::{Keys, PartName, Parts};
+pub use portable::{Portable, PortableError, PortableLayer, PortableMount, PortableRecord};
 pub use record::{Cache, RecordedLayer, Salt, StepRecord, short_key};
 pub use trace::Trace;

@@ -41,6 +41,12 @@ pub struct StepRecord {
     /// it saves besides, since then nobody asks for their own records.
     #[serde(default)]
     pub upstream: Vec<(String, u64)>,
+    /// The content key that it was recorded under, so that it can travel under both keys. Filled in by [`Cache::put`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
+    /// Of the document that it was imported with, if it was: what came together was made together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Digest>,
 }
 
 /// The records of one store, as one build sees them.
@@ -83,15 +89,21 @@ impl<'l> Cache<'l> {
         Ok(self.find_of_any_age(key)?.is_some_and(|record| self.is_too_old(&record)))
     }
 
+    /// Whether a result of layers that were made at these times is as young as the caller wants it. Layers of base images have no time here, and neither
+    /// have those of files that a mount shows.
+    #[must_use]
+    pub fn is_wanted<'r>(&self, made: impl IntoIterator<Item = &'r str>) -> bool {
+        let mut made = made.into_iter().filter_map(|made| made.parse::<Timestamp>().ok());
+        !self.oldest.is_some_and(|oldest| made.any(|made| made < oldest))
+    }
+
     fn find_of_any_age(&self, key: &RecordKey) -> Result<Option<StepRecord>, store::Error> {
         let record = self.lease.record(key)?;
         Ok(record.and_then(|record| serde_json::from_slice(&record.payload).ok()))
     }
 
-    /// Whether anything in a result is too old. Layers of base images have no time here, and neither have those of files that a mount shows.
     fn is_too_old(&self, record: &StepRecord) -> bool {
-        let mut made = record.layers.iter().filter_map(|layer| layer.created.parse::<Timestamp>().ok());
-        self.oldest.is_some_and(|oldest| made.any(|made| made < oldest))
+        !self.is_wanted(record.layers.iter().map(|layer| layer.created.as_str()))
     }
 
     /// Records what a step made, under both keys.
@@ -103,7 +115,8 @@ impl<'l> Cache<'l> {
         let mut needs: Vec<Object> =
             record.layers.iter().map(|layer| Object::Layer(layer.id.clone())).collect();
         needs.extend(log.map(Object::Log));
-        let result = Record { needs, payload: to_json(record) };
+        let record = StepRecord { content: Some(keys.content.digest().clone()), ..record.clone() };
+        let result = Record { needs, payload: to_json(&record) };
         self.lease.put_record(&keys.definition, &result)?;
         self.lease.put_record(&keys.content, &result)
     }
@@ -139,7 +152,14 @@ impl<'l> Cache<'l> {
         time: Option<i64>,
     ) -> Result<(), store::Error> {
         let content = content_of(layers.iter().map(|layer| &layer.content));
-        let record = StepRecord { layers: layers.to_vec(), millis: 0, log: None, upstream: Vec::new() };
+        let record = StepRecord {
+            layers: layers.to_vec(),
+            millis: 0,
+            log: None,
+            upstream: Vec::new(),
+            content: None,
+            origin: None,
+        };
         self.put_under(&representative_key(&content, time), &record)
     }
 

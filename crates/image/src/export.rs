@@ -13,7 +13,7 @@
 
 mod annotations;
 mod documents;
-mod output;
+pub(crate) mod output;
 pub(crate) mod package;
 mod tree;
 
@@ -208,7 +208,7 @@ fn holds(path: &Path, digest: &Digest, size: u64) -> bool {
 }
 
 /// The index of the layout at `directory`, if there is one.
-fn existing_index(directory: &Path) -> Result<Option<serde_json::Value>, ExportError> {
+pub(crate) fn existing_index(directory: &Path) -> Result<Option<serde_json::Value>, ExportError> {
     let path = directory.join(INDEX_FILE);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,

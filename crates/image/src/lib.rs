@@ -9,6 +9,8 @@
 //! | [`load`](mod@load): an archive that somebody saved | | [`tag`](fn@tag), [`remove`](fn@remove) |
 //! | [`pull`](mod@pull): from a registry | [`push`](mod@push): into a registry | [`fsck`](fn@fsck) |
 //!
+//! What is no image, but travels like one, is an [`artifact`].
+//!
 //! **Invariants.**
 //!
 //! * An image's id is the digest of its config's bytes, which are never written anew: what came from outside leaves as it came.
@@ -36,6 +38,7 @@ mod oci_layout;
 mod parallel;
 mod receive;
 
+pub mod artifact;
 pub mod copy;
 pub mod export;
 pub mod import;

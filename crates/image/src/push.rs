@@ -167,7 +167,7 @@ impl Remote<'_> {
 
     /// Packs all layers, and sends each as soon as it is packed.
     fn push_layers(&self, named: &Named) -> Result<Group, PushFailure> {
-        let elsewhere = self.elsewhere()?;
+        let elsewhere = elsewhere(self.layers, self.reference)?;
         let failure = Mutex::new(None);
         let has_failed = AtomicBool::new(false);
         let (sender, receiver) = mpsc::channel::<PackedLayer>();
@@ -233,30 +233,56 @@ impl Remote<'_> {
         progress: &dyn Fn(u64),
         is_over: &AtomicBool,
     ) -> Result<Delivery, PushFailure> {
-        let source = Reading { layers: self.layers, file, is_over };
+        let Self { layers, client, reference, .. } = *self;
+        Errand { layers, client, reference, is_over }.deliver(digest, file, mount_from, progress)
+    }
+}
+
+/// Blobs on their way into a repository.
+#[derive(Clone, Copy)]
+pub(crate) struct Errand<'e> {
+    pub(crate) layers: &'e Layers<'e>,
+    pub(crate) client: &'e Client,
+    pub(crate) reference: &'e Reference,
+    /// Whether the rest is wanted no more.
+    pub(crate) is_over: &'e AtomicBool,
+}
+
+impl Errand<'_> {
+    pub(crate) fn deliver(
+        self,
+        digest: &Digest,
+        file: &File,
+        mount_from: Option<&str>,
+        progress: &dyn Fn(u64),
+    ) -> Result<Delivery, PushFailure> {
+        let source = Reading { layers: self.layers, file, is_over: self.is_over };
         let outgoing = Outgoing { digest, size: file.size, source: &source, mount_from, progress };
         Ok(self.client.push_blob(self.reference, &outgoing)?)
     }
+}
 
-    /// In which other repositories of the registry blobs may be: those whose images here have them.
-    fn elsewhere(&self) -> Result<BTreeMap<Digest, String>, Error> {
-        let mut elsewhere = BTreeMap::new();
-        let tags = self.layers.lease().store().tags()?;
-        let of_registry = tags.iter().filter(|tag| {
-            let (name, own) = (&tag.reference, self.reference);
-            name.registry() == own.registry() && name.repository() != own.repository()
-        });
-        for tag in of_registry {
-            for id in tag.images() {
-                // An image that is damaged is none of this one's business.
-                let Ok(Some(image)) = self.layers.lease().store().image(id) else { continue };
-                for digest in image.manifests.iter().flat_map(|known| &known.layers) {
-                    elsewhere.entry(digest.clone()).or_insert_with(|| tag.reference.repository().to_owned());
-                }
+/// In which other repositories of a registry blobs may be: those whose images here have them.
+pub(crate) fn elsewhere(
+    layers: &Layers<'_>,
+    reference: &Reference,
+) -> Result<BTreeMap<Digest, String>, Error> {
+    let mut elsewhere = BTreeMap::new();
+    let tags = layers.lease().store().tags()?;
+    let of_registry = tags.iter().filter(|tag| {
+        let name = &tag.reference;
+        name.registry() == reference.registry() && name.repository() != reference.repository()
+    });
+    for tag in of_registry {
+        for id in tag.images() {
+            // An image that is damaged is none of this one's business.
+            let Ok(Some(image)) = layers.lease().store().image(id) else { continue };
+            for digest in image.manifests.iter().flat_map(|known| &known.layers) {
+                elsewhere.entry(digest.clone()).or_insert_with(|| tag.reference.repository().to_owned());
             }
         }
-        Ok(elsewhere)
     }
+    Ok(elsewhere)
 }
 
 /// A file of a package, to be read.

@@ -296,7 +296,18 @@ pub(crate) fn publish<O: Origin>(
     offered: &[Offered<O::Place>],
     origin: &O,
 ) -> Result<Vec<LayerId>, ReceiveError> {
-    let mut below = Below { layers, lists: Vec::new(), ids: Vec::new() };
+    publish_upon(layers, &[], staged, offered, origin)
+}
+
+/// The same for layers that stand upon others, whose ids then stand before theirs.
+pub(crate) fn publish_upon<O: Origin>(
+    layers: &Layers<'_>,
+    lowest: &[LayerId],
+    staged: Staged<'_>,
+    offered: &[Offered<O::Place>],
+    origin: &O,
+) -> Result<Vec<LayerId>, ReceiveError> {
+    let mut below = Below { layers, lists: vec![None; lowest.len()], ids: lowest.to_vec() };
     let mut ready = Vec::new();
     for (slot, offered) in staged.0.into_iter().zip(offered) {
         let taken = match slot {

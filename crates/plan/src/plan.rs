@@ -3,7 +3,7 @@
 use dockerfile::Span;
 use oci::Config;
 
-use crate::{StageLabel, Step, StepId, Warning};
+use crate::{Op, StageLabel, Step, StepId, Warning};
 
 /// The comment that BuildKit writes into each history entry.
 pub const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
@@ -83,5 +83,12 @@ impl Plan {
         let mut chain: Vec<_> = std::iter::successors(Some(id), |id| self.step(*id).op.parent()).collect();
         chain.reverse();
         chain
+    }
+
+    /// How many layers the steps that a step stands on have made, its own included; not those of an image at the bottom.
+    #[must_use]
+    pub fn own_layers(&self, id: StepId) -> usize {
+        let has_own = |id: &StepId| !matches!(self.step(*id).op, Op::Scratch | Op::Image(_));
+        self.chain(id).iter().filter(|id| has_own(id)).count()
     }
 }

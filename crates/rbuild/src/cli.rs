@@ -399,6 +399,15 @@ pub(crate) struct BuildArgs {
     /// Send the image to the registries that its names say; it is kept in the store, too
     #[arg(long)]
     pub(crate) push: bool,
+    /// Take results of steps from elsewhere: NAME of a cache or an image in a registry, type=registry,ref=NAME or type=local,src=DIRECTORY[,tag=TAG]. Layers come when they are
+    /// needed; a cache that is not there is none; may be given several times
+    #[arg(long, value_name = "NAME|type=TYPE,…")]
+    pub(crate) cache_from: Vec<String>,
+    /// Send results of steps elsewhere, also when the build fails: type=registry,ref=NAME, type=local,dest=DIRECTORY[,tag=TAG] or
+    /// type=inline, into the image that is pushed; other fields are mode=min (steps whose layers the image has) or mode=max (all), mounts=all|ID,… (cache mounts),
+    /// compression=CODEC and ignore-error=true; may be given several times
+    #[arg(long, value_name = "NAME|type=TYPE,…")]
+    pub(crate) cache_to: Vec<String>,
     /// Keep the image in the store besides what --output makes of it; without --output it is kept anyway
     #[arg(long)]
     pub(crate) load: bool,

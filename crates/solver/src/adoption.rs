@@ -11,6 +11,8 @@
 //! another step of this build stands on other layers for the same step below, the recorded result is left alone and its step runs
 //! again. With the first rule that is rare: after `--no-cache`, which adopts nothing, and after a prune between two builds.
 //!
+//! **A linked copy that was imported is taken only onto what was imported with it** ([`mixed`]), since its record says nothing of what lies below.
+//!
 //! What is not followed is the way of single files: a copy that is reused because its files are the same keeps their earlier times, also
 //! where the stage they are of has changed in other files and ran again.
 
@@ -41,8 +43,12 @@ pub(crate) fn settle(
 /// Which inputs are used by how many of the steps that are left for the second pass, by step index.
 pub(crate) fn consumers(plan: &Plan, found: &[Found]) -> Vec<usize> {
     let mut counts = vec![0; plan.steps.len()];
-    for (step, _) in plan.steps.iter().zip(found).filter(|(_, found)| matches!(found, Found::Open)) {
-        let mut inputs: Vec<StepId> = step.op.parent().into_iter().chain(step.op.reads()).collect();
+    for (step, found) in plan.steps.iter().zip(found) {
+        let mut inputs: Vec<StepId> = match found {
+            Found::Open => step.op.parent().into_iter().chain(step.op.reads()).collect(),
+            Found::Linked { .. } => step.op.parent().into_iter().collect(),
+            Found::Done { .. } | Found::NotNeeded => continue,
+        };
         inputs.sort_unstable();
         inputs.dedup();
         inputs.iter().for_each(|input| counts[input.index()] += 1);
@@ -72,11 +78,26 @@ pub(crate) fn disagreeing(plan: &Plan, found: &[Found]) -> Option<StepId> {
         let Found::Done { filesystem, .. } = &found[id.index()] else { return false };
         prefixes(plan, id, &filesystem.layers).any(|(below, layers)| match &found[below.index()] {
             Found::Done { filesystem, .. } => !is_same(&filesystem.layers, layers),
-            Found::Open => true,
+            Found::Open | Found::Linked { .. } => true,
             Found::NotNeeded => false,
         })
     };
     plan.steps.iter().map(|step| step.id).find(|id| disagrees(*id))
+}
+
+/// A linked copy whose layer came from elsewhere, and what is below it did not come with it: then nobody has seen the two together, and what it is copied from
+/// has to be looked at.
+pub(crate) fn mixed(plan: &Plan, found: &[Found]) -> Option<StepId> {
+    let is_mixed = |id: StepId| {
+        let Found::Linked { record, .. } = &found[id.index()] else { return false };
+        plan.step(id).op.parent().is_some_and(|below| match (&plan.step(below).op, &found[below.index()]) {
+            (Op::Scratch | Op::Image(_), _) => false,
+            (_, Found::Linked { record: other, .. }) => other.origin != record.origin,
+            (_, Found::Done { origin, .. }) => *origin != record.origin,
+            (_, Found::Open | Found::NotNeeded) => true,
+        })
+    };
+    plan.steps.iter().map(|step| step.id).find(|id| is_mixed(*id))
 }
 
 /// The steps below one, from the top down, each with the part of the step's layers that stands for it.

@@ -115,6 +115,8 @@ pub enum Reuse {
     Content,
     /// Another process ran the same step at the same time.
     OtherBuild,
+    /// A cache elsewhere had it, and the store had not.
+    Imported,
     /// Nothing of its result is needed, since a later step was reused.
     NotNeeded,
 }

@@ -10,6 +10,8 @@
 //!
 //! [`enter`](fn@enter) does the same for all that a plan's last step needs, and hands over the sandbox in which it would run.
 //!
+//! What the store has no record of may be recorded elsewhere ([`Import`]).
+//!
 //! Of a build that failed, [`remains`](fn@remains) gives what there is.
 //!
 //! What a step does is in [`run`], [`copy`], [`remote`] and [`workdir`]; what it says while it does so is an [`Event`]. Nothing here prints, reads the
@@ -23,6 +25,7 @@ mod filesystem;
 mod services;
 
 mod adoption;
+mod import;
 mod lookup;
 mod schedule;
 
@@ -43,6 +46,8 @@ pub use enter::{BrokenBelow, Entry, enter};
 pub use error::{RunFailure, SolveError, StepError};
 pub use event::{Event, Origin, Outcome, Reuse, Stream, Until, Verdict};
 pub use filesystem::Filesystem;
+pub use import::{Import, Sought};
+pub use lookup::definition_keys;
 pub use remains::remains;
 pub use schedule::{Solved, StepReport, solve};
-pub use services::{CacheMode, Cancel, Fetch, Hook, Now, Secret, SecretInKey, Services};
+pub use services::{CacheMode, Cancel, Fetch, FillCache, Hook, Now, Secret, SecretInKey, Services};

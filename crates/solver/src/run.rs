@@ -79,7 +79,11 @@ pub(crate) struct Ready {
 #[derive(Debug, Default)]
 pub(crate) struct Caches(BTreeMap<CacheId, store::CacheMount>);
 
-/// Claims the caches of a RUN, waiting for those that another one has locked; `waits` is called when that begins.
+/// Fills the new directory of an id; whether it could.
+pub(crate) type Fill<'f> = dyn Fn(&str, &Path) -> bool + 'f;
+
+/// Claims the caches of a RUN, waiting for those that another one has locked; `waits` is called when that begins. `fill` gives a new one what it had elsewhere,
+/// and else its source does.
 ///
 /// One claim for each id, in the order of their names: a RUN that mounts one twice does not wait for itself, and two RUNs that want the
 /// same two do not wait for each other.
@@ -89,17 +93,14 @@ pub(crate) fn claim_caches(
     mounted: &Mounted<'_>,
     cancel: &Cancel,
     waits: &dyn Fn(),
+    fill: Option<&Fill<'_>>,
 ) -> Result<Caches, StepError> {
-    let mut wanted: BTreeMap<&CacheId, (&Mount, &plan::CacheMount, CacheSharing)> = BTreeMap::new();
-    for mount in &run.mounts {
-        let Mount::Cache(cache) = mount else { continue };
-        let sharing = sharing(cache.sharing);
-        let entry = wanted.entry(&cache.id).or_insert((mount, cache, sharing));
-        entry.2 = entry.2.max(sharing);
-    }
     let mut caches = Caches::default();
-    for (id, (mount, cache, sharing)) in wanted {
+    for (id, (mount, cache, sharing)) in wanted_caches(run) {
         let seed = |directory: &Path| -> io::Result<()> {
+            if fill.is_some_and(|fill| fill(id.as_str(), directory)) {
+                return Ok(());
+            }
             let Some(from) = &cache.from else { return Ok(()) };
             let (filesystem, path) = mounted(from, mount).map_err(io::Error::other)?;
             let path = shown_path(from, &cache.path, path).map_err(io::Error::other)?;
@@ -111,7 +112,7 @@ pub(crate) fn claim_caches(
             mode: cache.mode,
             uid: cache.uid,
             gid: cache.gid,
-            seed: cache.from.is_some().then_some(&seed),
+            seed: (fill.is_some() || cache.from.is_some()).then_some(&seed),
         };
         let mut has_told = false;
         let claimed = services.lease.cache_mount(&request, || {
@@ -123,6 +124,18 @@ pub(crate) fn claim_caches(
         caches.0.insert(id.clone(), claimed.ok_or(StepError::Cancelled)?);
     }
     Ok(caches)
+}
+
+/// The caches of a RUN by id, each with the strictest way of sharing that it is mounted with.
+fn wanted_caches(run: &Run) -> BTreeMap<&CacheId, (&Mount, &plan::CacheMount, CacheSharing)> {
+    let mut wanted: BTreeMap<&CacheId, (&Mount, &plan::CacheMount, CacheSharing)> = BTreeMap::new();
+    for mount in &run.mounts {
+        let Mount::Cache(cache) = mount else { continue };
+        let sharing = sharing(cache.sharing);
+        let entry = wanted.entry(&cache.id).or_insert((mount, cache, sharing));
+        entry.2 = entry.2.max(sharing);
+    }
+    wanted
 }
 
 fn sharing(sharing: Sharing) -> CacheSharing {

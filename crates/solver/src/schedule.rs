@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -23,11 +24,11 @@ use crate::error::SolveError;
 use crate::event::{Event, Outcome, Reuse, Stream, Until, Verdict};
 use crate::filesystem::Filesystem;
 use crate::inputs::context_mounts;
-use crate::lookup::{Found, Lookup, look_up};
+use crate::lookup::{Found, Lookup, at, look_up};
 use crate::remote;
 use crate::run::{self, Caches, RunContext, Sources};
 use crate::services::Cancel;
-use crate::{Services, StepError, workdir};
+use crate::{Services, StepError, import, workdir};
 
 /// The outcome of a solve.
 #[derive(Debug)]
@@ -61,6 +62,7 @@ pub struct StepReport {
 pub fn solve(plan: &Plan, services: &Services<'_>) -> Result<Solved, SolveError> {
     let solver = Solver::new(plan, services, None)?;
     solver.cancelled_with_services(|| solver.run_all())?;
+    solver.trace_imported()?;
     Ok(solver.solved())
 }
 
@@ -213,7 +215,7 @@ impl Solver<'_> {
         for (step, found) in self.plan.steps.iter().zip(&self.lookup.found) {
             match found {
                 _ if self.held == Some(step.id) => {}
-                Found::Open => open.push_back(step.id),
+                Found::Open | Found::Linked { .. } => open.push_back(step.id),
                 found => self.finish_found(step, found),
             }
         }
@@ -279,7 +281,7 @@ impl Solver<'_> {
     fn finish_found(&self, step: &Step, found: &Found) {
         let Some(by) = Reuse::of(found) else { return };
         let (filesystem, millis, upstream) = match found {
-            Found::Done { filesystem, millis, upstream } => {
+            Found::Done { filesystem, millis, upstream, .. } => {
                 (filesystem.clone(), *millis, upstream.iter().cloned().collect())
             }
             _ => (Filesystem::default(), 0, Upstream::new()),
@@ -349,6 +351,10 @@ impl Solver<'_> {
 impl Solver<'_> {
     fn work(&self, step: &Step) -> Result<Worked, StepError> {
         let began = Instant::now();
+        if let Found::Linked { by, record } = &self.lookup.found[step.id.index()] {
+            let done = self.reuse_linked(step, record, self.upstream_below(step, record), *by, began)?;
+            return Ok(Worked { done, unrecorded: None, lock: None });
+        }
         if matches!(step.op, Op::Run(_)) {
             self.runs_left.fetch_sub(1, Ordering::Relaxed);
         }
@@ -363,6 +369,10 @@ impl Solver<'_> {
         // It may have been made while we waited for its lock.
         if is_allowed && let Some(record) = self.find(step, &keys)? {
             return self.reuse(step, keys, record, Reuse::OtherBuild, began);
+        }
+        // Under the lock, so that no other build of the store fetches the same.
+        if is_allowed && let Some(record) = self.find_elsewhere(step, &keys)? {
+            return self.reuse(step, keys, record, Reuse::Imported, began);
         }
         // Before the token, so that no other step waits for one that waits.
         let caches = self.claim_caches(step)?;
@@ -386,6 +396,8 @@ impl Solver<'_> {
             millis: millis_of(&report),
             log: report.log.as_ref().map(ToString::to_string),
             upstream: upstream.clone().into_iter().collect(),
+            content: None,
+            origin: None,
         };
         let done = Done { filesystem, report, upstream };
         Ok(Worked { done, unrecorded: Some(Unrecorded { keys, record }), lock })
@@ -394,13 +406,20 @@ impl Solver<'_> {
     /// By content, if the result agrees with the rest of this build. A linked copy brings no layers but its own.
     fn find(&self, step: &Step, keys: &Keys) -> Result<Option<StepRecord>, StepError> {
         let Some(record) = self.services.cache.find(&keys.content)? else { return Ok(None) };
+        Ok(self.agrees(step, &record).then_some(record))
+    }
+
+    fn find_elsewhere(&self, step: &Step, keys: &Keys) -> Result<Option<StepRecord>, StepError> {
+        let found = import::find(step, self.plan, self.services, &keys.content)?;
+        Ok(found.filter(|record| self.agrees(step, record)))
+    }
+
+    fn agrees(&self, step: &Step, record: &StepRecord) -> bool {
         let now = |id: StepId| match &self.lookup.found[id.index()] {
             Found::NotNeeded => None,
             _ => self.steps[id.index()].get().map(|done| &done.filesystem),
         };
-        let agrees =
-            is_linked(step) || adoption::agrees(self.plan, step.id, &record.layers, &self.consumers, now);
-        Ok(agrees.then_some(record))
+        is_linked(step) || adoption::agrees(self.plan, step.id, &record.layers, &self.consumers, now)
     }
 
     fn reuse(
@@ -411,24 +430,48 @@ impl Solver<'_> {
         by: Reuse,
         began: Instant,
     ) -> Result<Worked, StepError> {
-        let saved = Duration::from_millis(record.millis);
-        let verdict = Verdict::Reused { by, saved };
-        let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
-        let report = StepReport { outcome, parts: self.same_parts(step), log: None, key: self.key(step) };
         let upstream = self.upstream(step);
         if is_linked(step) {
-            // The layers below a linked copy are not those of its record.
-            let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
-            made.layers.extend(record.layers.last().cloned());
-            let filesystem =
-                adoption::settle(made, step.op.time(), self.services.cache, self.services.cache_mode)?;
-            return Ok(Worked { done: Done { filesystem, report, upstream }, unrecorded: None, lock: None });
+            let done = self.reuse_linked(step, &record, upstream, by, began)?;
+            return Ok(Worked { done, unrecorded: None, lock: None });
         }
+        let report = self.reused(step, &record, by, began);
         // From now on the definition leads here, too.
         let record = StepRecord { upstream: upstream.clone().into_iter().collect(), ..record };
         let filesystem = Filesystem { layers: record.layers.clone() };
         let done = Done { filesystem, report, upstream };
         Ok(Worked { done, unrecorded: Some(Unrecorded { keys, record }), lock: None })
+    }
+
+    /// The layers below a linked copy are not those of its record.
+    fn reuse_linked(
+        &self,
+        step: &Step,
+        record: &StepRecord,
+        upstream: Upstream,
+        by: Reuse,
+        began: Instant,
+    ) -> Result<Done, StepError> {
+        let report = self.reused(step, record, by, began);
+        let mut made = step.op.parent().map(|id| self.filesystem(id)).unwrap_or_default();
+        made.layers.extend(record.layers.last().cloned());
+        let filesystem =
+            adoption::settle(made, step.op.time(), self.services.cache, self.services.cache_mode)?;
+        Ok(Done { filesystem, report, upstream })
+    }
+
+    fn reused(&self, step: &Step, record: &StepRecord, by: Reuse, began: Instant) -> StepReport {
+        let saved = Duration::from_millis(record.millis);
+        let verdict = Verdict::Reused { by, saved };
+        let outcome = Outcome { verdict, took: began.elapsed(), peak_memory_bytes: None };
+        StepReport { outcome, parts: self.same_parts(step), log: None, key: self.key(step) }
+    }
+
+    /// How long the steps took that a linked copy stands on: those it is copied from by its record, since they were not looked at.
+    fn upstream_below(&self, step: &Step, record: &StepRecord) -> Upstream {
+        let mut all: Upstream = record.upstream.iter().cloned().collect();
+        all.extend(self.upstream_of(step.op.parent()));
+        all
     }
 
     /// Writes down what a step gave and what it was made of.
@@ -439,6 +482,33 @@ impl Solver<'_> {
         Ok(self.services.cache.put_trace(self.plan, step, &keys.definition, &trace)?)
     }
 
+    /// Keeps traces of steps whose results came from elsewhere, and of those below: the next miss can say what changed since.
+    fn trace_imported(&self) -> Result<(), SolveError> {
+        let was = |step: &Step, how: Reuse| {
+            let done = self.steps[step.id.index()].get();
+            done.is_some_and(
+                |done| matches!(done.report.outcome.verdict, Verdict::Reused { by, .. } if by == how),
+            )
+        };
+        if !self.plan.steps.iter().any(|step| was(step, Reuse::Imported)) {
+            return Ok(());
+        }
+        let all = &self.lookup.prepared;
+        let is_untold = |step: &&Step| was(step, Reuse::Imported) || was(step, Reuse::NotNeeded);
+        for step in self.plan.steps.iter().filter(is_untold) {
+            let keep = || -> Result<(), StepError> {
+                let (cache, definition) = (self.services.cache, &all[step.id.index()].definition);
+                if cache.trace(definition)?.is_none() {
+                    let trace = all[step.id.index()].trace(step, all, self.services)?;
+                    cache.put_trace(self.plan, step, definition, &trace)?;
+                }
+                Ok(())
+            };
+            keep().map_err(|error| at(step.id, error))?;
+        }
+        Ok(())
+    }
+
     fn explain(&self, step: &Step) -> Result<Explained, StepError> {
         let report = |id: StepId| self.steps[id.index()].get().map(|done| &done.report);
         let prepared = &self.lookup.prepared;
@@ -447,8 +517,12 @@ impl Solver<'_> {
 
     /// How long the steps took that this one stands on, when they ran.
     fn upstream(&self, step: &Step) -> Upstream {
+        self.upstream_of(step.op.parent().into_iter().chain(step.op.reads()))
+    }
+
+    fn upstream_of(&self, inputs: impl IntoIterator<Item = StepId>) -> Upstream {
         let mut all = Upstream::new();
-        for id in step.op.parent().into_iter().chain(step.op.reads()) {
+        for id in inputs {
             let Some(done) = self.steps[id.index()].get() else { continue };
             all.extend(done.upstream.iter().map(|(key, millis)| (key.clone(), *millis)));
             all.insert(short_key(&self.lookup.prepared[id.index()].definition), millis_of(&done.report));
@@ -517,7 +591,16 @@ impl Solver<'_> {
         let mounted = |source: &Source, mount: &Mount| self.mounted(step, op, source, mount);
         let event = Event::Waiting { step: step.id, until: Until::CacheIsFree };
         let waits = || (self.services.events)(event.clone());
-        run::claim_caches(op, self.services, &mounted, &self.cancel, &waits)
+        let fill = self.services.fill_cache.map(|fill| {
+            move |id: &str, directory: &Path| {
+                fill(id, directory).unwrap_or_else(|message| {
+                    (self.services.events)(Event::Warning { step: step.id, message });
+                    false
+                })
+            }
+        });
+        let fill = fill.as_ref().map(|fill| fill as &run::Fill<'_>);
+        run::claim_caches(op, self.services, &mounted, &self.cancel, &waits, fill)
     }
 
     fn copy_context<'c>(
@@ -611,13 +694,14 @@ impl Solver<'_> {
         let layer = copy::context_layer(index, &context, name)?;
         let content = layer.facts().content.clone();
         let layers = vec![RecordedLayer { id: layer.id().clone(), content, created: String::new() }];
-        let record = StepRecord { layers, millis: 0, log: None, upstream: Vec::new() };
+        let record =
+            StepRecord { layers, millis: 0, log: None, upstream: Vec::new(), content: None, origin: None };
         self.services.cache.put_under(&key, &record)?;
         Ok((Filesystem { layers: record.layers }, path))
     }
 }
 
-fn is_linked(step: &Step) -> bool {
+pub(crate) fn is_linked(step: &Step) -> bool {
     matches!(&step.op, Op::Copy(copy) if copy.linkage == Linkage::Independent)
 }
 

@@ -13,7 +13,7 @@ use sandbox::{Limits, SandboxError, Sandboxes};
 use store::Lease;
 use sys::root::Time;
 
-use crate::Event;
+use crate::{Event, Import};
 
 /// What the solver works with. Made by the binary, once for each build.
 pub struct Services<'s> {
@@ -23,6 +23,10 @@ pub struct Services<'s> {
     pub layers: &'s image::Layers<'s>,
     /// Records of the store as this build sees them.
     pub cache: &'s Cache<'s>,
+    /// Asked for what the store has no record of.
+    pub import: Option<&'s Import<'s>>,
+    /// Fills cache mounts that are new.
+    pub fill_cache: Option<&'s FillCache<'s>>,
     /// Directories of the person who builds.
     pub contexts: &'s BTreeMap<ContextName, Context>,
     /// Writes remote sources out.
@@ -52,6 +56,10 @@ pub struct Services<'s> {
 /// Writes what was found behind a URL into an empty directory, unless the last argument says that the build is cancelled; gives that
 /// directory, or the one in it that is meant.
 pub type Fetch<'s> = dyn Fn(&Remote, &Path, &dyn Fn() -> bool) -> Result<PathBuf, RemoteError> + Sync + 's;
+
+/// Writes what somebody else had in the cache mount of an id into an empty directory; `false`, and the directory as it was, if nobody had anything or it
+/// does not come. The text says why it does not.
+pub type FillCache<'s> = dyn Fn(&str, &Path) -> Result<bool, String> + Sync + 's;
 
 /// A moment in the two forms that are needed.
 #[derive(Clone, Debug)]

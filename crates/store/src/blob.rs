@@ -49,10 +49,7 @@ impl Store {
     /// # Errors
     /// What the file system says.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>, Error> {
-        match self.blob_path(digest)? {
-            Some(path) => files::open_if_exists(&path),
-            None => Ok(None),
-        }
+        self.look_at_blob(digest, files::open_if_exists)
     }
 
     /// Reads a small blob whole (a config, a manifest) and checks its bytes; `None` if it is not there.
@@ -60,8 +57,7 @@ impl Store {
     /// # Errors
     /// [`VerifyError::WrongDigest`] inside [`Error::Blob`] if the disk has other bytes than were written.
     pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        let Some(path) = self.blob_path(digest)? else { return Ok(None) };
-        let Some(bytes) = files::read_if_exists(&path)? else { return Ok(None) };
+        let Some(bytes) = self.look_at_blob(digest, files::read_if_exists)? else { return Ok(None) };
         let mut hasher = Hasher::new(digest.algorithm());
         hasher.update(&bytes);
         let got = hasher.finish();
@@ -76,9 +72,10 @@ impl Store {
     /// # Errors
     /// What the file system says.
     pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        let Some(path) = self.blob_path(digest)? else { return Ok(None) };
-        let found = files::present(fs::symlink_metadata(&path)).map_err(Error::at("look at", &path))?;
-        Ok(found.map(|found| found.len()))
+        self.look_at_blob(digest, |path| {
+            let found = files::present(fs::symlink_metadata(path)).map_err(Error::at("look at", path))?;
+            Ok(found.map(|found| found.len()))
+        })
     }
 
     /// Whether a blob is there.
@@ -89,13 +86,22 @@ impl Store {
         Ok(self.blob_path(digest)?.is_some())
     }
 
-    /// Where a blob lies now.
+    /// Where a blob lies now. A commit may move it at any time: whoever wants to look at it does so with [`Self::look_at_blob`].
     pub(crate) fn blob_path(&self, digest: &Digest) -> Result<Option<PathBuf>, Error> {
+        self.look_at_blob(digest, |path| Ok(files::exists(path)?.then(|| path.to_path_buf())))
+    }
+
+    /// Looks where a blob may lie, until something is there.
+    fn look_at_blob<T>(
+        &self,
+        digest: &Digest,
+        look: impl Fn(&Path) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
         let (durable, unsynced) = (self.layout().blob(digest), self.layout().unsynced_blob(digest));
         // The durable place once more: a commit may move the blob there between the first two looks.
         for path in [&durable, &unsynced, &durable] {
-            if files::exists(path)? {
-                return Ok(Some(path.clone()));
+            if let Some(found) = look(path)? {
+                return Ok(Some(found));
             }
         }
         Ok(None)

@@ -203,6 +203,14 @@ impl Store {
         self.cache_dirs()?.into_iter().map(info).collect()
     }
 
+    /// Whether there is a directory that an id's users share, or take one after the other.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn has_cache_mount(&self, id: &str) -> Result<bool, Error> {
+        files::exists(&self.layout().cache_mount(id).join("0"))
+    }
+
     /// The directories behind all cache mounts.
     pub(crate) fn cache_dirs(&self) -> Result<Vec<CacheDir>, Error> {
         let top = self.layout().dir("cache-mounts");

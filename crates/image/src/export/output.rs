@@ -16,7 +16,7 @@ pub enum Destination<'d> {
 }
 
 /// Writes an output by `fill`.
-pub(super) fn write<T>(
+pub(crate) fn write<T>(
     destination: Destination<'_>,
     fill: impl FnOnce(&mut dyn Write) -> Result<T, ExportError>,
 ) -> Result<T, ExportError> {
@@ -133,7 +133,7 @@ pub(super) fn parent_of(path: &Path) -> &Path {
     }
 }
 
-pub(super) fn create_parents(path: &Path) -> Result<(), Error> {
+pub(crate) fn create_parents(path: &Path) -> Result<(), Error> {
     let parent = parent_of(path);
     fs::create_dir_all(parent).map_err(Error::at("create", parent))
 }

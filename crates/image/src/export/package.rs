@@ -9,7 +9,9 @@
 //! Uncompressed layers are not kept as blobs: they are what they are made from.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read as _, Write};
+use std::path::PathBuf;
 
 use layer::compress;
 use oci::{Compression, DiffId, Digest, ImageManifest, LayerId, Reference, VerifyingReader};
@@ -31,6 +33,8 @@ enum Content {
     Bytes(Vec<u8>),
     /// A blob of the store.
     Blob(Digest),
+    /// A file outside the store.
+    Path(Digest, PathBuf),
     /// A layer's uncompressed tar.
     Tar(LayerId),
 }
@@ -198,16 +202,25 @@ fn pack_layers(
         if layer.diff_id().is_some_and(|own| own != diff_id) {
             return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
         }
-        let layer = pack_layer(layers, image, layer, diff_id, packing.compression)?;
+        let layer = pack_layer(layers, layer, diff_id, packing.compression)?;
         packing.tell(&layer)?;
         packed.push(layer);
     }
     Ok(packed)
 }
 
+/// A layer by itself.
+pub(crate) fn layer(
+    layers: &Layers<'_>,
+    id: &LayerId,
+    compression: Compression,
+) -> Result<PackedLayer, ExportError> {
+    let diff_id = layers.diff_id(id)?;
+    pack_layer(layers, &layers.layer(id)?, &diff_id, compression)
+}
+
 fn pack_layer(
     layers: &Layers<'_>,
-    image: &LocalImage,
     layer: &Layer,
     diff_id: &DiffId,
     compression: Compression,
@@ -223,7 +236,7 @@ fn pack_layer(
     if compression == Compression::None {
         return uncompressed(layers, layer, diff_id);
     }
-    let blob = compressed(layers, image, layer, diff_id, compression, own)?;
+    let blob = compressed(layers, layer, diff_id, compression, own)?;
     let missing = || store::Error::MissingBlob(blob.digest.clone());
     Ok(stored(layers, &blob)?.ok_or_else(missing)?)
 }
@@ -244,7 +257,6 @@ fn uncompressed(layers: &Layers<'_>, layer: &Layer, diff_id: &DiffId) -> Result<
 /// Compresses a layer and keeps the result with it.
 fn compressed(
     layers: &Layers<'_>,
-    image: &LocalImage,
     layer: &Layer,
     diff_id: &DiffId,
     compression: Compression,
@@ -257,7 +269,8 @@ fn compressed(
             .map_err(|source| Error::Read { layer: layer.id().clone(), source })
     })?;
     if read.diff_id != *diff_id {
-        return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
+        let (layer, expected, got) = (layer.id().clone(), diff_id.clone(), read.diff_id);
+        return Err(Error::WrongDiffId { layer, expected, got }.into());
     }
     let blob = LayerBlob { digest: writer.finish()?.digest, compression, origin };
     let draft = layers.lease().layer_draft()?;
@@ -322,19 +335,41 @@ impl File {
         Self { size: bytes.len() as u64, content: Content::Bytes(bytes) }
     }
 
+    /// A blob of the store.
+    pub(crate) fn of_blob(digest: Digest, size: u64) -> Self {
+        Self { size, content: Content::Blob(digest) }
+    }
+
+    /// A file outside the store.
+    pub(crate) fn of_path(digest: Digest, size: u64, path: PathBuf) -> Self {
+        Self { size, content: Content::Path(digest, path) }
+    }
+
     /// Writes exactly [`File::size`] bytes.
     pub(crate) fn copy(&self, layers: &Layers<'_>, to: &mut dyn Write) -> Result<(), ExportError> {
         match &self.content {
             Content::Bytes(bytes) => to.write_all(bytes).map_err(ExportError::Write),
-            Content::Blob(digest) => copy_blob(layers, digest, self.size, to),
+            Content::Blob(digest) => {
+                let file = layers.lease().store().open_blob(digest)?;
+                let file = file.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?;
+                copy_file(layers, file, digest, self.size, to)
+            }
+            Content::Path(digest, path) => {
+                let file = fs::File::open(path).map_err(Error::at("open", path))?;
+                copy_file(layers, file, digest, self.size, to)
+            }
             Content::Tar(id) => copy_tar(layers, id, self.size, to),
         }
     }
 }
 
-fn copy_blob(layers: &Layers<'_>, digest: &Digest, size: u64, to: &mut dyn Write) -> Result<(), ExportError> {
-    let file = layers.lease().store().open_blob(digest)?;
-    let file = file.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?;
+fn copy_file(
+    layers: &Layers<'_>,
+    file: fs::File,
+    digest: &Digest,
+    size: u64,
+    to: &mut dyn Write,
+) -> Result<(), ExportError> {
     let file = Cancellable::new(file, layers.cancelled());
     match stream::copy(VerifyingReader::new(file, digest.clone(), Some(size)), to) {
         Ok(_) => Ok(()),

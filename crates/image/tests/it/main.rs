@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test binary through and through")]
 
 mod archives;
+mod artifacts;
 mod check;
 mod exports;
 mod forms;

@@ -32,7 +32,7 @@ impl Timing for Skipping {
     }
 }
 
-fn client() -> Client {
+pub(crate) fn client() -> Client {
     let options = Options {
         credentials: Credentials::none(),
         limits: Limits { attempts: 2, ..Limits::DEFAULT },

@@ -3,6 +3,7 @@
 mod agents;
 pub(crate) mod artifacts;
 mod assembly;
+mod cache;
 mod call;
 mod dockerfile;
 pub(crate) mod errors;
@@ -30,11 +31,12 @@ use ::dockerfile::Audience;
 use context::Context;
 use image::Layers;
 use plan::{ContextName, Plan, PlanError};
-use solver::{Services, SolveError, Solved};
+use solver::{FillCache, Import, Services, SolveError, Solved, Sought};
 use sys::root::Time;
 
 use crate::build::agents::Agents;
 use crate::build::assembly::Assembly;
+use crate::build::cache::{Imports, Transport};
 pub(crate) use crate::build::dockerfile::Dockerfile;
 use crate::build::fetch::Fetcher;
 use crate::build::images::{Places, Resolver};
@@ -47,7 +49,7 @@ pub(crate) use crate::build::shell::{shell, unknown_stage};
 use crate::build::shell_command::ShellCommand;
 use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Call, Global, Method, StepArgs};
-use crate::commands::registry::{Mover, View};
+use crate::commands::registry::{Connection, Mover, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -125,26 +127,57 @@ fn make_image(
         .iter()
         .filter(|_| is_told)
         .for_each(|note| tell(format_args!("note: {note}")));
-    let solved = work.solve(&plan, &contexts)?;
-    let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
-    artifacts::must_be_there(&artifacts::write(asked, &plan, layers, &filesystems)?)?;
-    let assembled = Assembly { plan: &plan, solved: &solved, asked, layers }.assemble()?;
-    let exported = output::write(asked, &assembled, layers, plan.output().epoch.map(Time::whole))?;
-    // Losing what `explain` and `diff` show loses nothing that was built.
-    if let Err(error) = report::keep(dockerfile, &plan, &solved, session) {
-        tracing::warn!(%error, "what `rbuild explain` shows was not kept");
-    }
-    summary::print(&plan, &solved, &assembled, asked, dockerfile, began.elapsed());
     let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
-    let pushed = output::push(
-        asked,
-        &assembled,
-        layers,
-        &Mover::new(layers, &session.cancel, environment, &asked.registry, view),
-    );
-    // Whoever deploys by digest gets what the registry has.
-    let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
-    output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
+    let connection = Connection::new(&session.cancel, environment, &asked.registry);
+    let transport = Transport::open(asked, &connection, environment, view)?;
+    transport.check_mounts(&plan);
+    let solved = work.solve(&plan, &contexts, &transport)?;
+    let delivery =
+        Delivery { args, work, plan: &plan, solved: &solved, transport: &transport, began, for_metadata };
+    let delivered = delivery.deliver(view);
+    // Whatever becomes of the image, the next build need not do its steps again.
+    transport.fill_caches(&plan, layers);
+    match (delivered, work.export(&plan, &solved, &transport)) {
+        (Err(mut failure), Err(other)) => {
+            failure.diagnostics.extend(other.diagnostics);
+            Err(failure)
+        }
+        (delivered, exported) => delivered.and(exported),
+    }
+}
+
+/// What was built, on its way to where it is wanted.
+struct Delivery<'d> {
+    args: &'d BuildArgs,
+    work: Work<'d>,
+    plan: &'d Plan,
+    solved: &'d Solved,
+    transport: &'d Transport<'d>,
+    began: Instant,
+    for_metadata: Option<serde_json::Value>,
+}
+
+impl Delivery<'_> {
+    fn deliver(self, view: View) -> Result<(), Failure> {
+        let Self { args, work, plan, solved, transport, began, for_metadata } = self;
+        let Work { dockerfile, asked, session, layers, environment, .. } = work;
+        let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
+        artifacts::must_be_there(&artifacts::write(asked, plan, layers, &filesystems)?)?;
+        let assembled = Assembly { plan, solved, asked, layers }.assemble()?;
+        let inline = transport.inline(plan, solved, &assembled, layers, &work.cache()?)?;
+        let made = output::Made { images: &assembled, layers, annotations: &inline };
+        let exported = output::write(asked, made, plan.output().epoch.map(Time::whole))?;
+        // Losing what `explain` and `diff` show loses nothing that was built.
+        if let Err(error) = report::keep(dockerfile, plan, solved, session) {
+            tracing::warn!(%error, "what `rbuild explain` shows was not kept");
+        }
+        summary::print(plan, solved, &assembled, asked, dockerfile, began.elapsed());
+        let mover = Mover::new(layers, &session.cancel, environment, &asked.registry, view);
+        let pushed = output::push(asked, made, &mover);
+        // Whoever deploys by digest gets what the registry has.
+        let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
+        output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
+    }
 }
 
 /// Makes the plans for all requests and joins them. What is wrong is told of all of them, unless a server did not answer: to wait for that
@@ -286,8 +319,13 @@ impl Work<'_> {
         Ok(contexts)
     }
 
-    fn solve(&self, plan: &Plan, contexts: &BTreeMap<ContextName, Context>) -> Result<Solved, Failure> {
-        self.with_services(plan, contexts, |services, _| {
+    fn solve(
+        &self,
+        plan: &Plan,
+        contexts: &BTreeMap<ContextName, Context>,
+        transport: &Transport<'_>,
+    ) -> Result<Solved, Failure> {
+        self.with_services(plan, contexts, transport.imports(), |services, _| {
             let solved = solver::solve(plan, services);
             let kept = report::keep_failure(self.dockerfile, plan, solved.as_ref().err(), self.session);
             // Losing where it failed only means that the person has to say it.
@@ -295,14 +333,49 @@ impl Work<'_> {
                 tracing::warn!(%error, "where the build failed was not kept");
             }
             solved.map_err(|error| {
-                let failure = self.of_solve(&error, plan);
-                if self.asked.artifacts.is_empty() {
-                    failure
-                } else {
-                    self.save(error, failure, plan, services)
+                let mut failure = self.of_solve(&error, plan);
+                if !self.asked.artifacts.is_empty() {
+                    failure = self.save(error, failure, plan, services);
                 }
+                let exported = self.export_what_is_done(plan, services, transport);
+                failure
+                    .diagnostics
+                    .extend(exported.err().into_iter().flat_map(|failure| failure.diagnostics));
+                failure
             })
         })?
+    }
+
+    /// Sends the results of a build to other caches.
+    fn export(&self, plan: &Plan, solved: &Solved, transport: &Transport<'_>) -> Result<(), Failure> {
+        if !transport.exports() || self.session.cancel.is_cancelled() {
+            return Ok(());
+        }
+        let keys: Vec<_> = solved.reports.iter().map(|report| report.key.clone()).collect();
+        let exported = transport.export(plan, &keys, Some(solved), self.layers, &self.cache()?);
+        exported.map_err(|failure| self.unless_cancelled(failure))
+    }
+
+    /// The same of a build that failed: whoever builds next need not do again what was done.
+    fn export_what_is_done(
+        &self,
+        plan: &Plan,
+        services: &Services<'_>,
+        transport: &Transport<'_>,
+    ) -> Result<(), Failure> {
+        if !transport.exports() || self.session.cancel.is_cancelled() {
+            return Ok(());
+        }
+        let keys = solver::definition_keys(plan, services).map_err(|error| self.of_solve(&error, plan))?;
+        transport.export(plan, &keys, None, self.layers, services.cache)
+    }
+
+    /// The records of the store as this build sees them.
+    fn cache(&self) -> Result<::cache::Cache<'_>, Failure> {
+        let Self { dockerfile, asked, session, .. } = *self;
+        let salt = session.store().salt().map_err(|error| store_failure(&error))?;
+        let scope = dockerfile.path.to_string_lossy().into_owned();
+        Ok(::cache::Cache::new(&session.lease, ::cache::Salt(salt), scope).not_before(asked.oldest))
     }
 
     /// Writes what there is of the artifacts of a build that failed.
@@ -329,21 +402,24 @@ impl Work<'_> {
         &self,
         plan: &Plan,
         contexts: &BTreeMap<ContextName, Context>,
+        imports: Option<&Imports<'_>>,
         call: impl FnOnce(&Services<'_>, &dyn Renderer) -> T,
     ) -> Result<T, Failure> {
-        let Self { dockerfile, asked, session, layers, fetcher, agents, environment, .. } = *self;
+        let Self { asked, session, layers, fetcher, agents, environment, .. } = *self;
         let _hooks: Vec<_> =
             contexts.values().cloned().map(|context| session.cancel.hook(move || context.cancel())).collect();
-        let salt = session.store().salt().map_err(|error| store_failure(&error))?;
-        let scope = dockerfile.path.to_string_lossy().into_owned();
-        let cache = cache::Cache::new(&session.lease, cache::Salt(salt), scope).not_before(asked.oldest);
+        let cache = &self.cache()?;
+        let import = imports.map(|imports| move |sought: &Sought<'_>| imports.find(sought, layers, cache));
+        let fill = imports.map(|imports| move |id: &str, into: &Path| imports.fill_cache(id, into, layers));
         let resolv_conf = asked.names.resolv_conf(&std::fs::read("/etc/resolv.conf").unwrap_or_default());
         let sandboxes = || crate::commands::sandbox::open(session, asked.cgroup_parent.clone());
         let renderer = progress::renderer(asked.progress, plan, environment);
         let services = Services {
             lease: &session.lease,
             layers,
-            cache: &cache,
+            cache,
+            fill_cache: fill.as_ref().map(|fill| fill as &FillCache<'_>),
+            import: import.as_ref().map(|import| import as &Import<'_>),
             contexts,
             fetch: &|remote, into, is_cancelled| fetcher.write(remote, into, is_cancelled),
             sandboxes: &sandboxes,

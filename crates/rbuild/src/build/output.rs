@@ -95,7 +95,7 @@ impl Output {
     }
 
     /// Whether there are manifests in it.
-    fn has_manifests(&self) -> bool {
+    pub(crate) fn has_manifests(&self) -> bool {
         matches!(self.kind, Kind::Archive { .. } | Kind::Layout { .. }) || self.push.is_some()
     }
 }
@@ -160,35 +160,39 @@ pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Fail
     Ok(())
 }
 
+/// What a build has made.
+#[derive(Clone, Copy)]
+pub(crate) struct Made<'m> {
+    /// One for each platform.
+    pub(crate) images: &'m [Assembled],
+    pub(crate) layers: &'m Layers<'m>,
+    /// What stands in their manifests besides what is asked for.
+    pub(crate) annotations: &'m [Annotation],
+}
+
 /// Writes every output but the image, which is there; says which manifest an archive got. Files by themselves were last modified at
 /// `modified`, if that is given.
 pub(crate) fn write(
     asked: &Asked,
-    assembled: &[Assembled],
-    layers: &Layers<'_>,
+    made: Made<'_>,
     modified: Option<Time>,
 ) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in asked.outputs.iter().filter(|output| output.kind != Kind::Image) {
-        let written = write_one(output, asked, assembled, layers, modified)
-            .map_err(|error| failures::of_export(&error))?;
+        let written =
+            write_one(output, asked, made, modified).map_err(|error| failures::of_export(&error))?;
         exported = exported.or(written);
     }
     Ok(exported)
 }
 
 /// Sends the image wherever it is to be sent; says which manifest it got.
-pub(crate) fn push(
-    asked: &Asked,
-    assembled: &[Assembled],
-    layers: &Layers<'_>,
-    mover: &Mover<'_>,
-) -> Result<Option<Exported>, Failure> {
+pub(crate) fn push(asked: &Asked, made: Made<'_>, mover: &Mover<'_>) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in &asked.outputs {
         let Some(compression) = output.push else { continue };
-        let images = images(assembled, layers).map_err(|error| failures::of_export(&error))?;
-        let annotations: Vec<_> = asked.annotations.iter().chain(&output.annotations).cloned().collect();
+        let images = images(made.images, made.layers).map_err(|error| failures::of_export(&error))?;
+        let annotations = made.annotations_of(asked, output);
         for name in asked.names_of(output) {
             let pushed = mover.push(images.clone(), &name, compression, &annotations);
             let pushed = pushed.map_err(PushError::into_failure)?;
@@ -201,14 +205,14 @@ pub(crate) fn push(
 fn write_one(
     output: &Output,
     asked: &Asked,
-    assembled: &[Assembled],
-    layers: &Layers<'_>,
+    made: Made<'_>,
     modified: Option<Time>,
 ) -> Result<Option<Exported>, ExportError> {
-    let images = images(assembled, layers)?;
+    let layers = made.layers;
+    let images = images(made.images, layers)?;
     let parts: Vec<Part> = parts(&images, output.splits_platforms)?;
     let names = asked.names_of(output);
-    let annotations = asked.annotations.iter().chain(&output.annotations).cloned().collect();
+    let annotations = made.annotations_of(asked, output);
     let named = [Named { images, names, annotations }];
     let mut stdout = std::io::stdout().lock();
     let exported = match &output.kind {
@@ -231,6 +235,12 @@ fn write_one(
         }
     };
     Ok(exported.into_iter().next())
+}
+
+impl Made<'_> {
+    fn annotations_of(self, asked: &Asked, output: &Output) -> Vec<Annotation> {
+        asked.annotations.iter().chain(&output.annotations).chain(self.annotations).cloned().collect()
+    }
 }
 
 fn images(assembled: &[Assembled], layers: &Layers<'_>) -> Result<Vec<LocalImage>, ExportError> {

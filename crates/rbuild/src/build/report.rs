@@ -241,7 +241,7 @@ pub(crate) fn origin_of<'p>(step: &Step, verdict: &Verdict, plan: &'p Plan) -> O
 fn verdict_of(by: Reuse) -> StepVerdict {
     match by {
         Reuse::NotNeeded => StepVerdict::NotNeeded,
-        Reuse::Definition | Reuse::Content | Reuse::OtherBuild => StepVerdict::Reused,
+        Reuse::Definition | Reuse::Content | Reuse::OtherBuild | Reuse::Imported => StepVerdict::Reused,
     }
 }
 
@@ -251,6 +251,7 @@ fn reuse_text(by: Reuse) -> &'static str {
         Reuse::Definition => "nothing it is made from changed",
         Reuse::Content => "its inputs have the content they had",
         Reuse::OtherBuild => "another build ran it at the same time",
+        Reuse::Imported => "another cache had it",
         Reuse::NotNeeded => "a later step was reused",
     }
 }

@@ -17,6 +17,7 @@ use solver::{CacheMode, Secret, SecretInKey};
 use source::Access;
 
 use crate::build::artifacts::Artifact;
+use crate::build::cache::{self, CacheFrom, CacheTo};
 use crate::build::input::Place;
 use crate::build::legacy;
 use crate::build::lock;
@@ -65,6 +66,10 @@ pub(crate) struct Asked {
     /// Named contexts that are images in OCI layouts, by the names they have in the plan.
     pub(crate) layouts: BTreeMap<Reference, Layout>,
     pub(crate) cache_mode: CacheMode,
+    /// Where results of steps may come from, besides the store.
+    pub(crate) cache_from: Vec<CacheFrom>,
+    /// Where they go.
+    pub(crate) cache_to: Vec<CacheTo>,
     pub(crate) jobs: usize,
     pub(crate) progress: Progress,
     /// Of each RUN.
@@ -135,6 +140,10 @@ impl Asked {
         for text in &args.annotations {
             asked.annotations.extend(output::annotations(text)?);
         }
+        asked.cache_from =
+            args.cache_from.iter().map(|text| CacheFrom::parse(text)).collect::<Result<_, _>>()?;
+        asked.cache_to = args.cache_to.iter().map(|text| CacheTo::parse(text)).collect::<Result<_, _>>()?;
+        cache::check_access(&asked)?;
         output::check(&asked, environment)?;
         asked.check_names()?;
         Ok(asked)
@@ -190,6 +199,8 @@ impl Asked {
             cache_mode: cache_mode(args),
             pull: lock::pull_policy(args)?,
             access: if args.offline { Access::KeptOnly } else { Access::Network },
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
             limits: limits.read()?,
             cgroup_parent: limits.cgroup_parent()?,
             registry: args.registry.clone(),

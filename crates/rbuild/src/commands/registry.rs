@@ -84,6 +84,11 @@ impl<'c> Connection<'c> {
         Self { cancel, environment, args: args.clone(), client: OnceCell::new() }
     }
 
+    /// Whether everything ends.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     /// The client, which is cancelled with everything else as long as the hook lives.
     pub(crate) fn client(&self) -> Result<(&Client, Hook<'_>), ClientError> {
         let client = match self.client.get() {

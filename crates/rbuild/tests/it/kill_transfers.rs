@@ -1,4 +1,4 @@
-//! `kill -9` of a pull and of a push: nothing is damaged or left, and what was moved is not moved again.
+//! `kill -9` of a pull, of a push and of the export of a cache: nothing is damaged or left, and what was moved is not moved again.
 
 use std::collections::HashSet;
 use std::fs;
@@ -153,4 +153,70 @@ fn a_killed_push_is_taken_up_where_it_was() {
     leftovers::assert_nothing_left(&source.store());
     assert_eq!(kills, KILLS, "too few kills came in time");
     assert!(had_layers >= KILLS / 4, "only {had_layers} kills came when there was something to lose");
+}
+
+#[test]
+fn a_killed_export_of_a_cache_is_taken_up_where_it_was() {
+    let Some(source) = source("a_killed_export_of_a_cache_is_taken_up_where_it_was") else { return };
+    let start = || {
+        let registry = Registry::start();
+        registry.on("/v2/cache/blobs/uploads/", |_, exchange| {
+            std::thread::sleep(EACH);
+            exchange.serve()
+        });
+        registry
+    };
+    let export = |registry: &Registry| {
+        let mut rbuild = source.rbuild();
+        let to = format!("type=registry,ref={},mode=max", registry.reference("cache"));
+        rbuild.args(["build", "--progress=plain", "--cache-to", &to]).arg(source.path("context"));
+        rbuild
+    };
+    // What is compressed once stays so.
+    succeed(&mut export(&start()));
+    let took = timed(&mut export(&start()));
+    let (mut kills, mut had_blobs) = (0, 0);
+    for part in 0..4 * KILLS {
+        let registry = start();
+        if kill_within(took, part, &mut export(&registry)).is_none() {
+            continue;
+        }
+        source.assert_sound();
+        // What the registry was given before, it takes.
+        std::thread::sleep(4 * EACH);
+        let taken: HashSet<String> = registry
+            .requests()
+            .iter()
+            .filter(|seen| seen.method == "PUT" && seen.path.contains("/blobs/uploads/"))
+            .filter_map(|seen| seen.query.split_once("digest=").map(|(_, digest)| digest.to_owned()))
+            .collect();
+        let before = registry.requests().len();
+        succeed(&mut export(&registry));
+        let again = registry.requests().split_off(before);
+        let twice = again
+            .iter()
+            .filter(|seen| seen.method == "PUT")
+            .filter_map(|seen| seen.query.split_once("digest="));
+        let twice = twice.filter(|(_, digest)| taken.contains(*digest)).count();
+        assert_eq!(twice, 0, "of {} blobs", taken.len());
+        kills += 1;
+        had_blobs += u32::from(!taken.is_empty());
+        if kills == KILLS {
+            break;
+        }
+    }
+    leftovers::assert_nothing_left(&source.store());
+    assert_eq!(kills, KILLS, "too few kills came in time");
+    assert!(had_blobs >= KILLS / 4, "only {had_blobs} kills came when there was something to lose");
+    // And it is a cache that another store can take from.
+    let (other, registry) = (World::new(), start());
+    succeed(&mut export(&registry));
+    let mut rbuild = other.rbuild();
+    let said = succeed(
+        rbuild
+            .args(["build", "--progress=plain", "--cache-from", &registry.reference("cache")])
+            .arg(source.path("context")),
+    );
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains(&format!("{LAYERS} steps reused")), "{said}");
 }

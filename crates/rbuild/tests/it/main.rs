@@ -10,6 +10,7 @@ mod building;
 mod scene;
 mod world;
 
+mod cache_transport;
 mod caches;
 mod cli_help;
 mod commands_copy;

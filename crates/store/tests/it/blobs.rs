@@ -1,11 +1,12 @@
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use oci::{Algorithm, Digest, Hasher, VerifyError};
 use store::{Error, Expected};
 
-use crate::support::Fixture;
+use crate::support::{Fixture, uncommitted_image};
 
 fn expected(bytes: &str, size_bytes: Option<u64>) -> Option<Expected> {
     Some(Expected { digest: Digest::of(bytes), size_bytes })
@@ -101,4 +102,27 @@ fn an_unsynced_blob_is_worth_nothing_after_a_power_cut() {
     let lease = fixture.store.lease().unwrap();
     let digest = lease.put_blob(b"x").unwrap().digest;
     assert!(!fixture.rebooted().contains_blob(&digest).unwrap());
+}
+
+#[test]
+fn a_blob_can_be_read_while_a_commit_moves_it() {
+    let fixture = Fixture::in_memory();
+    let lease = fixture.store.lease().unwrap();
+    for number in 0..300 {
+        let image = uncommitted_image(&lease, &format!("image {number}"), &[]);
+        let digest = image.config();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(fixture.store.open_blob(digest).unwrap().is_some(), "image {number}");
+                    assert!(fixture.store.read_blob(digest).unwrap().is_some(), "image {number}");
+                    assert!(fixture.store.blob_size(digest).unwrap().is_some(), "image {number}");
+                }
+            });
+            lease.commit_image(&image, &[]).unwrap();
+            is_over.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+    }
 }
