@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use layer::compress;
 use layer::merged::ResolveError;
 use layer::pack::PackError;
 use layer::unpack::TreeError;
@@ -38,6 +39,24 @@ use package::{File, Group};
 pub use annotations::{Annotation, AnnotationOf};
 pub use output::Destination;
 pub use tree::{rootfs_part, rootfs_tree};
+
+/// How layers leave.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Encoding {
+    /// Of layers of our own making.
+    pub compression: Compression,
+    /// One of [`levels`](layer::compress::levels).
+    pub level: i32,
+    /// Whether what came in another compression leaves in this one, too.
+    pub is_forced: bool,
+}
+
+impl From<Compression> for Encoding {
+    /// At the usual level, and without changing what came from elsewhere.
+    fn from(compression: Compression) -> Self {
+        Self { compression, level: compress::default_level(compression), is_forced: false }
+    }
+}
 
 /// Which documents an archive has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -161,10 +180,10 @@ pub fn archive(
     layers: &Layers<'_>,
     images: &[Named],
     format: Format,
-    compression: Compression,
+    encoding: Encoding,
     destination: Destination<'_>,
 ) -> Result<Vec<Exported>, ExportError> {
-    let groups = package::all(layers, images, compression)?;
+    let groups = package::all(layers, images, encoding)?;
     let mut files = documents::of(&groups, format)?;
     for (digest, file) in groups.iter().flat_map(Group::blobs) {
         files.insert(blob_path(&digest)?, file);
@@ -180,10 +199,10 @@ pub fn archive(
 pub fn layout(
     layers: &Layers<'_>,
     images: &[Named],
-    compression: Compression,
+    encoding: Encoding,
     directory: &Path,
 ) -> Result<Vec<Exported>, ExportError> {
-    let groups = package::all(layers, images, compression)?;
+    let groups = package::all(layers, images, encoding)?;
     let existing = existing_index(directory)?;
     let blobs: BTreeMap<Digest, File> = groups.iter().flat_map(Group::blobs).collect();
     for (digest, file) in blobs {

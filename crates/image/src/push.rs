@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
-use oci::{Compression, Digest, Reference};
+use oci::{Digest, Reference};
 use registry::{Client, Delivery, Outgoing, Source};
 
 use crate::export::package::{self, File, Group, PackedLayer, Packing};
-use crate::export::{Annotation, ExportError, Named};
+use crate::export::{Annotation, Encoding, ExportError, Named};
 use crate::{Error, Layers, LocalImage};
 
 /// How far a push is.
@@ -46,8 +46,8 @@ pub enum Progress {
 /// What a push is told besides what to push where.
 #[derive(Clone, Copy)]
 pub struct PushOptions<'o> {
-    /// Of layers of our own making; what came from outside is not packed anew.
-    pub compression: Compression,
+    /// How layers leave.
+    pub encoding: Encoding,
     /// What stands in the manifests and the index. With any, an image gets a manifest of its own, even if it came with one.
     pub annotations: &'o [Annotation],
     /// How many layers leave at once.
@@ -193,7 +193,7 @@ impl Remote<'_> {
                 // Somebody receives for as long as this sender lives.
                 !is_new || (sender.send(layer.clone()).is_ok() && !has_failed.load(Ordering::Relaxed))
             };
-            let packing = Packing { compression: self.options.compression, ready: &ready };
+            let packing = Packing { encoding: self.options.encoding, ready: &ready };
             let packed = package::group(self.layers, named, packing);
             // Of an image that cannot be packed nothing need be sent.
             has_failed.fetch_or(packed.is_err(), Ordering::Relaxed);

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::RangeInclusive;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use libdeflater::{CompressionLvl, Compressor};
@@ -29,13 +30,23 @@ const ZSTD_LEVEL: i32 = 3;
 /// are kept under it.
 pub const VERSION: u32 = 2;
 
-/// The level that [`compress`] uses; 0 for no compression.
+/// The level that is used where none is said; 0 for no compression.
 #[must_use]
-pub fn level(compression: Compression) -> i32 {
+pub fn default_level(compression: Compression) -> i32 {
     match compression {
         Compression::None => 0,
         Compression::Gzip => GZIP_LEVEL,
         Compression::Zstd => ZSTD_LEVEL,
+    }
+}
+
+/// The levels that there are, from the fastest to the smallest result.
+#[must_use]
+pub fn levels(compression: Compression) -> RangeInclusive<i32> {
+    match compression {
+        Compression::None => 0..=0,
+        Compression::Gzip => 1..=12,
+        Compression::Zstd => 1..=22,
     }
 }
 
@@ -171,28 +182,43 @@ impl<D: Read, F: Fn(&D) -> u64> Read for Guarded<D, F> {
     }
 }
 
-/// Compresses a stream to its end. Uses the current rayon pool.
+/// Compresses a stream to its end, at the usual level. Uses the current rayon pool.
 ///
 /// # Errors
 /// Those of reader and writer.
-pub fn compress(from: impl Read, compression: Compression, mut to: impl Write) -> io::Result<()> {
+pub fn compress(from: impl Read, compression: Compression, to: impl Write) -> io::Result<()> {
+    compress_at(from, compression, default_level(compression), to)
+}
+
+/// The same at one of the [`levels`].
+///
+/// # Errors
+/// Those of reader and writer.
+pub fn compress_at(
+    from: impl Read,
+    compression: Compression,
+    level: i32,
+    mut to: impl Write,
+) -> io::Result<()> {
     match compression {
         Compression::None => {
             let mut from = from;
             io::copy(&mut from, &mut to).map(|_| ())
         }
-        Compression::Gzip => in_blocks(from, GZIP_BLOCK, gzip_member, |member| to.write_all(&member)),
+        Compression::Gzip => {
+            in_blocks(from, GZIP_BLOCK, |block| gzip_member(block, level), |member| to.write_all(&member))
+        }
         Compression::Zstd => in_blocks(
             from,
             ZSTD_BLOCK,
-            |block| zstd::bulk::compress(block, ZSTD_LEVEL),
+            |block| zstd::bulk::compress(block, level),
             |frame| to.write_all(&frame),
         ),
     }
 }
 
-fn gzip_member(block: &[u8]) -> io::Result<Vec<u8>> {
-    let level = CompressionLvl::new(GZIP_LEVEL).map_err(|error| io::Error::other(format!("{error:?}")))?;
+fn gzip_member(block: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let level = CompressionLvl::new(level).map_err(|error| io::Error::other(format!("{error:?}")))?;
     let mut codec = Compressor::new(level);
     let mut member = vec![0; codec.gzip_compress_bound(block.len())];
     let length = codec.gzip_compress(block, &mut member).map_err(io::Error::other)?;
@@ -306,6 +332,22 @@ mod tests {
                 packed
             };
             assert!(with_threads(1) == with_threads(3));
+        }
+    }
+
+    #[test]
+    fn a_higher_level_gives_less_and_every_level_comes_back() {
+        let data = sample(2 * GZIP_BLOCK);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let sizes: Vec<usize> = [1, *levels(compression).end()]
+                .map(|level| {
+                    let mut packed = Vec::new();
+                    compress_at(&data[..], compression, level, &mut packed).unwrap();
+                    assert!(unpack(&packed, &Limits::STANDARD).unwrap() == data, "{compression} {level}");
+                    packed.len()
+                })
+                .to_vec();
+            assert!(sizes[1] < sizes[0], "{compression}: {sizes:?}");
         }
     }
 

@@ -17,7 +17,7 @@ use layer::compress;
 use oci::{Compression, DiffId, Digest, ImageManifest, LayerId, Reference, VerifyingReader};
 use store::{BlobOrigin, Image, KnownManifest, Layer, LayerBlob};
 
-use super::{Annotation, ExportError, Exported, Named, annotations, documents};
+use super::{Annotation, Encoding, ExportError, Exported, Named, annotations, documents};
 use crate::stream::{self, Cancellable, CopyError};
 use crate::{Error, Layers, LocalImage, tar};
 
@@ -77,8 +77,7 @@ pub(crate) struct Manifest {
 /// How images are packed.
 #[derive(Clone, Copy)]
 pub(crate) struct Packing<'p> {
-    /// Of layers that did not come compressed.
-    pub(crate) compression: Compression,
+    pub(crate) encoding: Encoding,
     /// Told of each layer as soon as its bytes are there; says whether to go on.
     pub(crate) ready: &'p dyn Fn(&PackedLayer) -> bool,
 }
@@ -87,9 +86,9 @@ pub(crate) struct Packing<'p> {
 pub(super) fn all(
     layers: &Layers<'_>,
     images: &[Named],
-    compression: Compression,
+    encoding: Encoding,
 ) -> Result<Vec<Group>, ExportError> {
-    let packing = Packing { compression, ready: &|_| true };
+    let packing = Packing { encoding, ready: &|_| true };
     images.iter().map(|named| group(layers, named, packing)).collect()
 }
 
@@ -120,7 +119,7 @@ fn package(
     let missing = || store::Error::MissingBlob(image.id.digest().clone());
     let config_bytes = layers.lease().store().read_blob(image.id.digest())?.ok_or_else(missing)?;
     let own = annotations::of_manifest(annotations, &image.config.platform());
-    let came = if own.is_empty() { as_it_came(layers, &image, &found, packing.compression)? } else { None };
+    let came = if own.is_empty() { as_it_came(layers, &image, &found, packing.encoding)? } else { None };
     let (manifest, packed) = match came {
         Some((manifest, packed)) => {
             packed.iter().try_for_each(|layer| packing.tell(layer))?;
@@ -146,15 +145,15 @@ fn as_it_came(
     layers: &Layers<'_>,
     image: &LocalImage,
     found: &[Layer],
-    compression: Compression,
+    encoding: Encoding,
 ) -> Result<Option<(Manifest, Vec<PackedLayer>)>, ExportError> {
     let mut manifests: Vec<&KnownManifest> = image.manifests.iter().collect();
-    manifests.sort_by_key(|known| known.compression != compression);
+    manifests.sort_by_key(|known| known.compression != encoding.compression);
     for known in manifests {
         let Some(manifest) = read_manifest(layers, known)? else { continue };
         let mut packed = Vec::with_capacity(found.len());
         for ((layer, diff_id), digest) in found.iter().zip(&image.config.rootfs.diff_ids).zip(&known.layers) {
-            packed.extend(with_digest(layers, layer, diff_id, digest, known.compression == compression)?);
+            packed.extend(with_digest(layers, layer, diff_id, digest, encoding)?);
         }
         if packed.len() == found.len() && known.layers.len() == found.len() {
             return Ok(Some((manifest, packed)));
@@ -172,19 +171,19 @@ fn read_manifest(layers: &Layers<'_>, known: &KnownManifest) -> Result<Option<Ma
     Ok(Some(Manifest { digest: known.digest.clone(), media_type, bytes }))
 }
 
-/// A layer in the form of this digest, if it has that form: what came with the image always, our own compression if it was asked for.
+/// A layer in the form of this digest, if it has that form and may leave in it.
 fn with_digest(
     layers: &Layers<'_>,
     layer: &Layer,
     diff_id: &DiffId,
     digest: &Digest,
-    is_wanted: bool,
+    encoding: Encoding,
 ) -> Result<Option<PackedLayer>, ExportError> {
     if digest == diff_id.digest() {
+        let is_wanted = encoding.compression == Compression::None;
         return if is_wanted { uncompressed(layers, layer, diff_id).map(Some) } else { Ok(None) };
     }
-    let fits =
-        |blob: &&LayerBlob| blob.digest == *digest && (is_wanted || blob.origin == BlobOrigin::Received);
+    let fits = |blob: &&LayerBlob| blob.digest == *digest && encoding.takes(blob);
     match layer.blobs().iter().find(fits) {
         Some(blob) => stored(layers, blob),
         None => Ok(None),
@@ -202,7 +201,7 @@ fn pack_layers(
         if layer.diff_id().is_some_and(|own| own != diff_id) {
             return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
         }
-        let layer = pack_layer(layers, layer, diff_id, packing.compression)?;
+        let layer = pack_layer(layers, layer, diff_id, packing.encoding)?;
         packing.tell(&layer)?;
         packed.push(layer);
     }
@@ -216,19 +215,19 @@ pub(crate) fn layer(
     compression: Compression,
 ) -> Result<PackedLayer, ExportError> {
     let diff_id = layers.diff_id(id)?;
-    pack_layer(layers, &layers.layer(id)?, &diff_id, compression)
+    pack_layer(layers, &layers.layer(id)?, &diff_id, compression.into())
 }
 
 fn pack_layer(
     layers: &Layers<'_>,
     layer: &Layer,
     diff_id: &DiffId,
-    compression: Compression,
+    encoding: Encoding,
 ) -> Result<PackedLayer, ExportError> {
-    let own = BlobOrigin::Encoded { level: compress::level(compression), version: compress::VERSION };
+    let (compression, own) = (encoding.compression, encoding.origin());
     let received = layer.blobs().iter().filter(|blob| blob.origin == BlobOrigin::Received);
-    let encoded = layer.blobs().iter().filter(|blob| blob.origin == own && blob.compression == compression);
-    for blob in received.chain(encoded) {
+    let encoded = layer.blobs().iter().filter(|blob| blob.origin == own);
+    for blob in received.chain(encoded).filter(|blob| encoding.takes(blob)) {
         if let Some(packed) = stored(layers, blob)? {
             return Ok(packed);
         }
@@ -236,9 +235,25 @@ fn pack_layer(
     if compression == Compression::None {
         return uncompressed(layers, layer, diff_id);
     }
-    let blob = compressed(layers, layer, diff_id, compression, own)?;
+    let blob = compressed(layers, layer, diff_id, encoding)?;
     let missing = || store::Error::MissingBlob(blob.digest.clone());
     Ok(stored(layers, &blob)?.ok_or_else(missing)?)
+}
+
+impl Encoding {
+    /// What we make by it is kept as.
+    fn origin(self) -> BlobOrigin {
+        BlobOrigin::Encoded { level: self.level, version: compress::VERSION }
+    }
+
+    /// Whether a form that a layer has may leave.
+    fn takes(self, blob: &LayerBlob) -> bool {
+        let is_same = blob.compression == self.compression;
+        match blob.origin {
+            BlobOrigin::Received => is_same || !self.is_forced,
+            BlobOrigin::Encoded { .. } => is_same && blob.origin == self.origin(),
+        }
+    }
 }
 
 /// A blob that is in the store.
@@ -259,20 +274,20 @@ fn compressed(
     layers: &Layers<'_>,
     layer: &Layer,
     diff_id: &DiffId,
-    compression: Compression,
-    origin: BlobOrigin,
+    encoding: Encoding,
 ) -> Result<LayerBlob, ExportError> {
-    tracing::debug!(layer = %layer.id(), %compression, "compressing a layer");
+    let Encoding { compression, level, .. } = encoding;
+    tracing::debug!(layer = %layer.id(), %compression, level, "compressing a layer");
     let mut writer = layers.lease().blob_writer(None)?;
     let read = layers.read_tar(layer.id(), |tar| {
-        compress::compress(tar, compression, &mut writer)
+        compress::compress_at(tar, compression, level, &mut writer)
             .map_err(|source| Error::Read { layer: layer.id().clone(), source })
     })?;
     if read.diff_id != *diff_id {
         let (layer, expected, got) = (layer.id().clone(), diff_id.clone(), read.diff_id);
         return Err(Error::WrongDiffId { layer, expected, got }.into());
     }
-    let blob = LayerBlob { digest: writer.finish()?.digest, compression, origin };
+    let blob = LayerBlob { digest: writer.finish()?.digest, compression, origin: encoding.origin() };
     let draft = layers.lease().layer_draft()?;
     draft.add_blob(&blob)?;
     layers.lease().extend_layer(draft, layer.id())?;

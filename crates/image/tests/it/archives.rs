@@ -14,7 +14,8 @@ use crate::world::{ROOTFS, World, amd64, find, import, is_root, packed, referenc
 pub(crate) fn save(layers: &Layers<'_>, names: &[&str], format: Format, compression: Compression) -> Vec<u8> {
     let images: Vec<Named> = names.iter().map(|name| named(layers, name)).collect();
     let mut bytes = Vec::new();
-    image::export::archive(layers, &images, format, compression, Destination::Stream(&mut bytes)).unwrap();
+    image::export::archive(layers, &images, format, compression.into(), Destination::Stream(&mut bytes))
+        .unwrap();
     bytes
 }
 
@@ -160,7 +161,7 @@ fn several_images_and_names_travel_together() {
         let images = [one, named(layers, "two")];
         let mut bytes = Vec::new();
         let to = Destination::Stream(&mut bytes);
-        image::export::archive(layers, &images, Format::Docker, Compression::Zstd, to).unwrap();
+        image::export::archive(layers, &images, Format::Docker, Compression::Zstd.into(), to).unwrap();
         bytes
     });
     target.run(|layers| {

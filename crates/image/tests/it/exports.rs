@@ -147,7 +147,7 @@ fn a_file_is_replaced_when_all_is_written_and_not_before() {
         fs::write(tree.join("a"), vec![1; 100_000]).unwrap();
         let export = || {
             let to = Destination::File(target.clone());
-            image::export::archive(layers, &images, Format::Oci, Compression::None, to)
+            image::export::archive(layers, &images, Format::Oci, Compression::None.into(), to)
         };
         assert!(matches!(export().unwrap_err(), ExportError::Image(error) if matches!(*error, image::Error::WrongDiffId { .. })));
         assert_eq!(fs::read_to_string(&target).unwrap(), "old");
@@ -158,7 +158,7 @@ fn a_file_is_replaced_when_all_is_written_and_not_before() {
         import(layers, &tar("file a size=100000"), "base");
         let images = [named(layers, "base")];
         let to = Destination::File(target.clone());
-        image::export::archive(layers, &images, Format::Oci, Compression::None, to).unwrap();
+        image::export::archive(layers, &images, Format::Oci, Compression::None.into(), to).unwrap();
         let loaded = load(layers, &fs::read(&target).unwrap());
         assert_eq!(loaded[0].image.id, images[0].images[0].id);
     });
@@ -181,7 +181,8 @@ fn a_layout_gains_images_and_keeps_others() {
         import(layers, &tar("file a content=1"), "one");
         import(layers, &tar("file a content=2"), "two");
         let layout = |name: &str| {
-            image::export::layout(layers, &[named(layers, name)], Compression::Gzip, &directory).unwrap()
+            image::export::layout(layers, &[named(layers, name)], Compression::Gzip.into(), &directory)
+                .unwrap()
         };
         layout("one");
         assert_eq!(index(), ["docker.io/library/one:latest"]);
@@ -199,8 +200,8 @@ fn a_layout_gains_images_and_keeps_others() {
         let full = world.path("full");
         fs::create_dir(&full).unwrap();
         fs::write(full.join("x"), "").unwrap();
-        let error =
-            image::export::layout(layers, &[named(layers, "one")], Compression::Gzip, &full).unwrap_err();
+        let error = image::export::layout(layers, &[named(layers, "one")], Compression::Gzip.into(), &full)
+            .unwrap_err();
         assert!(matches!(error, ExportError::InTheWay { .. }));
     });
 }
@@ -215,7 +216,7 @@ fn names_without_a_tag_are_left_out() {
         images[0].names.push(pinned);
         let mut bytes = Vec::new();
         let to = Destination::Stream(&mut bytes);
-        image::export::archive(layers, &images, Format::Docker, Compression::Gzip, to).unwrap();
+        image::export::archive(layers, &images, Format::Docker, Compression::Gzip.into(), to).unwrap();
         assert_eq!(load(layers, &bytes)[0].names.len(), 1);
     });
 }

@@ -193,7 +193,7 @@ fn an_export_that_is_cancelled_leaves_no_file() {
     type Work<'w> = Box<dyn Fn(&Layers<'_>) -> Result<(), ExportError> + 'w>;
     let archive: Work<'_> = Box::new(|layers| {
         let to = Destination::File(out.join("file"));
-        image::export::archive(layers, &images, Format::Oci, Compression::None, to).map(drop)
+        image::export::archive(layers, &images, Format::Oci, Compression::None.into(), to).map(drop)
     });
     let tar: Work<'_> = Box::new(|layers| {
         image::export::rootfs_tar(

@@ -74,7 +74,7 @@ fn umoci_unpacks_the_same_tree() {
     let layout = world.path("layout");
     world.run(|layers| {
         import(layers, &tar(ROOTFS), "app:2");
-        image::export::layout(layers, &[named(layers, "app:2")], Compression::Gzip, &layout).unwrap();
+        image::export::layout(layers, &[named(layers, "app:2")], Compression::Gzip.into(), &layout).unwrap();
         image::export::rootfs_tree(layers, &find(layers, "app:2").layers, None, &world.path("ours")).unwrap();
     });
     let (image, bundle) = (format!("{}:2", layout.display()), world.path("bundle"));

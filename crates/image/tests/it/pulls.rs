@@ -120,7 +120,7 @@ fn a_pulled_image_leaves_with_the_manifest_it_came_with() {
             let mut bytes = Vec::new();
             let to = Destination::Stream(&mut bytes);
             let exported =
-                image::export::archive(layers, &[named(layers, &name)], Format::Oci, compression, to)
+                image::export::archive(layers, &[named(layers, &name)], Format::Oci, compression.into(), to)
                     .unwrap();
             assert_eq!(exported[0].manifest, pulled.digest);
         });

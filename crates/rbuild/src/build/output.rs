@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use image::export::{
-    self, Annotation, AnnotationOf, Destination, ExportError, Exported, Format, Named, Part,
+    self, Annotation, AnnotationOf, Destination, Encoding, ExportError, Exported, Format, Named, Part,
 };
 use image::{Assembled, Layers, LocalImage};
-use oci::{Compression, Platform, Reference};
+use oci::{Platform, Reference};
 use serde_json::Value;
 use source::Access;
 use sys::RootfsPath;
@@ -38,7 +38,7 @@ pub(crate) struct Output {
     /// Besides those of `--annotation`.
     annotations: Vec<Annotation>,
     /// Whether it is sent to the registries that its names say, and how layers of our own making are compressed for that.
-    pub(crate) push: Option<Compression>,
+    pub(crate) push: Option<Encoding>,
     /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
     splits_platforms: Option<bool>,
 }
@@ -53,14 +53,14 @@ pub(crate) enum Kind {
         /// What it looks like inside.
         format: Format,
         /// How our own layers are compressed in it.
-        compression: Compression,
+        encoding: Encoding,
         /// Where it goes.
         to: Target,
     },
     /// An OCI layout as a directory.
     Layout {
         /// How our own layers are compressed in it.
-        compression: Compression,
+        encoding: Encoding,
         /// Where it goes.
         directory: PathBuf,
     },
@@ -190,11 +190,11 @@ pub(crate) fn write(
 pub(crate) fn push(asked: &Asked, made: Made<'_>, mover: &Mover<'_>) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in &asked.outputs {
-        let Some(compression) = output.push else { continue };
+        let Some(encoding) = output.push else { continue };
         let images = images(made.images, made.layers).map_err(|error| failures::of_export(&error))?;
         let annotations = made.annotations_of(asked, output);
         for name in asked.names_of(output) {
-            let pushed = mover.push(images.clone(), &name, compression, &annotations);
+            let pushed = mover.push(images.clone(), &name, encoding, &annotations);
             let pushed = pushed.map_err(PushError::into_failure)?;
             exported.get_or_insert(Exported { manifest: pushed.digest });
         }
@@ -217,10 +217,10 @@ fn write_one(
     let mut stdout = std::io::stdout().lock();
     let exported = match &output.kind {
         Kind::Image => Vec::new(),
-        Kind::Archive { format, compression, to: target } => {
-            export::archive(layers, &named, *format, *compression, destination(target, &mut stdout))?
+        Kind::Archive { format, encoding, to: target } => {
+            export::archive(layers, &named, *format, *encoding, destination(target, &mut stdout))?
         }
-        Kind::Layout { compression, directory } => export::layout(layers, &named, *compression, directory)?,
+        Kind::Layout { encoding, directory } => export::layout(layers, &named, *encoding, directory)?,
         Kind::Directory(directory) => {
             for Part { below, layers: ids } in &parts {
                 let below =

@@ -130,7 +130,7 @@ impl Asked {
         asked.outputs = outputs;
         if args.push && asked.outputs.iter().all(|output| output.kind != Kind::Image) {
             let mut image = Output::new(Kind::Image);
-            image.push = Some(oci::Compression::Gzip);
+            image.push = Some(oci::Compression::Gzip.into());
             asked.outputs.push(image);
         }
         let is_kept = asked.outputs.is_empty() || args.load;

@@ -65,6 +65,9 @@ pub(crate) struct PushArgs {
     /// How to compress layers of our own making [default: gzip]; what came from elsewhere leaves as it came
     #[arg(long, value_name = "CODEC")]
     pub(crate) compression: Option<Compression>,
+    /// Compress what came from elsewhere in another way anew, too
+    #[arg(long)]
+    pub(crate) force_compression: bool,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
     /// The image, named with the registry that it goes to

@@ -1,9 +1,9 @@
 //! Images into registries.
 
-use image::export::{Annotation, Format};
+use image::export::{Annotation, Encoding, Format};
 use image::push::{self, PushFailure, PushOptions, Pushed};
 use image::{Layers, LocalImage};
-use oci::{Compression, Platform, Reference};
+use oci::{Platform, Reference};
 use registry::{Delivery, Failure as RegistryFailure, RedirectError};
 
 use crate::build::request::platform;
@@ -77,7 +77,7 @@ impl Mover<'_> {
         &self,
         images: Vec<LocalImage>,
         reference: &Reference,
-        compression: Compression,
+        encoding: Encoding,
         annotations: &[Annotation],
     ) -> Result<Pushed, PushError> {
         let (client, _hook) = self.connection.client()?;
@@ -87,7 +87,7 @@ impl Mover<'_> {
             push::Progress::Sent { layer, bytes } => shown.has_moved(&layer, bytes),
             push::Progress::Ended { layer, delivery } => shown.ended(&layer, how(delivery)),
         };
-        let options = PushOptions { compression, annotations, transfers: TRANSFERS, progress: &progress };
+        let options = PushOptions { encoding, annotations, transfers: TRANSFERS, progress: &progress };
         let pushed = image::push(self.layers, client, images, reference, options);
         shown.end(pushed.as_ref().ok().map(|pushed| &pushed.digest));
         Ok(pushed?)
@@ -114,8 +114,11 @@ pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) 
     let mover = Mover::new(&layers, &session.cancel, environment, &args.registry, view);
     for reference in references(args, &name, &layers)? {
         let images = images(&layers, &reference, platform.as_ref())?;
-        let compression = transfer::compression(args.compression, Format::Oci);
-        let pushed = mover.push(images, &reference, compression, &[]);
+        let encoding = Encoding {
+            is_forced: args.force_compression,
+            ..transfer::compression(args.compression, Format::Oci).into()
+        };
+        let pushed = mover.push(images, &reference, encoding, &[]);
         let pushed = pushed.map_err(|error| unless_cancelled(&session.cancel, error.into_failure()))?;
         write_line(reference.at_digest(pushed.digest).familiar())?;
     }

@@ -119,7 +119,7 @@ pub(crate) fn save(args: &SaveArgs, global: &Global, environment: &Environment) 
         Some(path) => Destination::File(path.clone()),
         None => Destination::Stream(&mut output),
     };
-    export::archive(&layers, &images, format, compression(args.compression, format), destination)
+    export::archive(&layers, &images, format, compression(args.compression, format).into(), destination)
         .map_err(|error| failures::of_export(&error))?;
     session.close()
 }

@@ -245,3 +245,53 @@ fn a_damaged_layer_ends_the_push_and_is_named() {
         assert!(put.is_none(), "it got a name");
     }
 }
+
+#[test]
+fn layers_leave_at_the_level_and_in_the_compression_that_are_asked_for() {
+    const NAME: &str = "layers_leave_at_the_level_and_in_the_compression_that_are_asked_for";
+    let registry = Registry::start();
+    let base = registry.reference("base");
+    let Some(world) = world(NAME, &base) else { return };
+    succeed(world.rbuild().args(["push", &base]));
+    // Somebody else's layers are those that were pulled.
+    let other = World::new();
+    succeed(other.rbuild().args(["pull", &base]));
+    let context = other.path("context");
+    let words: String =
+        (0..60_000).map(|n: u32| format!("{} ", n.wrapping_mul(2_654_435_761) >> 12)).collect();
+    write_files(&context, &[("Dockerfile", &format!("FROM {base}\nCOPY words /words\n")), ("words", &words)]);
+    let layers = |name: &str| -> Vec<(String, u64)> {
+        let raw = succeed(other.rbuild().args(["manifest", "inspect", "--raw", name])).stdout;
+        let manifest: Value = serde_json::from_slice(&raw).expect("JSON");
+        let layer = |layer: &Value| {
+            let media_type =
+                layer["mediaType"].as_str().expect("a type").rsplit(['.', '+']).next().expect("an end");
+            (media_type.to_owned(), layer["size"].as_u64().expect("a size"))
+        };
+        manifest["layers"].as_array().expect("layers").iter().map(layer).collect()
+    };
+    let build = |name: &str, fields: &str| {
+        let output = format!("type=image,name={name},push=true{fields}");
+        succeed(other.rbuild().args(["build", "-q", "-o", &output]).arg(&context));
+        layers(name)
+    };
+    let usual = build(&registry.reference("usual"), "");
+    let fast = build(&registry.reference("fast"), ",compression-level=1");
+    let small = build(&registry.reference("small"), ",compression-level=12");
+    let last = |layers: &[(String, u64)]| layers.last().expect("layers").1;
+    assert!(last(&fast) > last(&usual) && last(&usual) > last(&small), "{fast:?} {usual:?} {small:?}");
+    // The base came as gzip and leaves so.
+    let zstd = build(&registry.reference("zstd"), ",compression=zstd");
+    assert!(zstd[0].0 == "gzip" && zstd.last().unwrap().0 == "zstd", "{zstd:?}");
+    let forced = build(&registry.reference("forced"), ",compression=zstd,force-compression=true");
+    assert!(forced.iter().all(|(media_type, _)| media_type == "zstd"), "{forced:?}");
+    // By hand.
+    let name = registry.reference("byhand");
+    succeed(other.rbuild().args(["tag", &base, &name]));
+    succeed(other.rbuild().args(["push", "--compression=zstd", &name]));
+    assert!(layers(&name).iter().all(|(media_type, _)| media_type == "gzip"));
+    succeed(other.rbuild().args(["push", "--compression=zstd", "--force-compression", &name]));
+    assert!(layers(&name).iter().all(|(media_type, _)| media_type == "zstd"));
+    assert_eq!(text(succeed(World::new().rbuild().args(["run", &name])).stdout), "one\ntwo");
+    other.assert_sound();
+}

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use image::export::{Annotation, Format};
+use image::export::{Annotation, Encoding, Format};
+use layer::compress;
 use oci::{Compression, Reference};
 
 use super::{Kind, Output, Target, annotations};
@@ -10,7 +11,7 @@ use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
-const HELP: &str = "write it as type=image, type=registry (with compression=CODEC, name=NAME), type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
+const HELP: &str = "write it as type=image, type=registry (with compression=CODEC, compression-level=N, force-compression=true, name=NAME), type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
 
 /// The fields of one `--output` before they are understood.
 #[derive(Default)]
@@ -20,6 +21,9 @@ struct Fields {
     /// Of an OCI layout: whether it is to be an archive.
     is_tar: Option<bool>,
     compression: Option<Compression>,
+    compression_level: Option<i32>,
+    /// Whether what came in another compression is changed.
+    forces_compression: Option<bool>,
     /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
     rewrites_times: Option<bool>,
     names: Vec<Reference>,
@@ -71,27 +75,27 @@ impl Output {
         fields.check(text)?;
         let destination =
             || fields.destination.clone().ok_or_else(|| wrong(text, "says not where to: it has no `dest`"));
-        let compression = |default: Compression| fields.compression.unwrap_or(default);
+        let encoding = |default: Compression| fields.encoding(text, default);
         let kind = match fields.kind.as_deref() {
             Some("image" | "registry") => Kind::Image,
             Some("oci") if fields.is_tar == Some(false) => {
                 let directory = PathBuf::from(destination()?);
-                Kind::Layout { compression: compression(Compression::Gzip), directory }
+                Kind::Layout { encoding: encoding(Compression::Gzip)?, directory }
             }
             Some("oci") => {
-                let (compression, to) = (compression(Compression::Gzip), Target::of(destination()?));
-                Kind::Archive { format: Format::Oci, compression, to }
+                let (encoding, to) = (encoding(Compression::Gzip)?, Target::of(destination()?));
+                Kind::Archive { format: Format::Oci, encoding, to }
             }
             Some("docker") => {
-                let (compression, to) = (compression(Compression::None), Target::of(destination()?));
-                Kind::Archive { format: Format::Docker, compression, to }
+                let (encoding, to) = (encoding(Compression::None)?, Target::of(destination()?));
+                Kind::Archive { format: Format::Docker, encoding, to }
             }
             Some("local") => Kind::Directory(PathBuf::from(destination()?)),
             Some("tar") => Kind::Tar(Target::of(destination()?)),
             Some(_) => return Err(wrong(text, "has an unknown type")),
             None => return Err(wrong(text, "has no type")),
         };
-        let push = fields.is_pushed().then(|| compression(Compression::Gzip));
+        let push = fields.is_pushed().then(|| encoding(Compression::Gzip)).transpose()?;
         let Fields { names, annotations, splits_platforms, .. } = fields;
         Ok(Self { kind, names, annotations, push, splits_platforms })
     }
@@ -114,6 +118,13 @@ impl Fields {
                 "compression" => {
                     fields.compression = Some(value.parse().map_err(|why: String| wrong(text, &why))?);
                 }
+                "compression-level" => {
+                    let level = value
+                        .parse()
+                        .map_err(|_| wrong(text, "has a `compression-level` that is no number"))?;
+                    fields.compression_level = Some(level);
+                }
+                "force-compression" => fields.forces_compression = Some(is_set()?),
                 "rewrite-timestamp" => fields.rewrites_times = Some(is_set()?),
                 "platform-split" => fields.splits_platforms = Some(is_set()?),
                 "name" => {
@@ -130,6 +141,35 @@ impl Fields {
             }
         }
         Ok(fields)
+    }
+
+    fn encoding(&self, text: &str, default: Compression) -> Result<Encoding, Failure> {
+        let compression = self.compression.unwrap_or(default);
+        let usual = Encoding::from(compression);
+        let levels = compress::levels(compression);
+        match self.compression_level {
+            Some(level) if !levels.contains(&level) => {
+                let why = match compression {
+                    Compression::None => "has a `compression-level`, and nothing is compressed".to_owned(),
+                    _ => format!(
+                        "has a `compression-level` that is not of {} to {}",
+                        levels.start(),
+                        levels.end()
+                    ),
+                };
+                Err(wrong(text, &why))
+            }
+            level => Ok(Encoding {
+                level: level.unwrap_or(usual.level),
+                is_forced: self.forces_compression.unwrap_or(false),
+                ..usual
+            }),
+        }
+    }
+
+    /// Whether it says anything of how layers are compressed.
+    fn compresses(&self) -> bool {
+        self.compression.is_some() || self.compression_level.is_some() || self.forces_compression.is_some()
     }
 
     fn is_pushed(&self) -> bool {
@@ -149,7 +189,7 @@ impl Fields {
             Some("registry") if self.destination.is_some() => {
                 Err(wrong(text, "has a `dest`, and goes where its names say"))
             }
-            Some("image" | "local" | "tar") if self.compression.is_some() && !self.is_pushed() => {
+            Some("image" | "local" | "tar") if self.compresses() && !self.is_pushed() => {
                 Err(wrong(text, "has a `compression`, and has nothing that is compressed"))
             }
             Some("image" | "registry" | "local" | "tar") if self.is_tar.is_some() => {
@@ -203,13 +243,22 @@ mod tests {
         check("type=local,dest=out", expect![[r#"Directory("out")"#]]);
         check(
             "type=oci,dest=a.tar",
-            expect![[r#"Archive { format: Oci, compression: Gzip, to: File("a.tar") }"#]],
+            expect![[
+                r#"Archive { format: Oci, encoding: Encoding { compression: Gzip, level: 5, is_forced: false }, to: File("a.tar") }"#
+            ]],
         );
         check(
             "type=oci,dest=a,tar=false,compression=zstd",
-            expect![[r#"Layout { compression: Zstd, directory: "a" }"#]],
+            expect![[
+                r#"Layout { encoding: Encoding { compression: Zstd, level: 3, is_forced: false }, directory: "a" }"#
+            ]],
         );
-        check("type=docker,dest=-", expect!["Archive { format: Docker, compression: None, to: Stdout }"]);
+        check(
+            "type=docker,dest=-",
+            expect![
+                "Archive { format: Docker, encoding: Encoding { compression: None, level: 0, is_forced: false }, to: Stdout }"
+            ],
+        );
         check(
             "type=docker,dest=a,tar=false",
             expect![
@@ -219,6 +268,36 @@ mod tests {
         check(
             "type=image,dest=x",
             expect!["`--output type=image,dest=x` has a `dest`, and the image stays in the store"],
+        );
+        check(
+            "type=oci,dest=a,compression=zstd,compression-level=23",
+            expect![
+                "`--output type=oci,dest=a,compression=zstd,compression-level=23` has a `compression-level` that is not of 1 to 22"
+            ],
+        );
+        check(
+            "type=oci,dest=a,compression-level=x",
+            expect![
+                "`--output type=oci,dest=a,compression-level=x` has a `compression-level` that is no number"
+            ],
+        );
+        check(
+            "type=docker,dest=a,compression-level=1",
+            expect![
+                "`--output type=docker,dest=a,compression-level=1` has a `compression-level`, and nothing is compressed"
+            ],
+        );
+        check(
+            "type=image,force-compression=true",
+            expect![
+                "`--output type=image,force-compression=true` has a `compression`, and has nothing that is compressed"
+            ],
+        );
+        check(
+            "type=oci,dest=a,compression=zstd,compression-level=19,force-compression=true",
+            expect![[
+                r#"Archive { format: Oci, encoding: Encoding { compression: Zstd, level: 19, is_forced: true }, to: File("a") }"#
+            ]],
         );
         check(
             "type=local,dest=x,compression=gzip",
