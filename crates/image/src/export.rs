@@ -237,7 +237,8 @@ pub(crate) fn existing_index(directory: &Path) -> Result<Option<serde_json::Valu
         }
         Err(error) => return Err(Error::at("read", &path)(error).into()),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| ExportError::Index { path, source })
+    let index = serde_json::from_slice::<serde_json::Map<_, _>>(&bytes);
+    index.map(|index| Some(index.into())).map_err(|source| ExportError::Index { path, source })
 }
 
 /// Files that go into a directory of a tar.

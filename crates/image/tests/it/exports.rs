@@ -203,6 +203,10 @@ fn a_layout_gains_images_and_keeps_others() {
         let error = image::export::layout(layers, &[named(layers, "one")], Compression::Gzip.into(), &full)
             .unwrap_err();
         assert!(matches!(error, ExportError::InTheWay { .. }));
+        fs::write(full.join("index.json"), "[1]").unwrap();
+        let error = image::export::layout(layers, &[named(layers, "one")], Compression::Gzip.into(), &full)
+            .unwrap_err();
+        assert!(matches!(error, ExportError::Index { .. }));
     });
 }
 
