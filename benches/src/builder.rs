@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::material::Material;
 use crate::registry::{Registry, within};
 use crate::sample::Daemon;
-use crate::workload::{Measured, Workload};
+use crate::workload::{Codec, Measured, Workload};
 
 /// The name of the base image.
 const BASE: &str = "bench-base";
@@ -44,7 +44,7 @@ impl Builder {
     pub fn can(self, workload: Workload) -> bool {
         match workload.measured() {
             // `docker save` does not compress, and `docker run` is the same for both of docker's builders.
-            Measured::Export | Measured::Run | Measured::Push | Measured::BuildPush => {
+            Measured::Export(_) | Measured::Run | Measured::Push | Measured::BuildPush => {
                 !matches!(self, Self::Classic | Self::Skopeo)
             }
             Measured::Pull => self != Self::Classic,
@@ -191,7 +191,7 @@ impl Site<'_> {
         match workload.measured() {
             Measured::Build => self.build(builder, workload.directory(), Cache::Used),
             Measured::BuildWithoutCache => self.build(builder, workload.directory(), Cache::Unused),
-            Measured::Export => self.export(builder, workload.directory()),
+            Measured::Export(codec) => self.export(builder, workload.directory(), codec),
             Measured::Run => self.run(builder),
             Measured::Pull => self.pull(builder),
             Measured::Push => self.push(builder),
@@ -305,7 +305,7 @@ impl Site<'_> {
         Ok(command)
     }
 
-    fn export(&self, builder: Builder, name: &str) -> Result<Command> {
+    fn export(&self, builder: Builder, name: &str, codec: Codec) -> Result<Command> {
         let archive = self.work.join(format!("{builder}.tar"));
         if archive.exists() {
             fs::remove_file(&archive)?;
@@ -313,11 +313,12 @@ impl Site<'_> {
         let archive = self.seen_by(builder, &archive)?;
         if builder == Builder::Buildah {
             let mut command = self.program(builder)?;
-            command.args(["push", "--quiet", &format!("bench-{name}"), &format!("oci-archive:{archive}")]);
+            command.args(["push", "--quiet", "--compression-format", codec.name()]);
+            command.args([format!("bench-{name}"), format!("oci-archive:{archive}")]);
             return Ok(command);
         }
         let mut command = self.build(builder, name, Cache::Used)?;
-        let output = format!("type=oci,dest={archive}");
+        let output = format!("type=oci,compression={},dest={archive}", codec.name());
         command.args(["--output", &output]);
         Ok(command)
     }
@@ -341,6 +342,11 @@ impl Site<'_> {
             [words(&build), words(&self.push(builder)?)].map(|words| words[entered..].join(" ")).join(" && ");
         both.args(["-c", &script]);
         Ok(both)
+    }
+
+    /// How large the archive is that a builder wrote last.
+    pub(crate) fn exported_bytes(&self, builder: Builder) -> Option<u64> {
+        fs::metadata(self.work.join(format!("{builder}.tar"))).map(|file| file.len()).ok()
     }
 
     fn run(&self, builder: Builder) -> Result<Command> {
@@ -421,7 +427,7 @@ pub(crate) fn quiet(command: &mut Command) -> Result<()> {
 /// Builds before a measurement.
 pub(crate) fn build_unmeasured(site: &Site<'_>, builder: Builder, workload: Workload) -> Result<()> {
     let mut command = site.build(builder, workload.directory(), Cache::Used)?;
-    if builder == Builder::BuildKit && workload.measured() == Measured::Export {
+    if builder == Builder::BuildKit && matches!(workload.measured(), Measured::Export(_)) {
         // As an image it would be compressed now, and the export would only copy.
         command.args(["--output", "type=cacheonly"]);
     }

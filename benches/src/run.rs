@@ -120,10 +120,11 @@ fn one_sample(site: &Site<'_>, builder: Builder, workload: Workload, round: usiz
     let log = site.work.join("log");
     let sample = measure(&mut site.measured(builder, workload)?, daemon.as_ref(), &log)?;
     println!(
-        "  {builder}: {:.3} s, {:.3} s CPU, {} MiB",
+        "  {builder}: {:.3} s, {:.3} s CPU, {} MiB{}",
         sample.wall.as_secs_f64(),
         sample.cpu.as_secs_f64(),
-        sample.peak_bytes >> 20
+        sample.peak_bytes >> 20,
+        site.exported_bytes(builder).map_or_else(String::new, |bytes| format!(", {bytes} bytes written"))
     );
     Ok(sample)
 }

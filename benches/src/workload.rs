@@ -22,6 +22,8 @@ pub enum Workload {
     IndependentStages,
     /// An image of 1 GB as an OCI archive, layers compressed by gzip.
     Export,
+    /// The same by zstd.
+    ExportZstd,
     /// `true` in a container.
     Run,
     /// An image of 300 MB in seven layers from a registry, unpacked.
@@ -49,6 +51,26 @@ pub enum Before {
     ChangeAndBuild,
 }
 
+/// A compression that all builders have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Codec {
+    /// RFC 1952, at each builder's own level.
+    Gzip,
+    /// RFC 8878, likewise.
+    Zstd,
+}
+
+impl Codec {
+    /// As all of them write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// The measured command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Measured {
@@ -56,8 +78,8 @@ pub enum Measured {
     Build,
     /// A build that may not.
     BuildWithoutCache,
-    /// An image, built before, as an OCI archive.
-    Export,
+    /// An image, built before, as an OCI archive with layers in a compression.
+    Export(Codec),
     /// A container.
     Run,
     /// An image from a registry.
@@ -70,7 +92,7 @@ pub enum Measured {
 
 impl Workload {
     /// All, in the order of a whole run.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::CachedRebuild,
         Self::TrivialRuns,
         Self::IndependentStages,
@@ -79,6 +101,7 @@ impl Workload {
         Self::UnchangedContext,
         Self::OneFileChanged,
         Self::Export,
+        Self::ExportZstd,
         Self::Pull,
         Self::Push,
         Self::BuildPush,
@@ -95,6 +118,7 @@ impl Workload {
             Self::OneFileChanged => "one-file-changed",
             Self::IndependentStages => "independent-stages",
             Self::Export => "export",
+            Self::ExportZstd => "export-zstd",
             Self::Run => "run",
             Self::Pull => "pull",
             Self::Push => "push",
@@ -108,6 +132,7 @@ impl Workload {
         match self {
             Self::ColdCopy | Self::UnchangedContext | Self::OneFileChanged => "large-context",
             Self::Run => "base",
+            Self::ExportZstd => "export",
             Self::Pull | Self::Push | Self::BuildPush => "layers",
             other => other.name(),
         }
@@ -124,6 +149,7 @@ impl Workload {
             Self::OneFileChanged => "the same, one file changed",
             Self::IndependentStages => "8 independent stages of `sleep 1`, no cache",
             Self::Export => "OCI archive of a 1 GB image, gzip",
+            Self::ExportZstd => "the same, zstd",
             Self::Run => "`true` in a container, no network",
             Self::Pull => "pull and unpack an image of 300 MB in 7 gzip layers",
             Self::Push => "push that image, one layer of 50 MB new, the others there",
@@ -142,7 +168,7 @@ impl Workload {
             Self::IndependentStages => Some(1.15),
             Self::Run => Some(0.020),
             // Of an unchanged context the CPU time counts, against a statx pass in the same run.
-            Self::UnchangedContext | Self::Export => None,
+            Self::UnchangedContext | Self::Export | Self::ExportZstd => None,
             Self::Pull => Some(2.2),
             Self::Push | Self::BuildPush => None,
         }
@@ -155,7 +181,7 @@ impl Workload {
             Self::ColdCopy | Self::Pull => Before::Forget,
             Self::Push => Before::ChangeAndBuild,
             Self::BuildPush => Before::ChangeOneLayer,
-            Self::Export => Before::ForgetAndBuild,
+            Self::Export | Self::ExportZstd => Before::ForgetAndBuild,
             Self::OneFileChanged => Before::ChangeOneFile,
             _ => Before::Nothing,
         }
@@ -179,7 +205,8 @@ impl Workload {
         match self {
             Self::TrivialRuns | Self::IndependentStages | Self::ColdCopy => Measured::BuildWithoutCache,
             Self::CachedRebuild | Self::UnchangedContext | Self::OneFileChanged => Measured::Build,
-            Self::Export => Measured::Export,
+            Self::Export => Measured::Export(Codec::Gzip),
+            Self::ExportZstd => Measured::Export(Codec::Zstd),
             Self::Run => Measured::Run,
             Self::Pull => Measured::Pull,
             Self::Push => Measured::Push,
