@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::builder::{Builder, Site, build_unmeasured, quiet};
 use crate::sample::{Sample, measure};
-use crate::workload::{Before, Workload};
+use crate::workload::{Before, Measured, Workload};
 
 /// A sample that takes longer than this makes its builder a slow one, which is measured fewer times.
 const SLOW: Duration = Duration::from_secs(8);
@@ -119,12 +119,14 @@ fn one_sample(site: &Site<'_>, builder: Builder, workload: Workload, round: usiz
     let daemon = site.daemon(builder)?;
     let log = site.work.join("log");
     let sample = measure(&mut site.measured(builder, workload)?, daemon.as_ref(), &log)?;
+    let is_export = matches!(workload.measured(), Measured::Export(_));
+    let exported = is_export.then(|| site.exported_bytes(builder)).flatten();
     println!(
         "  {builder}: {:.3} s, {:.3} s CPU, {} MiB{}",
         sample.wall.as_secs_f64(),
         sample.cpu.as_secs_f64(),
         sample.peak_bytes >> 20,
-        site.exported_bytes(builder).map_or_else(String::new, |bytes| format!(", {bytes} bytes written"))
+        exported.map_or_else(String::new, |bytes| format!(", {bytes} bytes written"))
     );
     Ok(sample)
 }
