@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use store::Expected;
 
-use crate::export::{ExportError, package};
+use crate::export::{Encoding, ExportError, package};
 use crate::{Error, Layers, parallel};
 
 pub use layers::{Options, receive};
@@ -81,8 +81,8 @@ pub enum Part<'p> {
     Layer {
         /// Which one.
         id: LayerId,
-        /// How, unless it came compressed.
-        compression: Compression,
+        /// How.
+        encoding: Encoding,
     },
     /// Bytes at hand.
     Bytes {
@@ -112,12 +112,14 @@ pub enum Part<'p> {
 }
 
 /// What storing an artifact did.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stored {
     /// Blobs that were not there before.
     pub sent: usize,
     /// How long they are, in bytes.
     pub sent_bytes: u64,
+    /// What had the name before, of a layout.
+    replaced: Vec<Value>,
 }
 
 /// Why there is no artifact, or none could be stored.
@@ -292,13 +294,25 @@ impl Place<'_> {
             .map_err(ArtifactError::Document)?;
         let document = sending.bytes(&MediaType::from(kind.document), packed)?;
         let manifest = manifest(kind, &document, &blobs);
-        match self {
+        let replaced = match self {
             Self::Registry { client, reference } => {
                 client.push_manifest(reference, MANIFEST, &manifest).map_err(Box::new)?;
+                Vec::new()
             }
             Self::Layout { directory, tag } => layout::name(directory, tag, kind, &manifest)?,
+        };
+        Ok(Stored { replaced, ..sending.stored() })
+    }
+
+    /// Removes from a layout what only the artifact had that was replaced. To be called when nobody copies from that any more.
+    pub fn remove_unused(&self, stored: &Stored) {
+        let Self::Layout { directory, .. } = self else { return };
+        if stored.replaced.is_empty() {
+            return;
         }
-        Ok(sending.stored())
+        if let Err(error) = layout::remove_unused(directory, &stored.replaced) {
+            tracing::debug!(%error, "blobs that nobody needs stay");
+        }
     }
 }
 
@@ -360,8 +374,8 @@ impl<'s> Sending<'s> {
                 self.file(media_type, digest, &file).map(Some)
             }
             Part::Bytes { media_type, bytes } => self.bytes(media_type, bytes.clone()).map(Some),
-            Part::Layer { id, compression } => {
-                let layer = package::layer(self.layers, id, *compression)?;
+            Part::Layer { id, encoding } => {
+                let layer = package::layer(self.layers, id, *encoding)?;
                 self.file(&layer.compression.layer_media_type(), &layer.digest, &layer.file).map(Some)
             }
         }
@@ -413,7 +427,8 @@ impl<'s> Sending<'s> {
 
     fn stored(&self) -> Stored {
         let (sent, sent_bytes) = (&self.sent, &self.sent_bytes);
-        Stored { sent: sent.load(Ordering::Relaxed), sent_bytes: sent_bytes.load(Ordering::Relaxed) }
+        let (sent, sent_bytes) = (sent.load(Ordering::Relaxed), sent_bytes.load(Ordering::Relaxed));
+        Stored { sent, sent_bytes, replaced: Vec::new() }
     }
 }
 

@@ -3,7 +3,7 @@
 use dockerfile::Span;
 use oci::Config;
 
-use crate::{Op, StageLabel, Step, StepId, Warning};
+use crate::{Mount, Op, Run, StageLabel, Step, StepId, Warning};
 
 /// The comment that BuildKit writes into each history entry.
 pub const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
@@ -83,6 +83,20 @@ impl Plan {
         let mut chain: Vec<_> = std::iter::successors(Some(id), |id| self.step(*id).op.parent()).collect();
         chain.reverse();
         chain
+    }
+
+    /// Whether the results of steps, by their index, are this machine's alone: directories of it (`--volume`) are in no key but by their names.
+    #[must_use]
+    pub fn bound_to_machine(&self) -> Vec<bool> {
+        let mut bound = vec![false; self.steps.len()];
+        // Inputs stand before the steps that need them.
+        for step in &self.steps {
+            let mounts_host = |run: &Run| run.mounts.iter().any(|mount| matches!(mount, Mount::Host(_)));
+            let is_bound = matches!(&step.op, Op::Run(run) if mounts_host(run));
+            let mut inputs = step.op.parent().into_iter().chain(step.op.reads());
+            bound[step.id.index()] = is_bound || inputs.any(|id| bound[id.index()]);
+        }
+        bound
     }
 
     /// How many layers the steps that a step stands on have made, its own included; not those of an image at the bottom.

@@ -4,7 +4,8 @@
 //! does not come is none, and its step runs.
 
 use cache::{RecordedLayer, StepRecord};
-use plan::{Op, Plan, Step};
+use oci::Digest;
+use plan::{Op, Plan, Step, StepId};
 use store::RecordKey;
 
 use crate::event::Event;
@@ -16,6 +17,10 @@ use crate::{Services, StepError};
 pub struct Sought<'a> {
     /// What it lies under.
     pub key: &'a RecordKey,
+    /// Of which step.
+    pub step: StepId,
+    /// What the layers below that of the step contain ([`cache::key::content_of`]), if the key says so: a result that stands on others is none.
+    pub below: Option<Digest>,
     /// The layers that it stands on: those of the base image, if there is one.
     pub base: Vec<RecordedLayer>,
     /// How many layers steps have made above those. A result with more or less is not one of this step.
@@ -33,6 +38,7 @@ pub(crate) fn find(
     plan: &Plan,
     services: &Services<'_>,
     key: &RecordKey,
+    below: Option<Digest>,
 ) -> Result<Option<StepRecord>, StepError> {
     let Some(import) = services.import else { return Ok(None) };
     let (base, own) = match is_linked(step) {
@@ -41,7 +47,7 @@ pub(crate) fn find(
     };
     let progress =
         |bytes, total_bytes| (services.events)(Event::Progress { step: step.id, bytes, total_bytes });
-    match import(&Sought { key, base, own, progress: &progress }) {
+    match import(&Sought { key, step: step.id, below, base, own, progress: &progress }) {
         Ok(found) => Ok(found),
         Err(message) => {
             (services.events)(Event::Warning { step: step.id, message });

@@ -153,7 +153,7 @@ fn find(
     if let Some(record) = services.cache.find(key)? {
         return Ok(Found::recorded(record, Reuse::Definition));
     }
-    Ok(match import::find(step, plan, services, key)? {
+    Ok(match import::find(step, plan, services, key, None)? {
         Some(record) => Found::recorded(record, Reuse::Imported),
         None => Found::Open,
     })
@@ -169,7 +169,7 @@ fn find_linked(
     let Some(key) = key else { return Ok(Found::Open) };
     let (by, record) = match services.cache.find(key)? {
         Some(record) => (Reuse::Definition, Some(record).filter(|record| record.origin.is_some())),
-        None => (Reuse::Imported, import::find(step, plan, services, key)?),
+        None => (Reuse::Imported, import::find(step, plan, services, key, None)?),
     };
     Ok(record.map_or(Found::Open, |record| Found::Linked { by, record }))
 }

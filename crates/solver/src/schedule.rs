@@ -410,7 +410,11 @@ impl Solver<'_> {
     }
 
     fn find_elsewhere(&self, step: &Step, keys: &Keys) -> Result<Option<StepRecord>, StepError> {
-        let found = import::find(step, self.plan, self.services, &keys.content)?;
+        let below = step.op.parent().filter(|_| !is_linked(step)).map(|id| {
+            let filesystem = self.filesystem(id);
+            filesystem.content()
+        });
+        let found = import::find(step, self.plan, self.services, &keys.content, below)?;
         Ok(found.filter(|record| self.agrees(step, record)))
     }
 

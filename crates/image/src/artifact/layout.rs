@@ -89,13 +89,13 @@ pub(super) fn write(
     Ok(true)
 }
 
-/// Lets a tag stand for a manifest whose blobs are there, and removes what only the one before had.
+/// Lets a tag stand for a manifest whose blobs are there; gives what it stood for before.
 pub(super) fn name(
     directory: &Path,
     tag: &str,
     kind: Kind<'_>,
     manifest: &[u8],
-) -> Result<(), ArtifactError> {
+) -> Result<Vec<Value>, ArtifactError> {
     let digest = Digest::of(manifest);
     write_bytes(&path_of(directory, &digest), manifest)?;
     let mut index = index(directory)?.unwrap_or_else(|| json!({ "schemaVersion": 2, "mediaType": INDEX }));
@@ -109,19 +109,21 @@ pub(super) fn name(
         "size": manifest.len(),
         "annotations": { REF_NAME: tag },
     }));
-    index["manifests"] = Value::Array(kept.clone());
+    index["manifests"] = Value::Array(kept);
     write_bytes(
         &directory.join(LAYOUT_FILE),
         json!({ "imageLayoutVersion": "1.0.0" }).to_string().as_bytes(),
     )?;
     write_bytes(&directory.join(INDEX_FILE), index.to_string().as_bytes())?;
-    remove_unused(directory, &replaced, &kept);
-    Ok(())
+    Ok(replaced)
 }
 
-/// Removes the blobs of manifests that no other manifest has. Where it is not plain what those have, nothing is removed.
-fn remove_unused(directory: &Path, replaced: &[Value], kept: &[Value]) {
-    let Some(used) = blobs_of(directory, kept) else { return };
+/// Removes the blobs of manifests that no other manifest has by now. Where it is not plain what those have, nothing is removed.
+pub(super) fn remove_unused(directory: &Path, replaced: &[Value]) -> Result<(), ArtifactError> {
+    let _lock = lock(directory)?;
+    let index = index(directory)?.unwrap_or_default();
+    let kept: Vec<Value> = index["manifests"].as_array().cloned().unwrap_or_default();
+    let Some(used) = blobs_of(directory, &kept) else { return Ok(()) };
     // One that cannot be read any more leaves its blobs.
     for entry in replaced {
         let of_entry = blobs_of(directory, std::slice::from_ref(entry)).unwrap_or_default();
@@ -132,6 +134,7 @@ fn remove_unused(directory: &Path, replaced: &[Value], kept: &[Value]) {
             }
         }
     }
+    Ok(())
 }
 
 /// All that these entries of an index need; `None` if one of them cannot be read, or is an index itself.

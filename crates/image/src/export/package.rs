@@ -212,10 +212,10 @@ fn pack_layers(
 pub(crate) fn layer(
     layers: &Layers<'_>,
     id: &LayerId,
-    compression: Compression,
+    encoding: Encoding,
 ) -> Result<PackedLayer, ExportError> {
     let diff_id = layers.diff_id(id)?;
-    pack_layer(layers, &layers.layer(id)?, &diff_id, compression.into())
+    pack_layer(layers, &layers.layer(id)?, &diff_id, encoding)
 }
 
 fn pack_layer(

@@ -99,6 +99,7 @@ impl<'t> Transport<'t> {
     /// Reads what records there are elsewhere.
     pub(crate) fn open(
         asked: &'t Asked,
+        plan: &Plan,
         connection: &'t Connection<'t>,
         environment: &'t Environment,
         view: View,
@@ -109,7 +110,7 @@ impl<'t> Transport<'t> {
             true => Some(connection.client().map_err(ClientError::into_failure)?.1),
             false => None,
         };
-        let imports = match asked.cache_mode {
+        let mut imports = match asked.cache_mode {
             CacheMode::Off => Imports::default(),
             _ => {
                 let host = [Platform::host()];
@@ -117,6 +118,7 @@ impl<'t> Transport<'t> {
                 Imports::open(&asked.cache_from, connection, platforms, environment, view)?
             }
         };
+        imports.leave_out(plan);
         let is_inline = asked.cache_to.iter().any(|to| to.place.is_none());
         if is_inline && !asked.outputs.iter().any(Output::has_manifests) {
             let title = "`--cache-to type=inline` has no effect: the image is kept without a manifest";

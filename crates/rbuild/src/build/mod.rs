@@ -129,7 +129,7 @@ fn make_image(
         .for_each(|note| tell(format_args!("note: {note}")));
     let view = if asked.progress.is_for_people() { View::of(environment) } else { View::Quiet };
     let connection = Connection::new(&session.cancel, environment, &asked.registry);
-    let transport = Transport::open(asked, &connection, environment, view)?;
+    let transport = Transport::open(asked, &plan, &connection, environment, view)?;
     transport.check_mounts(&plan);
     let solved = work.solve(&plan, &contexts, &transport)?;
     let delivery =

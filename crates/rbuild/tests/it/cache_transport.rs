@@ -1,5 +1,6 @@
 //! `--cache-to` and `--cache-from`: two stores as two machines.
 
+mod honesty;
 mod mounts;
 mod trouble;
 

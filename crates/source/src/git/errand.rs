@@ -199,7 +199,7 @@ impl Errand<'_> {
         let has_submodules = into.join(".gitmodules").symlink_metadata().is_ok_and(|found| found.is_file());
         if has_submodules && self.repository.submodules == Submodules::Fetched {
             if self.access == Access::KeptOnly {
-                return Err(self.not_kept("the content of submodules"));
+                return Err(GitError::Submodules(self.repository.remote().to_owned()));
             }
             let args = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
             self.git("submodule", into, &args)?;

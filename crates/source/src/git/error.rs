@@ -60,6 +60,9 @@ pub enum GitError {
         /// What of it: `commit …`.
         what: String,
     },
+    /// Submodules are fetched each time, so there are none without a network.
+    #[error("the content of submodules of `{0}` is never kept here")]
+    Submodules(String),
     /// Files of the machine.
     #[error("cannot use `{}`", path.display())]
     Files {

@@ -1,12 +1,13 @@
 //! What `--cache-to` sends.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use ::cache::{Cache, Portable, PortableLayer, PortableRecord, RecordedLayer, StepRecord};
 use image::artifact::{self, ArtifactError, Part, Stored};
-use image::export::Annotation;
+use image::export::{Annotation, Encoding};
 use image::{Assembled, Layers};
-use oci::{Compression, LayerId};
+use oci::LayerId;
 use plan::{Linkage, Op, Plan, Step, StepId};
 use solver::{Filesystem, Solved};
 use store::RecordKey;
@@ -45,7 +46,7 @@ struct Exported {
 
 impl Exported {
     fn tell(self, name: &str, environment: &Environment, view: View) {
-        let Self { steps, mounts, left_out, stored: Stored { sent, sent_bytes } } = self;
+        let Self { steps, mounts, left_out, stored: Stored { sent, sent_bytes, .. } } = self;
         for message in left_out {
             warn(view, environment, &Diagnostic::warning("cache-export", message));
         }
@@ -81,13 +82,14 @@ impl Made<'_> {
         environment: &Environment,
         view: View,
     ) -> Result<(), Failure> {
-        let mut failures = Vec::new();
+        let (mut failures, mut written) = (Vec::new(), Vec::new());
         for to in wanted {
             let Some(place) = &to.place else { continue };
             let name = place.to_string();
             say(view, format_args!("exporting to the cache {name}"));
             let error = match self.export_one(to, place, connection) {
                 Ok(exported) => {
+                    written.push((place, exported.stored.clone()));
                     exported.tell(&name, environment, view);
                     continue;
                 }
@@ -101,6 +103,11 @@ impl Made<'_> {
             } else {
                 failures.push(error.into_failure(title));
             }
+        }
+        // Only now: one place may have been copied from another.
+        for (place, stored) in written {
+            let site = Site::of(place, connection)?;
+            site.place().remove_unused(&stored);
         }
         let mut failures = failures.into_iter();
         let Some(mut first) = failures.next() else { return Ok(()) };
@@ -117,13 +124,26 @@ impl Made<'_> {
         let site = Site::of(place, connection).map_err(ExportError::Client)?;
         let entries = self.entries(to.mode).map_err(ExportError::store)?;
         let steps = entries.len();
-        let (mut portable, mut parts) = self.parts(entries, to.compression).map_err(ExportError::Image)?;
-        let left_out =
+        let (mut portable, mut parts) = self.parts(entries, to.encoding).map_err(ExportError::Image)?;
+        let mut left_out =
             mounts::add(&to.mounts, self.plan, self.layers, site.place(), &mut portable, &mut parts);
-        let document = |positions: &[Option<usize>]| portable.with_blobs(positions).to_json();
+        let kept = Cell::new((0, 0));
+        let document = |positions: &[Option<usize>]| {
+            let written = portable.with_blobs(positions);
+            kept.set((written.records.len(), written.mounts.len()));
+            written.to_json()
+        };
         let stored = site.place().store(self.layers, KIND, &parts, &document, TRANSFERS);
-        let (mounts, stored) = (portable.mounts.len(), stored.map_err(ExportError::Artifact)?);
-        Ok(Exported { steps, mounts, left_out, stored })
+        let stored = stored.map_err(ExportError::Artifact)?;
+        let (exported, mounts) = kept.get();
+        let (fewer, fewer_mounts) = (steps - exported, portable.mounts.len() - mounts);
+        if fewer + fewer_mounts > 0 {
+            let (lost, lost_mounts) = (super::steps(fewer), cache_mounts(fewer_mounts));
+            left_out.push(format!(
+                "the results of {lost}{lost_mounts} are left out: what they are made of does not come"
+            ));
+        }
+        Ok(Exported { steps: exported, mounts, left_out, stored })
     }
 
     /// The records of the steps of images, to stand in their manifests; `None` if the layers of one are not those of its steps.
@@ -135,8 +155,9 @@ impl Made<'_> {
             let ids = stored.map(|image| image.layers).unwrap_or_default();
             let mut portable = Portable::default();
             let mut known = HashMap::new();
-            let chain = self.plan.chain(output.step);
-            for step in chain.iter().map(|id| self.plan.step(*id)).filter(|step| has_layer(step)) {
+            let (chain, bound) = (self.plan.chain(output.step), self.plan.bound_to_machine());
+            let travels = |step: &&Step| has_layer(step) && !bound[step.id.index()];
+            for step in chain.iter().map(|id| self.plan.step(*id)).filter(travels) {
                 let entry = self.entry(step, &shown).map_err(ExportError::store)?;
                 let Some(Entry { mut record, layers: Origin::Store(layers), .. }) = entry else { continue };
                 for RecordedLayer { id, created, .. } in layers {
@@ -162,7 +183,9 @@ impl Made<'_> {
             self.plan.outputs.iter().take(self.images).map(|output| output.step).collect();
         let of_images: Vec<StepId> = images.iter().flat_map(|step| self.plan.chain(*step)).collect();
         let mut entries = Vec::new();
-        for step in self.plan.steps.iter().filter(|step| has_layer(step)) {
+        let bound = self.plan.bound_to_machine();
+        let travels = |step: &&Step| has_layer(step) && !bound[step.id.index()];
+        for step in self.plan.steps.iter().filter(travels) {
             if mode == Mode::Max || of_images.contains(&step.id) {
                 entries.extend(self.entry(step, &shown)?);
             }
@@ -196,21 +219,32 @@ impl Made<'_> {
         let known = self.imports.known(key, own);
         let top =
             |layers: &[RecordedLayer]| layers.len().checked_sub(own).map(|below| layers[below..].to_vec());
-        let layers = shown.get(&step.id).and_then(|layers| top(layers));
-        let layers = layers.or_else(|| recorded.as_ref().and_then(|record| top(&record.layers)));
-        let layers = match (layers, known) {
-            (Some(layers), _) => Origin::Store(layers),
-            (None, Some((source, record))) => Origin::Cache(source, record),
-            (None, None) => return Ok(None),
+        let of_output = shown.get(&step.id).and_then(|layers| top(layers));
+        let of_record = recorded.as_ref().and_then(|record| top(&record.layers));
+        let known_record = known.map(|(_, record)| record);
+        let mut record = record_of(key, recorded.as_ref(), known_record);
+        let layers = match (of_output, of_record, known) {
+            (Some(layers), of_record, _) => {
+                // What is recorded may be of another run of the step, upon other files.
+                let is_same = of_record.is_some_and(|other| other == layers);
+                record.content = record.content.filter(|_| is_same);
+                Origin::Store(layers)
+            }
+            (None, Some(layers), _) => Origin::Store(layers),
+            (None, None, Some((source, known))) => {
+                record.content.clone_from(&known.content);
+                Origin::Cache(source, known)
+            }
+            (None, None, None) => return Ok(None),
         };
-        Ok(Some(Entry { key, record: record_of(key, recorded, known.map(|(_, record)| record)), layers }))
+        Ok(Some(Entry { key, record, layers }))
     }
 
     /// The document and what stands beside it; positions of blobs are those of the parts.
     fn parts<'e>(
         &self,
         entries: Vec<Entry<'e>>,
-        compression: Compression,
+        encoding: Encoding,
     ) -> Result<(Portable, Vec<Part<'e>>), image::Error> {
         let mut portable = Portable::default();
         let mut known = HashMap::new();
@@ -220,7 +254,7 @@ impl Made<'_> {
             match layers {
                 Origin::Store(layers) => {
                     for RecordedLayer { id, created, .. } in layers {
-                        let blob = parts.add_layer(&id, compression);
+                        let blob = parts.add_layer(&id, encoding);
                         let layer = PortableLayer { diff_id: self.layers.diff_id(&id)?, created, blob };
                         record.layers.push(portable.add_layer(layer, &mut known));
                     }
@@ -240,13 +274,12 @@ impl Made<'_> {
 }
 
 /// What is told of a result besides its layers: by the store, or else by the cache that it came with.
-fn record_of(key: &RecordKey, here: Option<StepRecord>, known: Option<&PortableRecord>) -> PortableRecord {
+fn record_of(key: &RecordKey, here: Option<&StepRecord>, known: Option<&PortableRecord>) -> PortableRecord {
     let (millis, upstream, content) = match (here, known) {
-        (Some(here), _) => (here.millis, here.upstream, here.content),
+        (Some(here), _) => (here.millis, here.upstream.clone(), here.content.clone()),
         (None, Some(known)) => (known.millis, known.upstream.clone(), None),
         (None, None) => (0, Vec::new(), None),
     };
-    let content = content.or_else(|| known.and_then(|known| known.content.clone()));
     PortableRecord { definition: key.digest().clone(), content, layers: Vec::new(), millis, upstream }
 }
 
@@ -259,10 +292,10 @@ struct Parts<'e> {
 }
 
 impl<'e> Parts<'e> {
-    fn add_layer(&mut self, id: &LayerId, compression: Compression) -> usize {
+    fn add_layer(&mut self, id: &LayerId, encoding: Encoding) -> usize {
         let list = &mut self.list;
         *self.layers.entry(id.clone()).or_insert_with(|| {
-            list.push(Part::Layer { id: id.clone(), compression });
+            list.push(Part::Layer { id: id.clone(), encoding });
             list.len() - 1
         })
     }

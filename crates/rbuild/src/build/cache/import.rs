@@ -8,6 +8,7 @@ use ::cache::{Cache, Portable, PortableRecord, RecordedLayer, StepRecord};
 use image::Layers;
 use image::artifact::{self, ArtifactError, Loaded, Options};
 use oci::{Descriptor, DiffId, Digest, Platform};
+use plan::Plan;
 use solver::Sought;
 use store::RecordKey;
 
@@ -21,6 +22,8 @@ use crate::failure::Failure;
 #[derive(Debug, Default)]
 pub(crate) struct Imports<'i> {
     pub(super) sources: Vec<Source<'i>>,
+    /// Steps, by their index, whose results are no other machine's.
+    bound: Vec<bool>,
 }
 
 /// One cache, without its layers.
@@ -72,7 +75,12 @@ impl<'i> Imports<'i> {
                 }
             }
         }
-        Ok(Self { sources })
+        Ok(Self { sources, bound: Vec::new() })
+    }
+
+    /// Says which steps are not to be looked for.
+    pub(super) fn leave_out(&mut self, plan: &Plan) {
+        self.bound = plan.bound_to_machine();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -87,6 +95,9 @@ impl<'i> Imports<'i> {
         cache: &Cache<'_>,
     ) -> Result<Option<StepRecord>, String> {
         let mut trouble = Ok(None);
+        if self.bound.get(sought.step.index()).copied().unwrap_or(false) {
+            return trouble;
+        }
         for source in &self.sources {
             let Some(record) = source.record(sought.key, sought.own) else { continue };
             if !cache.is_wanted(source.portable.layers_of(record).map(|layer| layer.created.as_str())) {
@@ -128,6 +139,9 @@ enum FetchError {
     Image(#[from] image::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Whoever recorded it did so for other files.
+    #[error("it stands on other files than it should")]
+    OtherBelow,
 }
 
 impl<'i> Source<'i> {
@@ -158,7 +172,7 @@ impl<'i> Source<'i> {
         let of_layer =
             |layer: &::cache::PortableLayer| (layer.diff_id.clone(), self.blobs[layer.blob].clone());
         let wanted: Vec<(DiffId, Descriptor)> = self.portable.layers_of(record).map(of_layer).collect();
-        let all = wanted.iter().map(|(_, blob)| blob.size()).sum();
+        let all = wanted.iter().fold(0, |all: u64, (_, blob)| all.saturating_add(blob.size()));
         let come = AtomicU64::new(0);
         let progress = |more| (sought.progress)(come.fetch_add(more, Ordering::Relaxed) + more, all);
         let options = Options { transfers: TRANSFERS, progress: &progress };
@@ -171,6 +185,11 @@ impl<'i> Source<'i> {
         for (id, layer) in ids.into_iter().zip(self.portable.layers_of(record)) {
             let content = layers.layer(&id)?.facts().content.clone();
             made.push(RecordedLayer { id, content, created: layer.created.clone() });
+        }
+        if let (Some(expected), Some((_, below))) = (&sought.below, made.split_last())
+            && ::cache::key::content_of(below.iter().map(|layer| &layer.content)) != *expected
+        {
+            return Err(FetchError::OtherBelow);
         }
         let found = StepRecord {
             layers: made,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ::cache::{Portable, PortableMount};
 use image::Layers;
@@ -186,26 +187,58 @@ pub(super) fn add<'p>(
                 let packs = (first..parts.len()).collect();
                 portable.mounts.push(PortableMount { id: id.to_owned(), blob, packs });
             }
-            Ok(None) => {}
+            Ok(None) if layers.is_cancelled() => {}
+            // What the place has of it stays.
+            Ok(None) => carry(id, present.as_ref(), place, portable, parts),
             Err(error) => {
-                trouble.push(format!("the cache mount `{id}` is not exported: {}", with_causes(&error)));
+                trouble.push(format!("the cache mount `{id}` is not exported: {error}"));
+                carry(id, present.as_ref(), place, portable, parts);
             }
         }
     }
     trouble
 }
 
-/// A cache mount in chunks, if it is here. Nobody else uses it meanwhile.
+/// Leaves a cache mount as the place has it.
+fn carry<'p>(
+    id: &str,
+    present: Option<&Present>,
+    place: Place<'p>,
+    portable: &mut Portable,
+    parts: &mut Vec<Part<'p>>,
+) {
+    let Some(present) = present else { return };
+    let Some(mount) = present.portable.mounts.iter().find(|mount| mount.id == id) else { return };
+    let mut of = |blob: usize| {
+        parts.push(Part::Of { place, blob: Box::new(present.blobs[blob].clone()) });
+        parts.len() - 1
+    };
+    let (blob, packs) = (of(mount.blob), mount.packs.iter().map(|pack| of(*pack)).collect());
+    portable.mounts.push(PortableMount { id: id.to_owned(), blob, packs });
+}
+
+/// How long another build may use a cache mount before it is not exported.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cache mount in chunks, if it is here. Nobody else uses it meanwhile. The error says why it is not to be had.
 fn chunked<'p>(
     id: &str,
     cache: &CacheMount,
     layers: &Layers<'_>,
     before: Option<&Before<'p>>,
-) -> Result<Option<Chunked<'p>>, DirectoryError> {
-    if !layers.lease().store().has_cache_mount(id)? {
+) -> Result<Option<Chunked<'p>>, String> {
+    if !layers.lease().store().has_cache_mount(id).map_err(|error| with_causes(&error))? {
         return Ok(None);
     }
-    let claimed = layers.lease().cache_mount(&request(id, cache), || layers.is_cancelled())?;
-    let Some(claimed) = claimed else { return Ok(None) };
-    directory::chunk(layers, claimed.path(), before, &MediaType::from(PACK)).map(Some)
+    let began = Instant::now();
+    let is_over = || layers.is_cancelled() || began.elapsed() > PATIENCE;
+    let claimed = layers.lease().cache_mount(&request(id, cache), is_over);
+    match claimed.map_err(|error| with_causes(&error))? {
+        Some(claimed) => {
+            let chunked = directory::chunk(layers, claimed.path(), before, &MediaType::from(PACK));
+            chunked.map(Some).map_err(|error| with_causes(&error))
+        }
+        None if layers.is_cancelled() => Ok(None),
+        None => Err(format!("another build has been using it for {} s", PATIENCE.as_secs())),
+    }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use image::export::Encoding;
+use layer::compress;
 use oci::{Compression, Reference};
 
 use super::mounts::Mounts;
@@ -45,8 +47,7 @@ pub(crate) struct CacheTo {
     /// `None` for the manifest of the image itself.
     pub(crate) place: Option<Where>,
     pub(crate) mode: Mode,
-    /// Of layers of our own making.
-    pub(crate) compression: Compression,
+    pub(crate) encoding: Encoding,
     /// Which cache mounts go with them.
     pub(crate) mounts: Mounts,
     /// Whether the build succeeds although the cache cannot be written.
@@ -77,7 +78,7 @@ struct Written<'o> {
 
 const FROM_HELP: &str =
     "write it as a name in a registry, type=registry,ref=NAME or type=local,src=DIRECTORY[,tag=TAG]";
-const TO_HELP: &str = "write it as type=inline, or as type=registry,ref=NAME or type=local,dest=DIRECTORY[,tag=TAG] with mode=min|max, mounts=all|ID,…, compression=gzip|zstd|uncompressed and ignore-error=true if wanted";
+const TO_HELP: &str = "write it as type=inline, or as type=registry,ref=NAME or type=local,dest=DIRECTORY[,tag=TAG] with mode=min|max, mounts=all|ID,…, compression=gzip|zstd|uncompressed, compression-level=N, force-compression=true and ignore-error=true if wanted";
 
 impl CacheFrom {
     /// Reads `type=registry,ref=NAME` or `type=local,src=DIRECTORY`; a text without `=` is a name.
@@ -102,6 +103,8 @@ impl CacheTo {
             "tag",
             "mode",
             "compression",
+            "compression-level",
+            "force-compression",
             "ignore-error",
             "mounts",
             "oci-mediatypes",
@@ -113,7 +116,7 @@ impl CacheTo {
             return Ok(Self {
                 place,
                 mode: Mode::Min,
-                compression: Compression::Gzip,
+                encoding: Compression::Gzip.into(),
                 mounts: Mounts::None,
                 ignores_error: false,
             });
@@ -123,9 +126,16 @@ impl CacheTo {
             None => Compression::Gzip,
             Some(read) => read.map_err(|why: String| option.wrong(&why))?,
         };
+        let usual = Encoding::from(compression);
+        let level = match fields.get("compression-level") {
+            None => usual.level,
+            Some(text) => option.level(text, compression)?,
+        };
+        let is_forced = option.is_set(&fields, "force-compression", false)?;
+        let encoding = Encoding { level, is_forced, ..usual };
         let place = option.place_to(&fields, mode)?;
         let ignores_error = option.is_set(&fields, "ignore-error", false)?;
-        Ok(Self { place, mode, compression, mounts: fields.mounts(), ignores_error })
+        Ok(Self { place, mode, encoding, mounts: fields.mounts(), ignores_error })
     }
 }
 
@@ -136,6 +146,17 @@ impl Written<'_> {
             Some("max") => Ok(Mode::Max),
             Some(other) => Err(self.wrong(&format!("has the mode `{other}`; there are min and max"))),
         }
+    }
+
+    fn level(self, text: &str, compression: Compression) -> Result<i32, Failure> {
+        let levels = compress::levels(compression);
+        let level = text.parse().ok().filter(|level| levels.contains(level));
+        level.ok_or_else(|| {
+            let (first, last) = (levels.start(), levels.end());
+            self.wrong(&format!(
+                "has the compression level `{text}`; of {compression} there are {first} to {last}"
+            ))
+        })
     }
 
     /// `None` for the manifest of the image.
@@ -227,8 +248,9 @@ impl Written<'_> {
     fn is_set(self, fields: &Fields, key: &str, default: bool) -> Result<bool, Failure> {
         match fields.get(key) {
             None => Ok(default),
-            Some("true") => Ok(true),
-            Some("false") => Ok(false),
+            // As Go's programs read them.
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
             Some(_) => Err(self.wrong(&format!("has a `{key}` that is neither true nor false"))),
         }
     }
@@ -245,7 +267,7 @@ impl Written<'_> {
                 Ok(Where::Registry(self.reference(name)?))
             }
             Some("local") => {
-                refuse(&["ref", "oci-mediatypes", "image-manifest"], "type=registry")?;
+                refuse(&["ref"], "type=registry")?;
                 let path =
                     fields.get(directory).ok_or_else(|| self.wrong(&format!("has no `{directory}`")))?;
                 let tag = fields.get("tag").unwrap_or(LATEST).to_owned();
@@ -302,9 +324,10 @@ mod tests {
     #[track_caller]
     fn to(text: &str, expected: Expect) {
         let shown = CacheTo::parse(text).map_or_else(title, |to| {
-            let CacheTo { place, mode, compression, mounts, ignores_error } = to;
+            let CacheTo { place, mode, encoding, mounts, ignores_error } = to;
+            let Encoding { compression, level, is_forced } = encoding;
             let place = place.map_or("inline".to_owned(), |place| place.to_string());
-            format!("{place} {mode:?} {compression} {mounts:?} {ignores_error}")
+            format!("{place} {mode:?} {compression} {level} {is_forced} {mounts:?} {ignores_error}")
         });
         expected.assert_eq(&shown);
     }
@@ -358,10 +381,10 @@ mod tests {
 
     #[test]
     fn caches_to_export_are_read_as_buildx_reads_them() {
-        to("type=local,dest=d,mounts=all", expect!["d Min gzip All false"]);
+        to("type=local,dest=d,mounts=all", expect!["d Min gzip 5 false All false"]);
         to(
             "type=local,dest=d,mounts=npm,/root/.cache,mode=max",
-            expect![[r#"d Max gzip Ids(["npm", "/root/.cache"]) false"#]],
+            expect![[r#"d Max gzip 5 false Ids(["npm", "/root/.cache"]) false"#]],
         );
         to(
             "type=local,dest=d,mode=max,npm",
@@ -373,8 +396,8 @@ mod tests {
                 "`--cache-to type=inline,mounts=all` has a `mounts`, and stands in the image as that is pushed"
             ],
         );
-        to("type=inline", expect!["inline Min gzip None false"]);
-        to("type=inline,mode=min", expect!["inline Min gzip None false"]);
+        to("type=inline", expect!["inline Min gzip 5 false None false"]);
+        to("type=inline,mode=min", expect!["inline Min gzip 5 false None false"]);
         to(
             "type=inline,mode=max",
             expect![
@@ -385,15 +408,15 @@ mod tests {
             "type=inline,ref=a",
             expect!["`--cache-to type=inline,ref=a` has a `ref`, and stands in the image as that is pushed"],
         );
-        to("r.io/app:cache", expect!["r.io/app:cache Min gzip None false"]);
+        to("r.io/app:cache", expect!["r.io/app:cache Min gzip 5 false None false"]);
         to(
             "type=registry,ref=r.io/a,mode=max,compression=zstd,ignore-error=true",
-            expect!["r.io/a:latest Max zstd None true"],
+            expect!["r.io/a:latest Max zstd 3 false None true"],
         );
-        to("type=local,dest=dir,mode=min,ignore-error=false", expect!["dir Min gzip None false"]);
+        to("type=local,dest=dir,mode=min,ignore-error=false", expect!["dir Min gzip 5 false None false"]);
         to(
             "type=registry,ref=a,oci-mediatypes=true,image-manifest=true",
-            expect!["a:latest Min gzip None false"],
+            expect!["a:latest Min gzip 5 false None false"],
         );
         to(
             "type=registry,ref=a,image-manifest=false",
@@ -416,9 +439,20 @@ mod tests {
             expect!["`--cache-to type=registry,ref=a,mode=max,mode=min` has `mode` twice"],
         );
         to(
-            "type=registry,ref=a,ignore-error=1",
+            "type=registry,ref=a,ignore-error=yes",
             expect![
-                "`--cache-to type=registry,ref=a,ignore-error=1` has a `ignore-error` that is neither true nor false"
+                "`--cache-to type=registry,ref=a,ignore-error=yes` has a `ignore-error` that is neither true nor false"
+            ],
+        );
+        to("type=registry,ref=a,ignore-error=1", expect!["a:latest Min gzip 5 false None true"]);
+        to(
+            "type=local,dest=d,oci-mediatypes=true,compression=zstd,compression-level=19,force-compression=true",
+            expect!["d Min zstd 19 true None false"],
+        );
+        to(
+            "type=local,dest=d,compression-level=13",
+            expect![
+                "`--cache-to type=local,dest=d,compression-level=13` has the compression level `13`; of gzip there are 1 to 12"
             ],
         );
         to(

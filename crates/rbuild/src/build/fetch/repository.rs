@@ -178,6 +178,10 @@ fn of_git(error: &GitError) -> RemoteError {
             told(RemoteErrorCause::Checksum, error, Some(help))
         }
         GitError::NotKept { .. } => not_kept(error.to_string()),
+        GitError::Submodules(_) => refused(
+            error.to_string(),
+            "leave them out with `?submodules=false`, or build without `--offline`",
+        ),
         GitError::NoReference { .. } | GitError::NoDirectory { .. } => {
             told(RemoteErrorCause::Refused, error, None)
         }

@@ -157,3 +157,21 @@ fn a_build_that_fails_exports_its_cache_mounts() {
     let said = scene.build(&World::new(), &["--secret=id=s,env=HOME", "--cache-from", &scene.cache()]);
     assert!(said.contains("| kept"), "{said}");
 }
+
+#[test]
+fn a_mount_that_is_not_here_stays_where_it_is_exported_to() {
+    let Some(scene) = Scene::new("a_mount_that_is_not_here_stays_where_it_is_exported_to") else { return };
+    with_mounts(&scene, FILL);
+    let secret = scene.maker.path("secret");
+    fs::write(&secret, "s").expect("a file");
+    let secret = format!("--secret=id=s,src={}", secret.display());
+    let to = format!("type=registry,ref={},mode=max,mounts=all", scene.cache());
+    scene.build(&scene.maker, &[&secret, "--cache-to", &to]);
+    let expected = seen(&scene, &scene.maker, &[]);
+    fs::remove_dir_all(scene.maker.store().join("cache-mounts")).expect("it was there");
+    fs::create_dir(scene.maker.store().join("cache-mounts")).expect("a directory");
+    let said = scene.build(&scene.maker, &[&secret, "--cache-to", &to]);
+    assert!(said.contains("2 steps and 2 cache mounts"), "{said}");
+    let other = World::new();
+    assert_eq!(seen(&scene, &other, &["--cache-from", &scene.cache()]), expected);
+}
