@@ -6,7 +6,7 @@
 //!
 //! What comes back is a tar of a stranger, and read as a layer's is: into an entry list first, then, by that, into an empty directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -350,6 +350,12 @@ pub fn restore(
 ) -> Result<(), DirectoryError> {
     let document = Document::load(place, blob)?;
     let Some(expected) = document.tar.clone() else { return Err(DirectoryError::Contradiction) };
+    // Each once, or a short document would have a large pack come a thousand times.
+    let distinct: HashSet<_> = document.packs.iter().map(|pack| &pack.0).collect();
+    if distinct.len() < document.packs.len() {
+        return Err(DirectoryError::Contradiction);
+    }
+    let packed = document.packs.iter().fold(0, |all: u64, pack| all.saturating_add(pack.1));
     let scratch = layers.lease().scratch_dir()?;
     let indexed: Vec<(usize, &Pack)> = document.packs.iter().enumerate().collect();
     parallel::map(transfers, &indexed, |(index, Pack(digest, size))| {
@@ -366,6 +372,7 @@ pub fn restore(
         bytes: Vec::new(),
         used: 0,
         total: 0,
+        packed,
     };
     let read = || Cancellable::new(read(), layers.cancelled());
     let foreign =
@@ -390,6 +397,8 @@ struct Chunks<'c> {
     used: usize,
     /// How many bytes all chunks so far have given.
     total: u64,
+    /// How many all packs have.
+    packed: u64,
 }
 
 /// A chunk may stand in a tar any number of times.
@@ -414,10 +423,9 @@ impl Chunks<'_> {
         unpacked.read_to_end(&mut self.bytes)?;
         self.used = 0;
         self.total += self.bytes.len() as u64;
-        let packed: u64 = self.document.packs.iter().map(|pack| pack.1).sum();
         let Limits { ratio, ratio_from_bytes, .. } = Limits::STANDARD;
-        if self.total > ratio_from_bytes && self.total / ratio > packed {
-            return Err(io::Error::other(Bomb { bytes: self.total, packed }));
+        if self.total > ratio_from_bytes && self.total / ratio > self.packed {
+            return Err(io::Error::other(Bomb { bytes: self.total, packed: self.packed }));
         }
         Ok(())
     }
