@@ -335,3 +335,61 @@ fn processes_are_told_of_the_proxies_that_docker_is_configured_with() {
     write_files(&world.path(".docker"), &[("config.json", "{")]);
     assert!(build(&["--no-cache"]).contains("the file is no JSON"));
 }
+
+#[test]
+fn every_command_that_asks_a_registry_takes_both_flags() {
+    if !testkit::can_run("every_command_that_asks_a_registry_takes_both_flags", &[Need::Root]) {
+        return;
+    }
+    let registry = Registry::start_tls(Identity::Trusted);
+    add_image(&registry);
+    registry.on("/v1/search", |_, exchange| exchange.respond(200, &[], br#"{"results": []}"#));
+    let (name, copy, host) = (registry.reference("app"), registry.reference("copy"), registry.host());
+    let term = format!("{host}/app");
+    let certs = World::new();
+    write_files(&certs.path("certs"), &[("ca.crt", text(authority_pem()))]);
+    write_files(&certs.path("context"), &[("Dockerfile", &format!("FROM {name}\n"))]);
+    let context = certs.path("context").display().to_string();
+    let trusting = format!("--cert-dir={}", certs.path("certs").display());
+    let commands: [&[&str]; 10] = [
+        &["pull", &name],
+        &["push", &name],
+        &["login", "-u", "me", "-p", "secret", &host],
+        &["build", &context],
+        &["run", &name, "x"],
+        &["copy", &name, &copy],
+        &["search", &term],
+        &["manifest", "inspect", &name],
+        &["manifest", "create", "list", &name],
+        &["manifest", "push", "list", &copy],
+    ];
+    for words in commands {
+        let verb = 1 + usize::from(words[0] == "manifest");
+        let outcome = |flags: &[&str]| {
+            let world = World::new();
+            // What is pushed must be here.
+            match words[..verb] {
+                ["push"] => drop(check_code(world.rbuild().args(["pull", &trusting, &name]), 0)),
+                ["manifest", "push"] => {
+                    drop(check_code(
+                        world.rbuild().args(["manifest", "create", &trusting, "list", &name]),
+                        0,
+                    ));
+                }
+                _ => {}
+            }
+            let mut rbuild = world.rbuild();
+            rbuild.args(&words[..verb]).args(flags).args(&words[verb..]);
+            said(&rbuild.output().expect("rbuild starts"))
+        };
+        let is_refused =
+            |flags: &[&str]| outcome(flags).contains("offers no TLS connection that can be trusted");
+        assert!(is_refused(&[]), "{words:?}");
+        assert!(!is_refused(&["--tls-verify=false"]), "{words:?}");
+        assert!(!is_refused(&[&trusting]), "{words:?}");
+    }
+    let explained =
+        |flags: &[&str]| check_code(certs.rbuild().args(["registry", "explain", &name]).args(flags), 0);
+    assert!(explained(&[&trusting]).contains("certificates: ") && !explained(&[]).contains("certificates: "));
+    assert!(explained(&["--tls-verify=false"]).contains("insecure: "));
+}
