@@ -11,7 +11,7 @@ use dockerfile::{
 use crate::expand::{self, Expanded};
 use crate::finding::{ErrorKind, Fallible, Finding, NameKind, WarningKind};
 use crate::graph::Origin;
-use crate::lower::Lowering;
+use crate::lower::{Lowering, Purpose};
 use crate::state::{BaseKnowledge, StageState};
 use crate::suggest::nearest;
 use crate::trigger::{Trigger, TriggerOrigin};
@@ -197,21 +197,31 @@ impl StageLowering<'_, '_> {
         // The reference implementation sorts the words as written, which the line of history shows.
         let mut words: Vec<_> = expose.ports.iter().collect();
         words.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        let mut line = "EXPOSE [".to_owned();
-        let mut separator = "";
+        let mut all = Vec::new();
         for word in words {
             let expanded = expand::words(word.as_str(), item.escape, &self.state.env);
             for spec in self.report(expanded, word)? {
                 self.shared.warnings.extend(lint::port_style(&spec, word.span));
                 let ports = ports::parse(&spec);
                 let ports = ports.map_err(|error| Finding::new(ErrorKind::Port(error), word.span))?;
-                line.push_str(separator);
-                separator = " ";
-                let length = line.len();
-                ports.write_names(&mut line);
-                self.count(spec.len() + line.len() - length, word.span)?;
+                // Their names stand in the stage's history and in that of the image.
+                self.count(spec.len() + 2 * ports.names_bytes(), word.span)?;
                 self.state.ports.insert(ports);
+                all.push(ports);
             }
+        }
+        // Nobody looks at the history of what is only checked.
+        if self.shared.purpose == Purpose::Check {
+            all.clear();
+        }
+        let bytes: usize = all.iter().map(|ports| ports.names_bytes() + 1).sum();
+        let mut line = String::with_capacity("EXPOSE []".len() + bytes);
+        line.push_str("EXPOSE [");
+        let mut separator = "";
+        for ports in all {
+            line.push_str(separator);
+            separator = " ";
+            ports.write_names(&mut line);
         }
         line.push(']');
         Ok(line)

@@ -550,8 +550,8 @@ impl<'a> Lowering<'a> {
     fn output(&self, target: usize) -> Output {
         let stage = self.stages.get(target);
         let (label, span) = (stage.label.clone(), stage.syntax.span);
-        let state = self.state(target).clone();
-        let mut config = state.config;
+        let state = self.state(target);
+        let mut config = state.config.clone();
         config.execution.exposed_ports.extend(state.ports.names().map(|name| (name, EmptyObject)));
         self.change(&mut config.execution);
         let platform = self.request.platform.clone().unwrap_or_else(|| config.platform());

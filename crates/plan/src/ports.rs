@@ -78,6 +78,19 @@ impl Ports {
         }
     }
 
+    /// How long that is, in bytes.
+    pub(crate) fn names_bytes(self) -> usize {
+        let (first, last) = (usize::from(self.first), usize::from(self.last));
+        // Of one digit, of two, and so on.
+        let digits: usize = [(0, 9), (10, 99), (100, 999), (1000, 9999), (10_000, 99_999)]
+            .into_iter()
+            .zip(1..)
+            .map(|((low, high), digits)| (last.min(high) + 1).saturating_sub(first.max(low)) * digits)
+            .sum();
+        let each = "/ ".len() + self.protocol.name().len();
+        digits + (last - first + 1) * each - " ".len()
+    }
+
     fn names(self) -> impl Iterator<Item = String> {
         (self.first..=self.last).map(move |port| format!("{port}/{}", self.protocol.name()))
     }
@@ -255,6 +268,16 @@ mod tests {
             let ports = parse(spec).unwrap();
             assert!(ports.last - ports.first >= MANY);
             assert_eq!(names_of(ports), ports.names().collect::<Vec<_>>().join(" "), "{spec}");
+        }
+    }
+
+    #[test]
+    fn how_long_names_are_is_known_before() {
+        for spec in
+            ["0", "9", "10/udp", "99-100", "0-65535/sctp", "1-65534", "999-1000/udp", "65535", "12-345"]
+        {
+            let ports = parse(spec).unwrap();
+            assert_eq!(ports.names_bytes(), names_of(ports).len(), "{spec}");
         }
     }
 
