@@ -15,7 +15,7 @@ use crate::lexis::{self, Json};
 use crate::mount;
 use crate::scope::Scope;
 use crate::span::Spanned;
-use crate::suggest::nearest;
+use suggest::nearest;
 
 pub(crate) fn run(
     flags: &mut Flags<'_>,
@@ -50,7 +50,7 @@ fn choice<T: Copy>(
     let names: Vec<&str> = choices.iter().map(|&(text, _)| text).collect();
     let finding =
         Finding::new(Code::InvalidFlagValue, value.span, format!("`--{name}` cannot be `{}`", value.text));
-    scope.report(match nearest(&value.text, &names) {
+    scope.report(match nearest(&value.text, names.iter().copied()) {
         Some(near) => finding.with_help(format!("did you mean `{near}`?")),
         None => finding.with_help(format!("it is one of `{}`", names.join("`, `"))),
     });
@@ -164,7 +164,7 @@ fn health_command(arguments: &str, kind: &str, scope: &mut Scope<'_>) -> Option<
 fn unknown_check(kind: &str, scope: &mut Scope<'_>) {
     let message = "`HEALTHCHECK` needs `CMD` or `NONE` before the command";
     let finding = Finding::new(Code::InvalidHealthcheck, scope.span(kind), message);
-    scope.report(match nearest(kind, &["CMD", "NONE"]) {
+    scope.report(match nearest(kind, ["CMD", "NONE"]) {
         Some(near) => finding.with_help(format!("did you mean `{near}`?")),
         None => finding.with_help("write `HEALTHCHECK CMD command`; options stand before `CMD`"),
     });

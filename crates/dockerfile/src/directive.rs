@@ -16,7 +16,7 @@ use crate::ast::{Check, Directives, Escape, RuleSet, Syntax};
 use crate::finding::{Code, Finding};
 use crate::line::{PhysicalLine, PhysicalLines};
 use crate::span::{Span, Spanned};
-use crate::suggest::nearest;
+use suggest::nearest;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Key {
@@ -187,7 +187,7 @@ fn rule_set(text: &str) -> RuleSet {
 fn bad_check(error: &CheckError, span: Span) -> Finding {
     let finding = Finding::new(Code::InvalidDirective, span, error.to_string());
     let CheckError::UnknownOption(key) = error else { return finding };
-    match nearest(key, &OPTIONS) {
+    match nearest(key, OPTIONS) {
         Some(name) => finding.with_help(format!("did you mean `{name}`?")),
         None => finding
             .with_help("options are `skip=RULE,…`, `error=true` and `experimental=RULE,…`, joined by `;`"),

@@ -7,7 +7,7 @@ use crate::keyword::Keyword;
 use crate::lexis::{RawFlag, RawValue};
 use crate::scope::Scope;
 use crate::span::{Span, Spanned};
-use crate::suggest::nearest;
+use suggest::nearest;
 
 /// A flag's value with the places of its parts.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl<'a> Flags<'a> {
     }
 
     fn help(&self, name: &str) -> String {
-        match (nearest(name, &self.known), self.known.as_slice()) {
+        match (nearest(name, self.known.iter().copied()), self.known.as_slice()) {
             (Some(near), _) => format!("did you mean `--{near}`?"),
             (None, []) => format!("if it belongs to the argument, write `{} -- --{name}`", self.keyword),
             (None, known) => format!("its flags are `--{}`", known.join("`, `--")),

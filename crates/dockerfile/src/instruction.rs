@@ -14,8 +14,8 @@ use crate::keyword::Keyword;
 use crate::lexis::{self, Json, RawFlag};
 use crate::scope::Scope;
 use crate::span::Spanned;
-use crate::suggest::nearest;
 use crate::transfer;
+use suggest::nearest;
 
 /// A line's keyword, flags and arguments, not yet understood.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ fn metadata(keyword: Keyword, arguments: &str, word: &str, scope: &mut Scope<'_>
 pub(crate) fn unknown(head: &Head<'_>, scope: &mut Scope<'_>) {
     let message = format!("there is no instruction `{}`", shortened(head.word));
     let finding = Finding::new(Code::UnknownInstruction, scope.span(head.word), message);
-    scope.report(match nearest(head.word, &Keyword::names()) {
+    scope.report(match nearest(head.word, Keyword::names()) {
         Some(name) => finding.with_help(format!("did you mean `{name}`?")),
         None => finding.with_help(
             "if it belongs to the instruction above, end the line before it with the escape character",

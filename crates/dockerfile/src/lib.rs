@@ -56,7 +56,6 @@ mod print;
 mod rule;
 mod scope;
 mod span;
-mod suggest;
 mod transfer;
 mod word;
 

@@ -10,7 +10,7 @@ use crate::flags::FlagValue;
 use crate::lexis::comma_fields;
 use crate::scope::Scope;
 use crate::span::{Span, Spanned};
-use crate::suggest::nearest;
+use suggest::nearest;
 
 /// Reads one `--mount`; `None` if none of its fields can be understood.
 pub(crate) fn mount(value: &FlagValue<'_>, scope: &mut Scope<'_>) -> Option<Spanned<MountFlag>> {
@@ -63,7 +63,7 @@ fn field(text: &str, raw: &str, flag: &FlagValue<'_>, scope: &mut Scope<'_>) -> 
 fn unknown_key(name: &str, span: Span) -> Finding {
     let finding = Finding::new(Code::UnknownMountKey, span, format!("there is no mount key `{name}`"));
     let names = MountKey::NAMES.map(|(name, _)| name);
-    match nearest(name, &names) {
+    match nearest(name, names) {
         Some(near) => finding.with_help(format!("did you mean `{near}`?")),
         None => finding.with_help(format!("keys are `{}`", names.join("`, `"))),
     }
@@ -117,7 +117,7 @@ fn constant(mount: &MountFlag, key: MountKey) -> Option<&Spanned<Word>> {
 
 fn no_such(code: Code, what: &str, word: &Spanned<Word>, names: &[&str]) -> Finding {
     let finding = Finding::new(code, word.span, format!("there is no {what} `{}`", word.as_str()));
-    match nearest(word.as_str(), names) {
+    match nearest(word.as_str(), names.iter().copied()) {
         Some(near) => finding.with_help(format!("did you mean `{near}`?")),
         None => finding.with_help(format!("it is one of `{}`", names.join("`, `"))),
     }

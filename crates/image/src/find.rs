@@ -216,10 +216,8 @@ fn similar_tag(tags: &[Tag], name: &str) -> Option<String> {
         let full = tag.reference.familiar();
         full.strip_suffix(":latest").map_or(full.clone(), ToOwned::to_owned)
     };
-    let near = |text: String| (strsim::damerau_levenshtein(&text, name), text);
-    let (distance, text) = tags.iter().map(familiar).map(near).min()?;
-    // A third of the letters wrong is another name.
-    (distance * 3 <= name.len()).then_some(text)
+    let names: Vec<String> = tags.iter().map(familiar).collect();
+    suggest::nearest(name, names.iter().map(String::as_str)).map(ToOwned::to_owned)
 }
 
 fn list(ids: &[ImageId]) -> String {

@@ -12,8 +12,8 @@ use crate::expand::{self, Expanded};
 use crate::finding::{ErrorKind, Fallible, Finding, NameKind, WarningKind};
 use crate::graph::Origin;
 use crate::lower::{Lowering, Purpose};
+use crate::meant::nearest;
 use crate::state::{BaseKnowledge, StageState};
-use crate::suggest::nearest;
 use crate::trigger::{Trigger, TriggerOrigin};
 use crate::{Op, Workdir, args, config, lint, path, ports, signal};
 

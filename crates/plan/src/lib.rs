@@ -72,11 +72,11 @@ mod epoch;
 mod expand;
 mod graph;
 mod history;
+mod meant;
 mod pattern;
 mod ports;
 mod signal;
 mod state;
-mod suggest;
 
 pub use copy::RemoteKind;
 pub use expand::ExpandError;

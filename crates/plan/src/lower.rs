@@ -19,12 +19,12 @@ use crate::epoch;
 use crate::finding::{ErrorKind, Fallible, Feature, Finding, PlanError, Warning, WarningKind};
 use crate::graph::{self, Graph, Origin};
 use crate::instruction::{Item, StageLowering};
+use crate::meant::nearest;
 use crate::outline::Recorder;
 use crate::shell::Watched;
 use crate::source::ImageTable;
 use crate::stages::{Base, Body, FromScope, Named, Stages};
 use crate::state::{BaseKnowledge, StageState};
-use crate::suggest::nearest;
 use crate::trigger::Trigger;
 use crate::{
     Archives, BaseImage, BaseLabels, ContextName, Copy, Destination, DestinationForm, HistoryEntry, Image,

@@ -4,8 +4,8 @@ use dockerfile::{MountField, MountFlag, MountKey, MountType, Spanned};
 
 use crate::finding::{ErrorKind, Fallible, Finding, MountError, key_name};
 use crate::instruction::{Item, StageLowering};
+use crate::meant::nearest;
 use crate::state::BaseKnowledge;
-use crate::suggest::nearest;
 use crate::{
     Access, BindMount, CacheId, CacheMount, ContextName, ImagePath, Mount, Presence, SecretMount, Sharing,
     Source, SshMount, TmpfsMount,

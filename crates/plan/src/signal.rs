@@ -20,7 +20,7 @@ pub(crate) fn is_signal(text: &str) -> bool {
 pub(crate) fn nearest(text: &str) -> Option<String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    crate::suggest::nearest(name, NAMES).map(|name| format!("SIG{name}"))
+    crate::meant::nearest(name, NAMES).map(|name| format!("SIG{name}"))
 }
 
 /// `RTMIN+1` to `RTMIN+15`, `RTMAX-14` to `RTMAX`.

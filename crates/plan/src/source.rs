@@ -8,8 +8,8 @@ use oci::{Platform, Reference};
 use crate::finding::{ErrorKind, Fallible, Finding, PlanError};
 use crate::graph::Origin;
 use crate::lower::{Lowering, Purpose};
+use crate::meant::nearest;
 use crate::stages::{Base, Body, Named};
-use crate::suggest::nearest;
 use crate::{
     BaseImage, ContextName, Image, ImageError, Images, RemoteContent, RemoteError, RemoteRequest, Source,
     TimeSource,

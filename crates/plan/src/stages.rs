@@ -12,7 +12,7 @@ use crate::contexts::NamedContexts;
 use crate::env::Environment;
 use crate::expand;
 use crate::finding::{ErrorKind, Fallible, Finding, PlanError, Warning, WarningKind};
-use crate::suggest::nearest;
+use crate::meant::nearest;
 use crate::{NamedContext, StageLabel, lint};
 
 /// The word for a filesystem without layers.

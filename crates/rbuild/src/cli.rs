@@ -10,10 +10,10 @@ use std::str::FromStr;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dockerfile::{Level, Rule, UnknownLevel, UnknownRule};
 use plan::Entitlement;
+use suggest::nearest;
 
 use crate::build::Names;
 use crate::build::artifacts::Artifact;
-use crate::diagnostic::nearest;
 use crate::failure::Exit;
 use crate::limits::{LimitArgs, ResourceArgs};
 

@@ -137,15 +137,6 @@ fn shown_part(source: &Source, span: Span) -> Span {
     Span::new(span.start, span.start.saturating_add(length))
 }
 
-/// The candidate that is nearest to `written`, if one is near enough to be meant: at most one edit for each three characters.
-pub(crate) fn nearest<'c>(written: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
-    let lower = written.to_lowercase();
-    let limit = (written.chars().count() / 3).max(1);
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
-    let near = candidates.into_iter().filter(|candidate| *candidate != written && !candidate.is_empty());
-    near.map(|candidate| (distance(candidate), candidate)).filter(|(d, _)| *d <= limit).min().map(|(_, c)| c)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,13 +191,5 @@ mod tests {
         let diagnostic = Diagnostic::error("x", "y").note("z");
         assert!(!diagnostic.render(false).contains('\u{1b}'));
         assert!(diagnostic.render(true).contains('\u{1b}'));
-    }
-
-    #[test]
-    fn only_near_names_are_offered() {
-        let names = ["package.json", "src", "Makefile"];
-        assert_eq!(nearest("pakage.json", names), Some("package.json"));
-        assert_eq!(nearest("makefile", names), Some("Makefile"));
-        assert_eq!(nearest("lib", names), None);
     }
 }

@@ -18,11 +18,12 @@ use registry::Client;
 use solver::{CacheMode, Hook, Solved};
 use source::Access;
 use store::RecordKey;
+use suggest::nearest;
 
 use crate::build::output::Output;
 use crate::build::request::Asked;
 use crate::commands::registry::{ClientError, Connection, View};
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::listing;

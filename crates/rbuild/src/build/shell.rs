@@ -8,6 +8,7 @@ use std::path::Path;
 use plan::{Moment, Plan, Spot};
 use sandbox::Stdio;
 use solver::{BrokenBelow, Entry, RunFailure};
+use suggest::nearest;
 use sys::terminal::WindowSize;
 
 use crate::build::input::{ContextDir, Names, STDIN};
@@ -15,7 +16,7 @@ use crate::build::request::Asked;
 use crate::build::{Dockerfile, Order, Work, errors, report};
 use crate::cli::{Global, ShellArgs, StepName};
 use crate::commands::run::{self, streams};
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::listing::tell;

@@ -10,6 +10,7 @@ mod surroundings;
 use image::{Disposable, FindError, Layers, LocalImage, RootfsError};
 use oci::{Platform, Reference};
 use sandbox::{Durability, SandboxError, Sandboxes, Spec, Upper};
+use suggest::nearest;
 
 use crate::build::errors::{EMULATOR_HELP, foreign, is_foreign};
 use crate::build::request::platform;
@@ -22,7 +23,7 @@ use crate::commands::registry::{Mover, View};
 pub(crate) use crate::commands::run::request::Input;
 use crate::commands::run::request::Request;
 use crate::commands::run::surroundings::Surroundings;
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::listing::tell;

@@ -9,8 +9,9 @@ use oci::{Compression, Reference};
 
 use super::mounts::Mounts;
 use super::usage;
+use suggest::nearest;
+
 use crate::commands::names;
-use crate::diagnostic::nearest;
 use crate::failure::Failure;
 
 /// Caches that buildx knows and that are not there.

@@ -6,7 +6,9 @@ use solver::StepError;
 use sys::RootfsPath;
 
 use super::Place;
-use crate::diagnostic::{Diagnostic, nearest};
+use suggest::nearest;
+
+use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
 impl Place<'_> {
