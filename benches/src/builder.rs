@@ -20,6 +20,9 @@ const BASE: &str = "bench-base";
 /// buildah's and podman's configuration, in the work directory.
 const LIMITS: &str = "containers.conf";
 
+/// The layout that skopeo pushes, in the work directory.
+const TO_PUSH: &str = "skopeo-layout";
+
 /// Something that builds.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Builder {
@@ -48,6 +51,8 @@ impl Builder {
                 !matches!(self, Self::Classic | Self::Skopeo)
             }
             Measured::Pull => self != Self::Classic,
+            // What buildah builds is compressed when it leaves, always.
+            Measured::PushCompressed => !matches!(self, Self::Classic | Self::Buildah),
             Measured::Build | Measured::BuildWithoutCache => self != Self::Skopeo,
         }
     }
@@ -194,7 +199,8 @@ impl Site<'_> {
             Measured::Export(codec) => self.export(builder, workload.directory(), codec),
             Measured::Run => self.run(builder),
             Measured::Pull => self.pull(builder),
-            Measured::Push => self.push(builder),
+            Measured::Push if builder == Builder::BuildKit => self.build_push(builder),
+            Measured::Push | Measured::PushCompressed => self.push(builder),
             Measured::BuildPush => self.build_push(builder),
         }
     }
@@ -285,10 +291,31 @@ impl Site<'_> {
     ///
     /// # Errors
     /// If that fails.
-    pub fn prepare_push(&self, builder: Builder) -> Result<()> {
-        quiet(&mut self.build(builder, "layers", Cache::Used)?)?;
+    pub fn prepare_push(&self, builder: Builder, workload: Workload) -> Result<()> {
+        let is_compressed = workload.measured() == Measured::PushCompressed;
+        match builder {
+            // As an image it would be compressed now.
+            Builder::BuildKit if !is_compressed => {
+                let mut command = self.build(builder, "layers", Cache::Used)?;
+                return quiet(command.args(["--output", "type=cacheonly"]));
+            }
+            Builder::Skopeo => return self.lay_out(&self.work.join(TO_PUSH)),
+            _ => quiet(&mut self.build(builder, "layers", Cache::Used)?)?,
+        }
+        if is_compressed && builder == Builder::Rbuild {
+            self.lay_out(&self.work.join("compressed"))?;
+        }
         let name = self.name_there(&format!("{builder}").to_lowercase())?;
         quiet(self.program(builder)?.args(["tag", "bench-layers", &name]))
+    }
+
+    /// Makes an OCI layout of the image. rbuild keeps what it compresses for it.
+    fn lay_out(&self, directory: &Path) -> Result<()> {
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        let output = format!("type=oci,tar=false,name=layers,dest={}", directory.display());
+        quiet(self.build(Builder::Rbuild, "layers", Cache::Used)?.args(["--output", &output]))
     }
 
     /// Pushes an image by the name that it has.
@@ -300,6 +327,11 @@ impl Site<'_> {
         let mut command = self.program(builder)?;
         match builder {
             Builder::Buildah => command.args(["push", "--quiet", "--tls-verify=false", &name]),
+            Builder::Skopeo => {
+                let from = self.seen_by(builder, &self.work.join(TO_PUSH))?;
+                command.args(["copy", "--quiet", "--dest-tls-verify=false"]);
+                command.args([format!("oci:{from}:layers"), format!("docker://{name}")])
+            }
             _ => command.args(["push", &name]),
         };
         Ok(command)

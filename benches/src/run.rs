@@ -68,9 +68,10 @@ fn run_one(site: &Site<'_>, workload: Workload, rounds: Rounds) -> Result<Outcom
         site.fill_registry()?;
     }
     for builder in &able {
-        if matches!(workload, Workload::Push | Workload::BuildPush) {
-            let prepared = site.prepare_push(*builder).and_then(|()| quiet(&mut site.push(*builder)?));
-            note_failure(&mut outcome, *builder, prepared)?;
+        if matches!(workload, Workload::Push | Workload::PushCompressed | Workload::BuildPush) {
+            let prepared = site.prepare_push(*builder, workload);
+            let pushed = prepared.and_then(|()| quiet(&mut site.measured(*builder, workload)?));
+            note_failure(&mut outcome, *builder, pushed)?;
         }
         if workload.wants_first_build() {
             let built = build_unmeasured(site, *builder, workload);
@@ -109,9 +110,9 @@ fn one_sample(site: &Site<'_>, builder: Builder, workload: Workload, round: usiz
         }
         Before::ChangeOneFile => site.material.change_one_file(round * 10 + builder as usize)?,
         Before::ChangeOneLayer => site.material.change_one_layer(round * 10 + builder as usize)?,
-        Before::ChangeAndBuild => {
+        Before::ChangeAndBuild | Before::ChangeBuildAndCompress => {
             site.material.change_one_layer(round * 10 + builder as usize)?;
-            site.prepare_push(builder)?;
+            site.prepare_push(builder, workload)?;
         }
     }
     // What one builder left unwritten must not be waited for by the next.

@@ -28,8 +28,10 @@ pub enum Workload {
     Run,
     /// An image of 300 MB in seven layers from a registry, unpacked.
     Pull,
-    /// The same to a registry, one layer of 50 MB new.
+    /// The same to a registry, one layer of 50 MB new, which nobody has compressed before.
     Push,
+    /// The same, but everybody has.
+    PushCompressed,
     /// The same, built before in the same command.
     BuildPush,
 }
@@ -49,6 +51,8 @@ pub enum Before {
     ChangeOneLayer,
     /// The same, and it is built.
     ChangeAndBuild,
+    /// The same, and it is compressed.
+    ChangeBuildAndCompress,
 }
 
 /// A compression that all builders have.
@@ -86,13 +90,15 @@ pub enum Measured {
     Pull,
     /// An image to a registry.
     Push,
+    /// The same, of one that is compressed.
+    PushCompressed,
     /// A build, and what it gives to a registry.
     BuildPush,
 }
 
 impl Workload {
     /// All, in the order of a whole run.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CachedRebuild,
         Self::TrivialRuns,
         Self::IndependentStages,
@@ -104,6 +110,7 @@ impl Workload {
         Self::ExportZstd,
         Self::Pull,
         Self::Push,
+        Self::PushCompressed,
         Self::BuildPush,
     ];
 
@@ -122,6 +129,7 @@ impl Workload {
             Self::Run => "run",
             Self::Pull => "pull",
             Self::Push => "push",
+            Self::PushCompressed => "push-compressed",
             Self::BuildPush => "build-push",
         }
     }
@@ -133,7 +141,7 @@ impl Workload {
             Self::ColdCopy | Self::UnchangedContext | Self::OneFileChanged => "large-context",
             Self::Run => "base",
             Self::ExportZstd => "export",
-            Self::Pull | Self::Push | Self::BuildPush => "layers",
+            Self::Pull | Self::Push | Self::PushCompressed | Self::BuildPush => "layers",
             other => other.name(),
         }
     }
@@ -152,7 +160,8 @@ impl Workload {
             Self::ExportZstd => "the same, zstd",
             Self::Run => "`true` in a container, no network",
             Self::Pull => "pull and unpack an image of 300 MB in 7 gzip layers",
-            Self::Push => "push that image, one layer of 50 MB new, the others there",
+            Self::Push => "compress and push that image, one layer of 50 MB new, the others there",
+            Self::PushCompressed => "the same, compressed before",
             Self::BuildPush => "build that layer and push, in one command",
         }
     }
@@ -170,7 +179,7 @@ impl Workload {
             // Of an unchanged context the CPU time counts, against a statx pass in the same run.
             Self::UnchangedContext | Self::Export | Self::ExportZstd => None,
             Self::Pull => Some(2.2),
-            Self::Push | Self::BuildPush => None,
+            Self::Push | Self::PushCompressed | Self::BuildPush => None,
         }
     }
 
@@ -180,6 +189,7 @@ impl Workload {
         match self {
             Self::ColdCopy | Self::Pull => Before::Forget,
             Self::Push => Before::ChangeAndBuild,
+            Self::PushCompressed => Before::ChangeBuildAndCompress,
             Self::BuildPush => Before::ChangeOneLayer,
             Self::Export | Self::ExportZstd => Before::ForgetAndBuild,
             Self::OneFileChanged => Before::ChangeOneFile,
@@ -196,7 +206,7 @@ impl Workload {
     /// Whether a registry has a part in it.
     #[must_use]
     pub fn wants_registry(self) -> bool {
-        matches!(self, Self::Pull | Self::Push | Self::BuildPush)
+        matches!(self.directory(), "layers")
     }
 
     /// The measured command.
@@ -210,6 +220,7 @@ impl Workload {
             Self::Run => Measured::Run,
             Self::Pull => Measured::Pull,
             Self::Push => Measured::Push,
+            Self::PushCompressed => Measured::PushCompressed,
             Self::BuildPush => Measured::BuildPush,
         }
     }
