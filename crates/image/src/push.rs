@@ -2,6 +2,8 @@
 //!
 //! The config goes first: whoever may not push is told so before anything is compressed, unless the registry has it. Each layer goes as soon as it is packed, several at
 //! a time, while the next one is being packed. Manifests go last, so that nothing has a name before all of it is there.
+//!
+//! Layers may go [`ahead`] of their image, while others of its layers are still being made.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -10,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
-use oci::{Digest, Reference};
+use oci::{Digest, LayerId, Reference};
 use registry::{Client, Delivery, Outgoing, Source};
 
-use crate::export::package::{self, File, Group, PackedLayer, Packing};
+use crate::export::package::{self, File, PackedLayer, Packing};
 use crate::export::{Annotation, Encoding, ExportError, Named};
 use crate::{Error, Layers, LocalImage};
 
@@ -52,6 +54,8 @@ pub struct PushOptions<'o> {
     pub annotations: &'o [Annotation],
     /// How many layers leave at once.
     pub transfers: usize,
+    /// Layers that went [`ahead`]: of these nothing is asked and nothing told.
+    pub sent: &'o HashSet<Digest>,
     /// Called from any thread.
     pub progress: &'o (dyn Fn(Progress) + Sync),
 }
@@ -126,9 +130,33 @@ pub fn push(
     reference: &Reference,
     options: PushOptions<'_>,
 ) -> Result<Pushed, PushError> {
-    let remote = Remote { layers, client, reference, options };
+    let remote = Remote { layers, client, reference, options, is_over: &AtomicBool::new(false) };
     let named = Named { images, names: Vec::new(), annotations: options.annotations.to_vec() };
     remote.push(&named).map_err(|failure| PushError { reference: Box::new(reference.clone()), failure })
+}
+
+/// Sends layers of an image that is still being made to where it will be pushed: each as it comes out of `ids`, and several at a time. Those
+/// that have arrived are those whose [`Progress::Ended`] was told. Ends early when `is_over` says so.
+///
+/// # Errors
+/// [`PushFailure`]. It need not be told: to push the image is to try again.
+pub fn ahead(
+    layers: &Layers<'_>,
+    client: &Client,
+    ids: impl Iterator<Item = LayerId>,
+    reference: &Reference,
+    options: PushOptions<'_>,
+    is_over: &AtomicBool,
+) -> Result<(), PushFailure> {
+    let remote = Remote { layers, client, reference, options, is_over };
+    remote.send(|ready| {
+        for id in ids {
+            if is_over.load(Ordering::Relaxed) || !ready(&package::layer(layers, &id, options.encoding)?) {
+                return Err(Error::Cancelled.into());
+            }
+        }
+        Ok(())
+    })
 }
 
 /// A repository that is pushed to.
@@ -138,6 +166,8 @@ struct Remote<'p> {
     client: &'p Client,
     reference: &'p Reference,
     options: PushOptions<'p>,
+    /// Whether the rest is wanted no more.
+    is_over: &'p AtomicBool,
 }
 
 impl Remote<'_> {
@@ -145,15 +175,11 @@ impl Remote<'_> {
         for image in &named.images {
             let missing = || Error::from(store::Error::MissingBlob(image.id.digest().clone()));
             let bytes = self.layers.lease().store().read_blob(image.id.digest()).map_err(Error::from)?;
-            self.deliver(
-                image.id.digest(),
-                &File::of(bytes.ok_or_else(missing)?),
-                None,
-                &|_| {},
-                &AtomicBool::new(false),
-            )?;
+            self.deliver(image.id.digest(), &File::of(bytes.ok_or_else(missing)?), None, &|_| {})?;
         }
-        let group = self.push_layers(named)?;
+        let group = self.send(|ready| {
+            package::group(self.layers, named, Packing { encoding: self.options.encoding, ready })
+        })?;
         let top = group.manifest().ok_or(PushFailure::Nothing)?;
         if group.index.is_some() {
             for package::Package { manifest, .. } in &group.packages {
@@ -165,38 +191,39 @@ impl Remote<'_> {
         Ok(Pushed { digest: top.digest.clone(), bytes: top.bytes.len() as u64 })
     }
 
-    /// Packs all layers, and sends each as soon as it is packed.
-    fn push_layers(&self, named: &Named) -> Result<Group, PushFailure> {
+    /// Has layers packed, and sends each as soon as it is packed.
+    fn send<T>(
+        &self,
+        pack: impl FnOnce(&dyn Fn(&PackedLayer) -> bool) -> Result<T, ExportError>,
+    ) -> Result<T, PushFailure> {
         let elsewhere = elsewhere(self.layers, self.reference)?;
         let failure = Mutex::new(None);
-        let has_failed = AtomicBool::new(false);
         let (sender, receiver) = mpsc::channel::<PackedLayer>();
         let receiver = Mutex::new(receiver);
         let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
         let work = || {
             while let Some(layer) = next() {
-                if has_failed.load(Ordering::Relaxed) {
+                if self.is_over.load(Ordering::Relaxed) {
                     continue;
                 }
-                if let Err(error) = self.push_layer(&layer, &elsewhere, &has_failed) {
+                if let Err(error) = self.push_layer(&layer, &elsewhere) {
                     // The first one ends the others, which fail by that.
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    has_failed.store(true, Ordering::Relaxed);
+                    self.is_over.store(true, Ordering::Relaxed);
                 }
             }
         };
         let packed = thread::scope(|scope| {
             let workers: Vec<_> = (0..self.options.transfers.max(1)).map(|_| scope.spawn(work)).collect();
-            let known = RefCell::new(HashSet::new());
+            let known = RefCell::new(self.options.sent.clone());
             let ready = |layer: &PackedLayer| {
                 let is_new = known.borrow_mut().insert(layer.digest.clone());
                 // Somebody receives for as long as this sender lives.
-                !is_new || (sender.send(layer.clone()).is_ok() && !has_failed.load(Ordering::Relaxed))
+                !is_new || (sender.send(layer.clone()).is_ok() && !self.is_over.load(Ordering::Relaxed))
             };
-            let packing = Packing { encoding: self.options.encoding, ready: &ready };
-            let packed = package::group(self.layers, named, packing);
+            let packed = pack(&ready);
             // Of an image that cannot be packed nothing need be sent.
-            has_failed.fetch_or(packed.is_err(), Ordering::Relaxed);
+            self.is_over.fetch_or(packed.is_err(), Ordering::Relaxed);
             drop(sender);
             workers.into_iter().for_each(|worker| {
                 worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -213,14 +240,13 @@ impl Remote<'_> {
         &self,
         layer: &PackedLayer,
         elsewhere: &BTreeMap<Digest, String>,
-        is_over: &AtomicBool,
     ) -> Result<(), PushFailure> {
         let PackedLayer { digest, file, .. } = layer;
         let tell = self.options.progress;
         tell(Progress::Began { layer: digest.clone(), bytes: file.size });
         let from = elsewhere.get(digest).map(String::as_str);
         let sent = |bytes| tell(Progress::Sent { layer: digest.clone(), bytes });
-        let delivery = self.deliver(digest, file, from, &sent, is_over)?;
+        let delivery = self.deliver(digest, file, from, &sent)?;
         tell(Progress::Ended { layer: digest.clone(), delivery });
         Ok(())
     }
@@ -231,9 +257,8 @@ impl Remote<'_> {
         file: &File,
         mount_from: Option<&str>,
         progress: &dyn Fn(u64),
-        is_over: &AtomicBool,
     ) -> Result<Delivery, PushFailure> {
-        let Self { layers, client, reference, .. } = *self;
+        let Self { layers, client, reference, is_over, .. } = *self;
         Errand { layers, client, reference, is_over }.deliver(digest, file, mount_from, progress)
     }
 }

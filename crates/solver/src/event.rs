@@ -5,6 +5,8 @@ use std::time::Duration;
 use cache::Cause;
 use plan::StepId;
 
+use crate::filesystem::Filesystem;
+
 /// What a step waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Until {
@@ -64,6 +66,8 @@ pub enum Event {
         step: StepId,
         /// How.
         outcome: Outcome,
+        /// What came of it; empty if nothing of it is needed.
+        filesystem: Filesystem,
     },
 }
 

@@ -302,7 +302,8 @@ impl Solver<'_> {
     }
 
     fn finish(&self, id: StepId, done: Done) {
-        (self.services.events)(Event::Finished { step: id, outcome: done.report.outcome.clone() });
+        let (outcome, filesystem) = (done.report.outcome.clone(), done.filesystem.clone());
+        (self.services.events)(Event::Finished { step: id, outcome, filesystem });
         self.steps[id.index()].set(done).expect("each step finishes once");
     }
 

@@ -49,6 +49,7 @@ pub(crate) use crate::build::shell::{shell, unknown_stage};
 use crate::build::shell_command::ShellCommand;
 use crate::build::warnings::Told;
 use crate::cli::{BuildArgs, Call, Global, Method, StepArgs};
+use crate::commands::push::ahead::Ahead;
 use crate::commands::registry::{Connection, Mover, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -131,18 +132,27 @@ fn make_image(
     let connection = Connection::new(&session.cancel, environment, &asked.registry);
     let transport = Transport::open(asked, &plan, &connection, environment, view)?;
     transport.check_mounts(&plan);
-    let solved = work.solve(&plan, &contexts, &transport)?;
-    let delivery =
-        Delivery { args, work, plan: &plan, solved: &solved, transport: &transport, began, for_metadata };
-    let delivered = delivery.deliver(view);
-    // Whatever becomes of the image, the next build need not do its steps again.
-    transport.fill_caches(&plan, layers);
-    match (delivered, work.export(&plan, &solved, &transport)) {
-        (Err(mut failure), Err(other)) => {
-            failure.diagnostics.extend(other.diagnostics);
-            Err(failure)
+    let mover = Mover::new(layers, &session.cancel, environment, &asked.registry, view);
+    let ahead = output::ahead(asked, &plan, &mover)?;
+    let build = || {
+        let solved = work.solve(&plan, &contexts, &transport, ahead.as_ref())?;
+        let (plan, transport, mover, ahead) = (&plan, &transport, &mover, ahead.as_ref());
+        let delivery =
+            Delivery { args, work, plan, solved: &solved, transport, mover, ahead, began, for_metadata };
+        let delivered = delivery.deliver();
+        // Whatever becomes of the image, the next build need not do its steps again.
+        transport.fill_caches(plan, layers);
+        match (delivered, work.export(plan, &solved, transport)) {
+            (Err(mut failure), Err(other)) => {
+                failure.diagnostics.extend(other.diagnostics);
+                Err(failure)
+            }
+            (delivered, exported) => delivered.and(exported),
         }
-        (delivered, exported) => delivered.and(exported),
+    };
+    match &ahead {
+        Some(ahead) => ahead.during(session, build),
+        None => build(),
     }
 }
 
@@ -153,14 +163,16 @@ struct Delivery<'d> {
     plan: &'d Plan,
     solved: &'d Solved,
     transport: &'d Transport<'d>,
+    mover: &'d Mover<'d>,
+    ahead: Option<&'d Ahead<'d>>,
     began: Instant,
     for_metadata: Option<serde_json::Value>,
 }
 
 impl Delivery<'_> {
-    fn deliver(self, view: View) -> Result<(), Failure> {
-        let Self { args, work, plan, solved, transport, began, for_metadata } = self;
-        let Work { dockerfile, asked, session, layers, environment, .. } = work;
+    fn deliver(self) -> Result<(), Failure> {
+        let Self { args, work, plan, solved, transport, mover, ahead, began, for_metadata } = self;
+        let Work { dockerfile, asked, session, layers, .. } = work;
         let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
         artifacts::must_be_there(&artifacts::write(asked, plan, layers, &filesystems)?)?;
         let assembled = Assembly { plan, solved, asked, layers }.assemble()?;
@@ -172,8 +184,7 @@ impl Delivery<'_> {
             tracing::warn!(%error, "what `rbuild explain` shows was not kept");
         }
         summary::print(plan, solved, &assembled, asked, dockerfile, began.elapsed());
-        let mover = Mover::new(layers, &session.cancel, environment, &asked.registry, view);
-        let pushed = output::push(asked, made, &mover);
+        let pushed = output::push(asked, made, mover, ahead);
         // Whoever deploys by digest gets what the registry has.
         let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
         output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
@@ -324,8 +335,9 @@ impl Work<'_> {
         plan: &Plan,
         contexts: &BTreeMap<ContextName, Context>,
         transport: &Transport<'_>,
+        ahead: Option<&Ahead<'_>>,
     ) -> Result<Solved, Failure> {
-        self.with_services(plan, contexts, transport.imports(), |services, _| {
+        self.with_services(plan, contexts, transport.imports(), ahead, |services, _| {
             let solved = solver::solve(plan, services);
             let kept = report::keep_failure(self.dockerfile, plan, solved.as_ref().err(), self.session);
             // Losing where it failed only means that the person has to say it.
@@ -403,6 +415,7 @@ impl Work<'_> {
         plan: &Plan,
         contexts: &BTreeMap<ContextName, Context>,
         imports: Option<&Imports<'_>>,
+        ahead: Option<&Ahead<'_>>,
         call: impl FnOnce(&Services<'_>, &dyn Renderer) -> T,
     ) -> Result<T, Failure> {
         let Self { asked, session, layers, fetcher, agents, environment, .. } = *self;
@@ -431,7 +444,10 @@ impl Work<'_> {
             limits: &asked.limits,
             cancel: &session.cancel,
             clock: &now,
-            events: &|event| renderer.event(event),
+            events: &|event| {
+                ahead.into_iter().for_each(|ahead| ahead.event(&event));
+                renderer.event(event);
+            },
         };
         let done = call(&services, &*renderer);
         renderer.finish();

@@ -11,6 +11,7 @@ use image::export::{
 };
 use image::{Assembled, Layers, LocalImage};
 use oci::{Platform, Reference};
+use plan::Plan;
 use serde_json::Value;
 use source::Access;
 use sys::RootfsPath;
@@ -20,7 +21,8 @@ use crate::build::request::Asked;
 use crate::cli::{BuildArgs, Progress};
 use crate::commands::failures;
 use crate::commands::push::PushError;
-use crate::commands::registry::Mover;
+use crate::commands::push::ahead::Ahead;
+use crate::commands::registry::{ClientError, Mover};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -186,15 +188,37 @@ pub(crate) fn write(
     Ok(exported)
 }
 
+/// Has layers of the image that is pushed first sent while it is still built, unless they become others in the end.
+pub(crate) fn ahead<'m>(
+    asked: &Asked,
+    plan: &Plan,
+    mover: &'m Mover<'_>,
+) -> Result<Option<Ahead<'m>>, Failure> {
+    let pushed = asked.outputs.iter().find_map(|output| Some((output, output.push?)));
+    let Some((output, encoding)) = pushed.filter(|_| asked.squash.is_none() && !asked.rewrites_times) else {
+        return Ok(None);
+    };
+    let of_target = plan.outputs.iter().take(asked.platforms.len().max(1));
+    let steps = of_target.flat_map(|output| plan.chain(output.step)).collect();
+    let ahead = |name| Ahead::new(mover, name, encoding, steps).map_err(ClientError::into_failure);
+    asked.names_of(output).into_iter().next().map(ahead).transpose()
+}
+
 /// Sends the image wherever it is to be sent; says which manifest it got.
-pub(crate) fn push(asked: &Asked, made: Made<'_>, mover: &Mover<'_>) -> Result<Option<Exported>, Failure> {
+pub(crate) fn push(
+    asked: &Asked,
+    made: Made<'_>,
+    mover: &Mover<'_>,
+    ahead: Option<&Ahead<'_>>,
+) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in &asked.outputs {
         let Some(encoding) = output.push else { continue };
         let images = images(made.images, made.layers).map_err(|error| failures::of_export(&error))?;
         let annotations = made.annotations_of(asked, output);
         for name in asked.names_of(output) {
-            let pushed = mover.push(images.clone(), &name, encoding, &annotations);
+            let ahead = ahead.filter(|ahead| ahead.is_for(&name, encoding));
+            let pushed = mover.push(images.clone(), &name, encoding, &annotations, ahead);
             let pushed = pushed.map_err(PushError::into_failure)?;
             exported.get_or_insert(Exported { manifest: pushed.digest });
         }

@@ -56,7 +56,7 @@ fn enter(args: &ShellArgs, work: Work<'_>, context: &ContextDir, relay: &Relay) 
     tracing::debug!(%plan, "plan");
     let contexts = work.open_contexts(&plan, context)?;
     let visit = Visit { work, plan: &plan, spot, relay, args };
-    let entered = work.with_services(&plan, &contexts, None, |services, renderer| {
+    let entered = work.with_services(&plan, &contexts, None, None, |services, renderer| {
         solver::enter(&plan, services, visit.broken_below(), visit.stdio(), |entry| {
             renderer.finish();
             visit.start(entry)

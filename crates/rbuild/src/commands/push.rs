@@ -1,14 +1,19 @@
 //! Images into registries.
 
+pub(crate) mod ahead;
+
+use std::sync::Arc;
+
 use image::export::{Annotation, Encoding, Format};
-use image::push::{self, PushFailure, PushOptions, Pushed};
+use image::push::{self, Progress, PushFailure, PushOptions, Pushed};
 use image::{Layers, LocalImage};
 use oci::{Platform, Reference};
 use registry::{Delivery, Failure as RegistryFailure, RedirectError};
 
 use crate::build::request::platform;
 use crate::cli::{Global, PushArgs};
-use crate::commands::registry::{ClientError, Mover, TRANSFERS, View, Way, way_to_trust};
+use crate::commands::push::ahead::Ahead;
+use crate::commands::registry::{ClientError, Mover, Shown, TRANSFERS, View, Way, way_to_trust};
 use crate::commands::{failures, names, transfer};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -72,25 +77,32 @@ fn way_out(error: &push::PushError) -> Option<String> {
 }
 
 impl Mover<'_> {
-    /// Pushes an image, or an index of several.
+    /// Pushes an image, or an index of several, of which layers may have gone ahead.
     pub(crate) fn push(
         &self,
         images: Vec<LocalImage>,
         reference: &Reference,
         encoding: Encoding,
         annotations: &[Annotation],
+        ahead: Option<&Ahead<'_>>,
     ) -> Result<Pushed, PushError> {
         let (client, _hook) = self.connection.client()?;
-        let shown = self.view.begin(Way::Push, reference);
-        let progress = |progress| match progress {
-            push::Progress::Began { layer, bytes } => shown.began(&layer, bytes),
-            push::Progress::Sent { layer, bytes } => shown.has_moved(&layer, bytes),
-            push::Progress::Ended { layer, delivery } => shown.ended(&layer, how(delivery)),
-        };
-        let options = PushOptions { encoding, annotations, transfers: TRANSFERS, progress: &progress };
+        let shown = Arc::new(self.view.begin(Way::Push, reference));
+        let sent = ahead.map(|ahead| ahead.finish(&shown)).unwrap_or_default();
+        let progress = |progress| show(&shown, &progress);
+        let options =
+            PushOptions { encoding, annotations, transfers: TRANSFERS, sent: &sent, progress: &progress };
         let pushed = image::push(self.layers, client, images, reference, options);
         shown.end(pushed.as_ref().ok().map(|pushed| &pushed.digest));
         Ok(pushed?)
+    }
+}
+
+fn show(shown: &Shown, progress: &Progress) {
+    match progress {
+        Progress::Began { layer, bytes } => shown.began(layer, *bytes),
+        Progress::Sent { layer, bytes } => shown.has_moved(layer, *bytes),
+        Progress::Ended { layer, delivery } => shown.ended(layer, how(*delivery)),
     }
 }
 
@@ -118,7 +130,7 @@ pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) 
             is_forced: args.force_compression,
             ..transfer::compression(args.compression, Format::Oci).into()
         };
-        let pushed = mover.push(images, &reference, encoding, &[]);
+        let pushed = mover.push(images, &reference, encoding, &[], None);
         let pushed = pushed.map_err(|error| unless_cancelled(&session.cancel, error.into_failure()))?;
         write_line(reference.at_digest(pushed.digest).familiar())?;
     }

@@ -71,7 +71,7 @@ impl Board {
             Event::Warning { step, message } => {
                 vec![format!("{} warning: {}", self.steps[step.index()].label, one_line(&message))]
             }
-            Event::Finished { step, outcome } => self.end(step, &outcome, columns).into_iter().collect(),
+            Event::Finished { step, outcome, .. } => self.end(step, &outcome, columns).into_iter().collect(),
         }
     }
 

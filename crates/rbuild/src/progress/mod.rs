@@ -87,7 +87,7 @@ pub(crate) mod tests {
     use dockerfile::Source;
     use oci::Platform;
     use plan::{BaseImage, ImageError, Images, Request, StepId};
-    use solver::{Origin, Outcome, Reuse, Verdict};
+    use solver::{Filesystem, Origin, Outcome, Reuse, Verdict};
     use std::time::Duration;
 
     struct NoImages;
@@ -125,7 +125,7 @@ pub(crate) mod tests {
 
     pub(super) fn ran(step: StepId, took: Duration) -> Event {
         let verdict = Verdict::Ran { cause: Cause::FirstRun, origin: Origin(step) };
-        Event::Finished { step, outcome: Outcome { verdict, took, peak_memory_bytes: None } }
+        finished(step, verdict, took)
     }
 
     /// One event of each kind, of a plan with a COPY and a RUN; the RUN does not come to its end.
@@ -142,6 +142,11 @@ pub(crate) mod tests {
 
     pub(super) fn reused(step: StepId) -> Event {
         let verdict = Verdict::Reused { by: Reuse::Definition, saved: Duration::from_secs(1) };
-        Event::Finished { step, outcome: Outcome { verdict, took: Duration::ZERO, peak_memory_bytes: None } }
+        finished(step, verdict, Duration::ZERO)
+    }
+
+    fn finished(step: StepId, verdict: Verdict, took: Duration) -> Event {
+        let outcome = Outcome { verdict, took, peak_memory_bytes: None };
+        Event::Finished { step, outcome, filesystem: Filesystem::default() }
     }
 }

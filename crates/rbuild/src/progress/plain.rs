@@ -77,7 +77,7 @@ impl Lines {
             Event::Warning { step, message } => {
                 vec![self.line(step, &format!("warning: {}", one_line(&message)))]
             }
-            Event::Finished { step, outcome } => {
+            Event::Finished { step, outcome, .. } => {
                 let mut lines: Vec<String> = self.end_line(step).into_iter().collect();
                 lines.extend(self.end(step, &outcome));
                 lines

@@ -122,7 +122,7 @@ impl Records {
                 "level": 1,
                 "short": STANDARD.encode(message),
             }] })),
-            Event::Finished { step, outcome } => self.finished(step, &outcome.verdict, now),
+            Event::Finished { step, outcome, .. } => self.finished(step, &outcome.verdict, now),
         }
     }
 

@@ -1,14 +1,20 @@
 //! `push`, and `build --push`.
 
+use std::io;
 use std::process::Command;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use testkit::Need;
-use testkit::registry::{Access, Registry};
+use testkit::registry::{Access, Exchange, Registry, Seen};
 
 use crate::commands_pull::DebianRegistry;
 use crate::platforms::with_both;
 use crate::world::{World, succeed, write_files};
+
+/// How long what must come is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("text").trim_end().to_owned()
@@ -144,6 +150,101 @@ fn a_build_pushes_what_it_made() {
     let manifest = registry.requests().into_iter().rfind(|seen| seen.method == "PUT").expect("a manifest");
     assert!(String::from_utf8_lossy(&manifest.body).contains("tar+zstd"));
     assert!(fails(&mut build(&["--push"]), 2).contains("no name under which"));
+}
+
+/// Has `/gate` of the registry answer when so many requests of a method have come for uploads; each of these is answered by `answer`.
+fn gate(
+    registry: &Registry,
+    method: &'static str,
+    count: usize,
+    answer: impl Fn(&mut Exchange<'_>) -> io::Result<()> + Send + Sync + 'static,
+) {
+    let come = Arc::new((Mutex::new(0), Condvar::new()));
+    let gate = Arc::clone(&come);
+    registry.on("/v2/app/blobs/uploads/", move |seen, exchange| {
+        if seen.method != method {
+            return exchange.serve();
+        }
+        answer(exchange)?;
+        *come.0.lock().unwrap() += 1;
+        come.1.notify_all();
+        Ok(())
+    });
+    registry.on("/gate", move |_, exchange| {
+        let come = gate.0.lock().unwrap();
+        let (come, waited) = gate.1.wait_timeout_while(come, PATIENCE, |come| *come < count).unwrap();
+        drop(come);
+        exchange.respond(if waited.timed_out() { 504 } else { 200 }, &[], b"open")
+    });
+}
+
+/// A step that ends when the gate of the registry is open.
+fn behind_the_gate(registry: &Registry) -> String {
+    format!("RUN --network=host wget -q -O /two http://{}/gate\n", registry.host())
+}
+
+#[test]
+fn layers_leave_while_later_steps_run() {
+    const NAME: &str = "layers_leave_while_later_steps_run";
+    let registry = Registry::start();
+    let Some(world) = world(NAME, "unpushed") else { return };
+    // That of the base, and /one.
+    gate(&registry, "PUT", 2, |exchange| exchange.serve());
+    let dockerfile = format!("FROM base\nRUN echo one > /one\n{}", behind_the_gate(&registry));
+    write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
+    let name = registry.reference("app:1");
+    let mut build = world.rbuild();
+    build.args(["build", "--allow=network.host", "--push", "-t", &name]).arg(world.path("context"));
+    let said = text(succeed(&mut build).stderr);
+    assert_eq!(said.matches(": layer ").count(), 3, "{said}");
+    // Those are not asked for again: each has one request whether it is there.
+    let heads = |seen: &&Seen| seen.method == "HEAD" && seen.path.starts_with("/v2/app/blobs/");
+    let mut asked: Vec<String> =
+        registry.requests().iter().filter(heads).map(|seen| seen.path.clone()).collect();
+    let all = asked.len();
+    asked.sort();
+    asked.dedup();
+    assert_eq!((all, asked.len()), (4, 4), "{asked:?}");
+    let other = World::new();
+    succeed(other.rbuild().args(["pull", &name]));
+    assert_eq!(text(succeed(other.rbuild().args(["run", &name, "cat", "/one", "/two"])).stdout), "one\nopen");
+    world.assert_sound();
+}
+
+#[test]
+fn what_leaves_early_is_given_up_when_a_later_step_fails() {
+    const NAME: &str = "what_leaves_early_is_given_up_when_a_later_step_fails";
+    let registry = Registry::start();
+    let Some(world) = world(NAME, "unpushed") else { return };
+    gate(&registry, "POST", 1, |exchange| exchange.serve());
+    registry.on("/v2/app/blobs/uploads/1", |_, exchange| {
+        exchange.hold();
+        Ok(())
+    });
+    let dockerfile = format!("FROM base\n{}RUN false\n", behind_the_gate(&registry));
+    write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
+    let mut build = world.rbuild();
+    build.args(["build", "--allow=network.host", "--push", "-t", &registry.reference("app:1")]);
+    let said = fails(build.arg(world.path("context")), 1);
+    assert!(said.contains("RUN false") && !said.contains("push"), "{said}");
+    assert_eq!(registry.count("/v2/app/manifests/"), 0);
+    world.assert_sound();
+}
+
+#[test]
+fn who_may_not_push_is_told_once_and_keeps_the_image() {
+    const NAME: &str = "who_may_not_push_is_told_once_and_keeps_the_image";
+    let registry = Registry::start();
+    let Some(world) = world(NAME, "unpushed") else { return };
+    gate(&registry, "POST", 1, |exchange| exchange.respond(403, &[], b"{}"));
+    let dockerfile = format!("FROM base\n{}", behind_the_gate(&registry));
+    write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
+    let name = registry.reference("app:1");
+    let mut build = world.rbuild();
+    build.args(["build", "--allow=network.host", "--push", "-t", &name]).arg(world.path("context"));
+    let said = fails(&mut build, 3);
+    assert_eq!(said.matches("error").count(), 1, "{said}");
+    succeed(world.rbuild().args(["run", &name, "cat", "/two"]));
 }
 
 #[test]

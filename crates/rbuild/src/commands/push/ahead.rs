@@ -1,0 +1,181 @@
+//! Layers of an image that is to be pushed leave while later steps of its build are still at work.
+//!
+//! Nothing depends on it: what did not arrive is pushed with the image, and only what fails then is told.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use image::Layers;
+use image::export::Encoding;
+use image::push::{self, Progress, PushOptions};
+use oci::{Digest, LayerId, Reference};
+use plan::StepId;
+use registry::Client;
+use solver::{Event, Hook};
+
+use crate::commands::push::show;
+use crate::commands::registry::{ClientError, Mover, Shown, TRANSFERS};
+use crate::session::Session;
+
+/// Where layers go ahead, and how far they are.
+pub(crate) struct Ahead<'a> {
+    reference: Reference,
+    encoding: Encoding,
+    /// Whose layers are those of the image.
+    steps: BTreeSet<StepId>,
+    client: Client,
+    _hook: Hook<'a>,
+    /// Whether the rest is wanted no more.
+    is_over: AtomicBool,
+    state: Mutex<State>,
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    known: HashSet<LayerId>,
+    /// Until there are no more layers.
+    to: Option<Sender<LayerId>>,
+    /// Until somebody works on them.
+    from: Option<Receiver<LayerId>>,
+    /// What was told; of each layer only how far it is last.
+    told: Vec<Progress>,
+    /// Who is told now.
+    shown: Option<Arc<Shown>>,
+    is_done: bool,
+}
+
+impl<'a> Ahead<'a> {
+    /// Layers of these steps will go to where `reference` will be pushed, in this form.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) fn new(
+        mover: &'a Mover<'_>,
+        reference: Reference,
+        encoding: Encoding,
+        steps: BTreeSet<StepId>,
+    ) -> Result<Self, ClientError> {
+        let (client, hook) = mover.connection.client()?;
+        let (to, from) = channel();
+        let state = State { to: Some(to), from: Some(from), ..State::default() };
+        Ok(Self {
+            reference,
+            encoding,
+            steps,
+            client: client.clone(),
+            _hook: hook,
+            is_over: AtomicBool::new(false),
+            state: Mutex::new(state),
+            done: Condvar::new(),
+        })
+    }
+
+    /// Whether it is for this push.
+    pub(crate) fn is_for(&self, reference: &Reference, encoding: Encoding) -> bool {
+        self.reference == *reference && self.encoding == encoding
+    }
+
+    /// Builds. If that fails, what is under way is given up.
+    pub(crate) fn during<T, E>(
+        &self,
+        session: &Session,
+        build: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        thread::scope(|scope| {
+            let end = End(self);
+            scope.spawn(|| self.work(session));
+            let built = build();
+            if built.is_ok() {
+                self.close();
+                std::mem::forget(end);
+            }
+            built
+        })
+    }
+
+    /// Takes note of the layers of a finished step.
+    pub(crate) fn event(&self, event: &Event) {
+        let Event::Finished { step, filesystem, .. } = event else { return };
+        if !self.steps.contains(step) {
+            return;
+        }
+        let mut state = self.state();
+        let State { known, to: Some(to), .. } = &mut *state else { return };
+        let new = filesystem.ids().into_iter().filter(|id| known.insert(id.clone()));
+        // Nobody receives any more after a failure, which is met again when the image is pushed.
+        new.for_each(|id| drop(to.send(id)));
+    }
+
+    /// Waits for what is under way, and shows it; gives the layers that have arrived.
+    pub(crate) fn finish(&self, shown: &Arc<Shown>) -> HashSet<Digest> {
+        self.close();
+        let mut state = self.state();
+        state.told.iter().for_each(|progress| show(shown, progress));
+        state.shown = Some(Arc::clone(shown));
+        let state = self.done.wait_while(state, |state| !state.is_done);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.shown = None;
+        let arrived = state.told.iter().filter_map(|progress| match progress {
+            Progress::Ended { layer, .. } => Some(layer.clone()),
+            _ => None,
+        });
+        arrived.collect()
+    }
+
+    fn work(&self, session: &Session) {
+        let Some(layers) = self.state().from.take() else { return };
+        let (cancelled, is_over) = (session.cancelled(), || self.is_over.load(Ordering::Relaxed));
+        let cancelled = || cancelled() || is_over();
+        let (annotations, sent) = Default::default();
+        let options = PushOptions {
+            encoding: self.encoding,
+            annotations,
+            transfers: TRANSFERS,
+            sent: &sent,
+            progress: &|progress| self.tell(progress),
+        };
+        let own = Layers::new(&session.lease, &cancelled);
+        let ids = layers.into_iter();
+        let ended = push::ahead(&own, &self.client, ids, &self.reference, options, &self.is_over);
+        if let Err(error) = ended {
+            tracing::debug!(%error, "no more layers go ahead");
+        }
+        self.state().is_done = true;
+        self.done.notify_all();
+    }
+
+    fn tell(&self, progress: Progress) {
+        let mut state = self.state();
+        if let Some(shown) = &state.shown {
+            show(shown, &progress);
+        }
+        if let Progress::Sent { layer: now, .. } = &progress {
+            state.told.retain(|told| !matches!(told, Progress::Sent { layer, .. } if layer == now));
+        }
+        state.told.push(progress);
+    }
+
+    /// There are no more layers.
+    fn close(&self) {
+        self.state().to = None;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives up what is under way when it is dropped.
+struct End<'e, 'a>(&'e Ahead<'a>);
+
+impl Drop for End<'_, '_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+        self.0.client.cancel();
+        self.0.close();
+    }
+}
