@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use layer::compress;
@@ -33,6 +33,8 @@ enum Content {
     Bytes(Vec<u8>),
     /// A blob of the store.
     Blob(Digest),
+    /// One that was written and digested a moment ago, and need not be digested again.
+    NewBlob(Digest),
     /// A file outside the store.
     Path(Digest, PathBuf),
     /// A layer's uncompressed tar.
@@ -235,9 +237,7 @@ fn pack_layer(
     if compression == Compression::None {
         return uncompressed(layers, layer, diff_id);
     }
-    let blob = compressed(layers, layer, diff_id, encoding)?;
-    let missing = || store::Error::MissingBlob(blob.digest.clone());
-    Ok(stored(layers, &blob)?.ok_or_else(missing)?)
+    compressed(layers, layer, diff_id, encoding)
 }
 
 impl Encoding {
@@ -275,7 +275,7 @@ fn compressed(
     layer: &Layer,
     diff_id: &DiffId,
     encoding: Encoding,
-) -> Result<LayerBlob, ExportError> {
+) -> Result<PackedLayer, ExportError> {
     let Encoding { compression, level, .. } = encoding;
     tracing::debug!(layer = %layer.id(), %compression, level, "compressing a layer");
     let mut writer = layers.lease().blob_writer(None)?;
@@ -287,11 +287,13 @@ fn compressed(
         let (layer, expected, got) = (layer.id().clone(), diff_id.clone(), read.diff_id);
         return Err(Error::WrongDiffId { layer, expected, got }.into());
     }
-    let blob = LayerBlob { digest: writer.finish()?.digest, compression, origin: encoding.origin() };
+    let written = writer.finish()?;
+    let blob = LayerBlob { digest: written.digest.clone(), compression, origin: encoding.origin() };
     let draft = layers.lease().layer_draft()?;
     draft.add_blob(&blob)?;
     layers.lease().extend_layer(draft, layer.id())?;
-    Ok(blob)
+    let file = File { size: written.size_bytes, content: Content::NewBlob(written.digest) };
+    Ok(PackedLayer { digest: blob.digest, compression, file })
 }
 
 /// Lets the store remember a manifest.
@@ -364,32 +366,45 @@ impl File {
     pub(crate) fn copy(&self, layers: &Layers<'_>, to: &mut dyn Write) -> Result<(), ExportError> {
         match &self.content {
             Content::Bytes(bytes) => to.write_all(bytes).map_err(ExportError::Write),
-            Content::Blob(digest) => {
-                let file = layers.lease().store().open_blob(digest)?;
-                let file = file.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?;
-                copy_file(layers, file, digest, self.size, to)
-            }
+            Content::Blob(digest) => copy_file(
+                layers,
+                verified(open_blob(layers, digest)?, digest, self.size),
+                digest,
+                self.size,
+                to,
+            ),
+            Content::NewBlob(digest) => copy_file(layers, open_blob(layers, digest)?, digest, self.size, to),
             Content::Path(digest, path) => {
                 let file = fs::File::open(path).map_err(Error::at("open", path))?;
-                copy_file(layers, file, digest, self.size, to)
+                copy_file(layers, verified(file, digest, self.size), digest, self.size, to)
             }
             Content::Tar(id) => copy_tar(layers, id, self.size, to),
         }
     }
 }
 
+fn open_blob(layers: &Layers<'_>, digest: &Digest) -> Result<fs::File, ExportError> {
+    let file = layers.lease().store().open_blob(digest)?;
+    Ok(file.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?)
+}
+
+fn verified(file: fs::File, digest: &Digest, size: u64) -> VerifyingReader<fs::File> {
+    VerifyingReader::new(file, digest.clone(), Some(size))
+}
+
 fn copy_file(
     layers: &Layers<'_>,
-    file: fs::File,
+    bytes: impl Read,
     digest: &Digest,
     size: u64,
     to: &mut dyn Write,
 ) -> Result<(), ExportError> {
-    let file = Cancellable::new(file, layers.cancelled());
-    match stream::copy(VerifyingReader::new(file, digest.clone(), Some(size)), to) {
-        Ok(_) => Ok(()),
+    let unreadable = |source| ExportError::Blob { digest: digest.clone(), source };
+    match stream::copy(Cancellable::new(bytes, layers.cancelled()), to) {
+        Ok(copied) if copied == size => Ok(()),
+        Ok(_) => Err(unreadable(io::ErrorKind::UnexpectedEof.into())),
         Err(_) if layers.is_cancelled() => Err(Error::Cancelled.into()),
-        Err(CopyError::Read(source)) => Err(ExportError::Blob { digest: digest.clone(), source }),
+        Err(CopyError::Read(source)) => Err(unreadable(source)),
         Err(CopyError::Write(source)) => Err(ExportError::Write(source)),
     }
 }
