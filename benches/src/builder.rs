@@ -314,7 +314,7 @@ impl Site<'_> {
         if directory.exists() {
             fs::remove_dir_all(directory)?;
         }
-        let output = format!("type=oci,tar=false,name=layers,dest={}", directory.display());
+        let output = format!("type=oci,tar=false,dest={}", directory.display());
         quiet(self.build(Builder::Rbuild, "layers", Cache::Used)?.args(["--output", &output]))
     }
 
@@ -330,7 +330,7 @@ impl Site<'_> {
             Builder::Skopeo => {
                 let from = self.seen_by(builder, &self.work.join(TO_PUSH))?;
                 command.args(["copy", "--quiet", "--dest-tls-verify=false"]);
-                command.args([format!("oci:{from}:layers"), format!("docker://{name}")])
+                command.args([format!("oci:{from}"), format!("docker://{name}")])
             }
             _ => command.args(["push", &name]),
         };

@@ -101,6 +101,8 @@ fn wants_sample(outcome: &Outcome, builder: Builder, rounds: Rounds) -> bool {
 }
 
 fn one_sample(site: &Site<'_>, builder: Builder, workload: Workload, round: usize) -> Result<Sample> {
+    // No two samples of a run, so that nobody has anything of it from before.
+    let serial = (workload as usize * 100 + round) * 10 + builder as usize;
     match workload.before() {
         Before::Nothing => {}
         Before::Forget => site.forget(builder)?,
@@ -108,10 +110,10 @@ fn one_sample(site: &Site<'_>, builder: Builder, workload: Workload, round: usiz
             site.forget(builder)?;
             build_unmeasured(site, builder, workload)?;
         }
-        Before::ChangeOneFile => site.material.change_one_file(round * 10 + builder as usize)?,
-        Before::ChangeOneLayer => site.material.change_one_layer(round * 10 + builder as usize)?,
+        Before::ChangeOneFile => site.material.change_one_file(serial)?,
+        Before::ChangeOneLayer => site.material.change_one_layer(serial)?,
         Before::ChangeAndBuild | Before::ChangeBuildAndCompress => {
-            site.material.change_one_layer(round * 10 + builder as usize)?;
+            site.material.change_one_layer(serial)?;
             site.prepare_push(builder, workload)?;
         }
     }
