@@ -375,7 +375,7 @@ impl<'s> Sending<'s> {
             }
             Part::Bytes { media_type, bytes } => self.bytes(media_type, bytes.clone()).map(Some),
             Part::Layer { id, encoding } => {
-                let layer = package::layer(self.layers, id, *encoding)?;
+                let layer = package::layer(self.layers, id, package::Packing::of(*encoding))?;
                 self.file(&layer.compression.layer_media_type(), &layer.digest, &layer.file).map(Some)
             }
         }

@@ -33,6 +33,7 @@ mod tar;
 mod assemble;
 mod find;
 mod flat;
+mod growing;
 
 mod oci_layout;
 mod parallel;

@@ -5,11 +5,11 @@
 //!
 //! Layers may go [`ahead`] of their image, while others of its layers are still being made.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, PipeReader, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use oci::{Digest, LayerId, Reference};
@@ -17,6 +17,8 @@ use registry::{Client, Delivery, Outgoing, Source};
 
 use crate::export::package::{self, File, PackedLayer, Packing};
 use crate::export::{Annotation, Encoding, ExportError, Named};
+use crate::growing::Growing;
+use crate::stream::Cancellable;
 use crate::{Error, Layers, LocalImage};
 
 /// How far a push is.
@@ -149,11 +151,12 @@ pub fn ahead(
     is_over: &AtomicBool,
 ) -> Result<(), PushFailure> {
     let remote = Remote { layers, client, reference, options, is_over };
-    remote.send(|ready| {
+    remote.send(|packing| {
         for id in ids {
-            if is_over.load(Ordering::Relaxed) || !ready(&package::layer(layers, &id, options.encoding)?) {
+            if is_over.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled.into());
             }
+            packing.tell(&package::layer(layers, &id, packing)?)?;
         }
         Ok(())
     })
@@ -177,9 +180,7 @@ impl Remote<'_> {
             let bytes = self.layers.lease().store().read_blob(image.id.digest()).map_err(Error::from)?;
             self.deliver(image.id.digest(), &File::of(bytes.ok_or_else(missing)?), None, &|_| {})?;
         }
-        let group = self.send(|ready| {
-            package::group(self.layers, named, Packing { encoding: self.options.encoding, ready })
-        })?;
+        let group = self.send(|packing| package::group(self.layers, named, packing))?;
         let top = group.manifest().ok_or(PushFailure::Nothing)?;
         if group.index.is_some() {
             for package::Package { manifest, .. } in &group.packages {
@@ -191,14 +192,11 @@ impl Remote<'_> {
         Ok(Pushed { digest: top.digest.clone(), bytes: top.bytes.len() as u64 })
     }
 
-    /// Has layers packed, and sends each as soon as it is packed.
-    fn send<T>(
-        &self,
-        pack: impl FnOnce(&dyn Fn(&PackedLayer) -> bool) -> Result<T, ExportError>,
-    ) -> Result<T, PushFailure> {
+    /// Has layers packed, and sends each as soon as it is packed, or while it is.
+    fn send<T>(&self, pack: impl FnOnce(Packing<'_>) -> Result<T, ExportError>) -> Result<T, PushFailure> {
         let elsewhere = elsewhere(self.layers, self.reference)?;
         let failure = Mutex::new(None);
-        let (sender, receiver) = mpsc::channel::<PackedLayer>();
+        let (sender, receiver) = mpsc::channel::<Leaving>();
         let receiver = Mutex::new(receiver);
         let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
         let work = || {
@@ -206,7 +204,11 @@ impl Remote<'_> {
                 if self.is_over.load(Ordering::Relaxed) {
                     continue;
                 }
-                if let Err(error) = self.push_layer(&layer, &elsewhere) {
+                let pushed = match &layer {
+                    Leaving::Packed(layer) => self.push_layer(layer, &elsewhere),
+                    Leaving::Growing(layer) => self.push_growing(layer),
+                };
+                if let Err(error) = pushed {
                     // The first one ends the others, which fail by that.
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     self.is_over.store(true, Ordering::Relaxed);
@@ -216,12 +218,20 @@ impl Remote<'_> {
         let packed = thread::scope(|scope| {
             let workers: Vec<_> = (0..self.options.transfers.max(1)).map(|_| scope.spawn(work)).collect();
             let known = RefCell::new(self.options.sent.clone());
+            let growing: RefCell<Option<Arc<Growing>>> = RefCell::default();
+            // Somebody receives for as long as this sender lives.
+            let leave = |layer| sender.send(layer).is_ok();
+            let begun = |layer: &Arc<Growing>| {
+                leave(Leaving::Growing(Arc::clone(layer)));
+                growing.replace(Some(Arc::clone(layer)));
+            };
             let ready = |layer: &PackedLayer| {
                 let is_new = known.borrow_mut().insert(layer.digest.clone());
-                // Somebody receives for as long as this sender lives.
-                !is_new || (sender.send(layer.clone()).is_ok() && !self.is_over.load(Ordering::Relaxed))
+                let has_left = growing.take().and_then(|growing| growing.known());
+                let is_known = !is_new || has_left.is_some_and(|(digest, _)| digest == layer.digest);
+                (is_known || leave(Leaving::Packed(layer.clone()))) && !self.is_over.load(Ordering::Relaxed)
             };
-            let packed = pack(&ready);
+            let packed = pack(Packing { encoding: self.options.encoding, ready: &ready, begun: &begun });
             // Of an image that cannot be packed nothing need be sent.
             self.is_over.fetch_or(packed.is_err(), Ordering::Relaxed);
             drop(sender);
@@ -233,6 +243,35 @@ impl Remote<'_> {
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(failure) => Err(failure),
             None => Ok(packed?),
+        }
+    }
+
+    /// Sends a layer while it is packed.
+    fn push_growing(&self, layer: &Growing) -> Result<(), PushFailure> {
+        let tell = self.options.progress;
+        let began = Cell::new(false);
+        // Before it has a name, there is nothing to say of it.
+        let progress = |sent: Option<u64>| {
+            let Some((digest, bytes)) = layer.known() else { return };
+            if !began.replace(true) {
+                tell(Progress::Began { layer: digest.clone(), bytes });
+            }
+            sent.into_iter().for_each(|bytes| tell(Progress::Sent { layer: digest.clone(), bytes }));
+        };
+        let source = Following { layer, is_over: self.is_over };
+        let known = || layer.known();
+        let blob =
+            registry::Growing { source: &source, known: &known, progress: &|sent| progress(Some(sent)) };
+        match self.client.push_growing(self.reference, &blob) {
+            Ok(delivery) => {
+                progress(None);
+                let ended = layer.known().map(|(layer, _)| Progress::Ended { layer, delivery });
+                ended.into_iter().for_each(tell);
+                Ok(())
+            }
+            // Whoever packs it says why.
+            Err(_) if layer.is_given_up() => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -308,6 +347,31 @@ pub(crate) fn elsewhere(
         }
     }
     Ok(elsewhere)
+}
+
+/// A layer on its way.
+enum Leaving {
+    Packed(PackedLayer),
+    /// It is still being packed.
+    Growing(Arc<Growing>),
+}
+
+/// A layer that is still being packed, to be read.
+struct Following<'f> {
+    layer: &'f Growing,
+    /// Whether the rest is wanted no more.
+    is_over: &'f AtomicBool,
+}
+
+impl Source for Following<'_> {
+    fn read(
+        &self,
+        from: u64,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), registry::PushError>,
+    ) -> Result<(), registry::PushError> {
+        let is_over = || self.is_over.load(Ordering::Relaxed);
+        consume(&mut Cancellable::new(self.layer.read_from(from), &is_over))
+    }
 }
 
 /// A file of a package, to be read.

@@ -99,7 +99,7 @@ pub use limits::Limits;
 pub use login::LoginFile;
 pub use manifest::{Fetched, ManifestError};
 pub use names::{Address, Names, Reach, SystemNames};
-pub use push::{Delivery, Outgoing, PushError, Source};
+pub use push::{Delivery, Growing, Outgoing, PushError, Source};
 pub use referrers::{PushReferrerError, ReferrersError};
 pub use resolve::{ResolveError, Resolved};
 pub use search::{Found, Search, SearchError};

@@ -2,9 +2,10 @@
 //!
 //! A blob that the registry has is not sent, and one that it has in another repository is taken over from there. Any other goes into an upload
 //! of its own: in one request if it is small, else as one long body, which is continued where the registry says that it broke off. An upload that
-//! cannot be continued begins anew.
+//! cannot be continued begins anew. A blob that is still being made goes as far as it is made, before anybody knows its name.
 //! Nothing has a name before its manifest is put, and the registry checks every digest.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 
 use oci::{Digest, Reference};
@@ -22,6 +23,9 @@ use crate::transport::{Answer, Content, Part};
 
 /// Blobs of at most so many bytes go in one request.
 const SMALL_BYTES: u64 = 64 << 10;
+
+/// What is left of a blob that is worth a question whether it is there.
+const WORTH_ASKING_BYTES: u64 = 1 << 20;
 
 /// Bytes of a blob that is to be sent.
 pub trait Source {
@@ -48,6 +52,16 @@ pub struct Outgoing<'o> {
     pub mount_from: Option<&'o str>,
     /// Told how many bytes have been handed over, again and again, and fewer after a break.
     pub progress: &'o dyn Fn(u64),
+}
+
+/// A blob that is sent while it is made.
+pub struct Growing<'g> {
+    /// Its bytes: it waits for those that are not made yet.
+    pub source: &'g dyn Source,
+    /// What it has turned out to be, and how long it is, in bytes; `None` until that is known.
+    pub known: &'g dyn Fn() -> Option<(Digest, u64)>,
+    /// As that of [`Outgoing`].
+    pub progress: &'g dyn Fn(u64),
 }
 
 /// How a blob came to be in a repository.
@@ -117,14 +131,59 @@ impl Client {
             }
             Err(error) => return Err(error.into()),
         }
-        let upload = Upload { client: self, reference, blob };
+        let upload = Upload { to: Uploads::of(self, reference, blob.digest), blob };
         let place = match blob.mount_from {
             Some(from) => upload.begin_or_mount(from)?,
-            None => Some(upload.begin()?),
+            None => Some(upload.to.begin()?),
         };
         let Some(place) = place else { return Ok(Delivery::Mounted) };
-        upload.deliver(place)?;
+        upload.deliver(place, None)?;
         Ok(Delivery::Sent)
+    }
+
+    /// Sees to it that a repository has a blob that is still being made. Whether it is there can be asked only when it is made; then it is,
+    /// if much of it is left.
+    ///
+    /// # Errors
+    /// [`PushError`]; [`PushError::Source`] if making it fails.
+    pub fn push_growing(&self, reference: &Reference, blob: &Growing<'_>) -> Result<Delivery, PushError> {
+        let Growing { source, known, progress } = *blob;
+        let to = Uploads { client: self, reference, blob: "a blob".to_owned() };
+        let place = to.begin()?;
+        let (was_asked, is_there) = (Cell::new(false), Cell::new(false));
+        let is_unneeded = |sent: u64| {
+            if let (false, Some((digest, size))) = (was_asked.get(), known()) {
+                was_asked.set(true);
+                let asks = size.saturating_sub(sent) >= WORTH_ASKING_BYTES;
+                is_there.set(asks && self.has_blob(reference, &digest).unwrap_or(false));
+            }
+            is_there.get()
+        };
+        let first =
+            to.send(&place, Stretch { source, from: 0, size: None, progress, is_unneeded: &is_unneeded });
+        if is_there.get() {
+            return Ok(Delivery::Existed);
+        }
+        if known().is_none() {
+            // It could not be sent, and is not made yet.
+            source.read(0, &mut |bytes| {
+                io::copy(bytes, &mut io::sink()).map(drop).map_err(PushError::Source)
+            })?;
+        }
+        let unknown = || PushError::Source(io::ErrorKind::UnexpectedEof.into());
+        let (digest, size) = known().ok_or_else(unknown)?;
+        let blob = &Outgoing { digest: &digest, size, source, mount_from: None, progress };
+        match first {
+            // There are registries, and proxies before them, that take no body without its length.
+            Err(PushError::Request(error)) if !error.is_transient() => {
+                tracing::debug!(%error, "a blob that was still being made was not taken");
+                self.push_blob(reference, blob)
+            }
+            first => {
+                Upload { to: Uploads::of(self, reference, &digest), blob }.deliver(place, Some(first))?;
+                Ok(Delivery::Sent)
+            }
+        }
     }
 
     /// Puts a manifest or an index under the reference: its tag, or else its digest.
@@ -184,45 +243,30 @@ fn check(answer: &Answer, expected: &Digest) -> Result<(), PushError> {
     Err(PushError::WrongDigest { host, expected, got })
 }
 
-/// One blob on its way.
-struct Upload<'u> {
+/// Uploads of one blob.
+struct Uploads<'u> {
     client: &'u Client,
     reference: &'u Reference,
-    blob: &'u Outgoing<'u>,
+    /// As messages call it.
+    blob: String,
 }
 
-/// What went wrong so far with one blob.
-#[derive(Debug, Default)]
-struct Trouble {
-    /// Failures since the registry last had more than ever before.
-    failures: u32,
-    /// The most that the registry has had of it.
-    best: u64,
-    /// Whether an upload was continued, so that the registry may have put it together wrongly.
-    was_resumed: bool,
+/// What is sent in one body.
+#[derive(Clone, Copy)]
+struct Stretch<'s> {
+    source: &'s dyn Source,
+    /// Where in the blob it begins.
+    from: u64,
+    /// How long the blob is, if that is known.
+    size: Option<u64>,
+    progress: &'s dyn Fn(u64),
+    /// Asked before each read, with how many bytes of the blob have been sent, whether the rest need not be.
+    is_unneeded: &'s dyn Fn(u64) -> bool,
 }
 
-impl Upload<'_> {
-    /// Begins an upload; `None` if the blob was taken over from `from`.
-    fn begin_or_mount(&self, from: &str) -> Result<Option<Url>, PushError> {
-        let digest = self.blob.digest;
-        let pairs = [("mount", &*digest.to_string()), ("from", from)];
-        let access = Access::Push { from: Some(from.to_owned()) };
-        let question = Question {
-            access,
-            statuses: &[201, 202],
-            ..self.beginning(format!("blobs/uploads/?{}", web::form(&pairs)))
-        };
-        match self.client.ask(self.reference, &question, Ok) {
-            Ok(answer) if answer.status == 201 => check(&answer, digest).map(|()| None),
-            Ok(answer) => self.location(&answer).map(Some),
-            Err(error) if matches!(*error.failure, Failure::Cancelled) => Err(error.into()),
-            // Instead of just beginning an upload, some refuse whoever may not see the other repository.
-            Err(error) => {
-                tracing::debug!(%error, from, "the blob cannot be taken over");
-                self.begin().map(Some)
-            }
-        }
+impl<'u> Uploads<'u> {
+    fn of(client: &'u Client, reference: &'u Reference, digest: &Digest) -> Self {
+        Self { client, reference, blob: format!("blob {digest}") }
     }
 
     fn begin(&self) -> Result<Url, PushError> {
@@ -231,7 +275,7 @@ impl Upload<'_> {
     }
 
     fn beginning(&self, path: String) -> Question<'static> {
-        let what = format!("place for blob {}", self.blob.digest);
+        let what = format!("place for {}", self.blob);
         Question { method: Method::POST, access: push(), ..Question::get(path, what, "*/*") }
     }
 
@@ -250,29 +294,107 @@ impl Upload<'_> {
     }
 
     fn question(&self, method: Method, place: &Url, statuses: &'static [u16]) -> Question<'static> {
-        let what = format!("upload of blob {}", self.blob.digest);
+        let what = format!("upload of {}", self.blob);
         let place = Location::At(place.clone());
         Question { method, place, access: push(), statuses, ..Question::get(String::new(), what, "*/*") }
     }
 
-    /// Sends the blob, in as many uploads as it takes.
-    fn deliver(&self, mut place: Url) -> Result<(), PushError> {
+    /// Sends one body to its end; gives where the upload is then.
+    fn send(&self, place: &Url, stretch: Stretch<'_>) -> Result<Url, PushError> {
+        let question = self.question(Method::PATCH, place, &[201, 202, 204]);
+        let Stretch { source, from, size, progress, is_unneeded } = stretch;
+        let mut next = None;
+        source.read(from, &mut |reader| {
+            let mut sending = Sending {
+                reader,
+                sent: from,
+                size,
+                progress,
+                is_unneeded,
+                pace: Pace::new(self.client.limits(), self.client.transport().timing.clone()),
+                broke: None,
+            };
+            let part = Part { bytes: &mut sending, length: size.map(|size| size - from), from };
+            let answer = self.client.send_part(self.reference, &question, part);
+            match sending.broke.take() {
+                // What broke here did not break there.
+                Some(Broke::Source(error)) => return Err(PushError::Source(error)),
+                Some(Broke::Pace(failure)) => return Err(RequestError::new(place.origin(), failure).into()),
+                None => {}
+            }
+            next = Some(self.next(&answer?, place)?);
+            Ok(())
+        })?;
+        next.ok_or_else(|| PushError::Source(io::ErrorKind::UnexpectedEof.into()))
+    }
+}
+
+/// One blob on its way.
+struct Upload<'u> {
+    to: Uploads<'u>,
+    blob: &'u Outgoing<'u>,
+}
+
+/// What went wrong so far with one blob.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Failures since the registry last had more than ever before.
+    failures: u32,
+    /// The most that the registry has had of it.
+    best: u64,
+    /// Whether an upload was continued, so that the registry may have put it together wrongly.
+    was_resumed: bool,
+}
+
+impl Upload<'_> {
+    fn client(&self) -> &Client {
+        self.to.client
+    }
+
+    /// Begins an upload; `None` if the blob was taken over from `from`.
+    fn begin_or_mount(&self, from: &str) -> Result<Option<Url>, PushError> {
+        let digest = self.blob.digest;
+        let pairs = [("mount", &*digest.to_string()), ("from", from)];
+        let access = Access::Push { from: Some(from.to_owned()) };
+        let question = Question {
+            access,
+            statuses: &[201, 202],
+            ..self.to.beginning(format!("blobs/uploads/?{}", web::form(&pairs)))
+        };
+        match self.client().ask(self.to.reference, &question, Ok) {
+            Ok(answer) if answer.status == 201 => check(&answer, digest).map(|()| None),
+            Ok(answer) => self.to.location(&answer).map(Some),
+            Err(error) if matches!(*error.failure, Failure::Cancelled) => Err(error.into()),
+            // Instead of just beginning an upload, some refuse whoever may not see the other repository.
+            Err(error) => {
+                tracing::debug!(%error, from, "the blob cannot be taken over");
+                self.to.begin().map(Some)
+            }
+        }
+    }
+
+    /// Sends the blob, in as many uploads as it takes. With `first`, its body went to the first of them already: what came of that.
+    fn deliver(&self, mut place: Url, mut first: Option<Result<Url, PushError>>) -> Result<(), PushError> {
         let mut trouble = Trouble::default();
         loop {
-            let finished = match self.blob.size <= SMALL_BYTES {
-                true => self.send_at_once(&place)?,
-                false => self.send(place, &mut trouble)?,
+            let finished = match first.take() {
+                None if self.blob.size <= SMALL_BYTES => self.send_at_once(&place)?,
+                None => {
+                    let sent = self.send_from(&place, 0);
+                    self.send(place, sent, &mut trouble)?
+                }
+                Some(sent) => self.send(place, sent, &mut trouble)?,
             };
             let error = match finished {
                 Ok(answer) => return check(&answer, self.blob.digest),
                 Err(error) => error,
             };
             // The answer to what succeeded may have been lost.
-            if self.client.has_blob(self.reference, self.blob.digest).unwrap_or(false) {
+            if self.client().has_blob(self.to.reference, self.blob.digest).unwrap_or(false) {
                 return Ok(());
             }
             self.wait(error, &mut trouble)?;
-            place = self.begin()?;
+            place = self.to.begin()?;
         }
     }
 
@@ -288,25 +410,37 @@ impl Upload<'_> {
         self.finish(place, Some(content))
     }
 
-    /// Sends what is missing, until nothing is; gives the answer to the question to make a blob of it.
-    fn send(&self, mut place: Url, trouble: &mut Trouble) -> Result<Result<Answer, RequestError>, PushError> {
-        let mut offset = 0;
+    /// Sends what is missing after a first body, until nothing is; gives the answer to the question to make a blob of it.
+    fn send(
+        &self,
+        mut place: Url,
+        mut sent: Result<Url, PushError>,
+        trouble: &mut Trouble,
+    ) -> Result<Result<Answer, RequestError>, PushError> {
         loop {
-            let error = match self.send_from(&place, offset) {
+            let error = match sent {
                 Ok(next) => return self.finish(&next, None),
                 Err(PushError::Request(error)) => error,
                 Err(error) => return Err(error),
             };
             self.wait(error, trouble)?;
+            let offset;
             (place, offset) = match self.status(&place)? {
                 Some(found) => found,
-                None => (self.begin()?, 0),
+                None => (self.to.begin()?, 0),
             };
             trouble.was_resumed |= offset > 0;
-            if offset >= trouble.best.saturating_add(self.client.limits().progress_bytes) {
+            if offset >= trouble.best.saturating_add(self.client().limits().progress_bytes) {
                 (trouble.best, trouble.failures) = (offset, 0);
             }
+            sent = self.send_from(&place, offset);
         }
+    }
+
+    /// Sends everything from an offset on; gives where the upload is then.
+    fn send_from(&self, place: &Url, from: u64) -> Result<Url, PushError> {
+        let Outgoing { source, size, progress, .. } = *self.blob;
+        self.to.send(place, Stretch { source, from, size: Some(size), progress, is_unneeded: &|_| false })
     }
 
     /// Asks the registry to make a blob of what it has. It cannot be asked twice.
@@ -319,13 +453,13 @@ impl Upload<'_> {
         let place = place
             .with_query(&[("digest", &digest)])
             .map_err(|error| RequestError::new(place.origin(), Failure::Redirect(error.into())))?;
-        let question = Question { content, ..self.question(Method::PUT, &place, &[201, 204]) };
-        Ok(self.client.ask_once(self.reference, &question))
+        let question = Question { content, ..self.to.question(Method::PUT, &place, &[201, 204]) };
+        Ok(self.client().ask_once(self.to.reference, &question))
     }
 
     /// Waits after a failure that may pass.
     fn wait(&self, mut error: RequestError, trouble: &mut Trouble) -> Result<(), RequestError> {
-        let transport = self.client.transport();
+        let transport = self.client().transport();
         if transport.is_cancelled() {
             return Err(RequestError { failure: Box::new(Failure::Cancelled), ..error });
         }
@@ -335,45 +469,19 @@ impl Upload<'_> {
         let is_ill_joined = trouble.was_resumed && error.status() == Some(400);
         let may_pass = error.is_transient() || error.is_about_place() || is_first_denial || is_ill_joined;
         error.attempts = trouble.failures;
-        if !may_pass || trouble.failures >= self.client.limits().attempts {
+        if !may_pass || trouble.failures >= self.client().limits().attempts {
             return Err(error);
         }
         pause(transport, trouble.failures, &error);
         Ok(())
     }
 
-    /// Sends everything from an offset on; gives where the upload is then.
-    fn send_from(&self, place: &Url, offset: u64) -> Result<Url, PushError> {
-        let question = self.question(Method::PATCH, place, &[201, 202, 204]);
-        let mut next = None;
-        self.blob.source.read(offset, &mut |reader| {
-            let mut sending = Sending {
-                reader,
-                sent: offset,
-                size: self.blob.size,
-                progress: self.blob.progress,
-                pace: Pace::new(self.client.limits(), self.client.transport().timing.clone()),
-                broke: None,
-            };
-            let part = Part { bytes: &mut sending, length: self.blob.size - offset, from: offset };
-            let answer = self.client.send_part(self.reference, &question, part);
-            match sending.broke.take() {
-                // What broke here did not break there.
-                Some(Broke::Source(error)) => return Err(PushError::Source(error)),
-                Some(Broke::Pace(failure)) => return Err(RequestError::new(place.origin(), failure).into()),
-                None => {}
-            }
-            next = Some(self.next(&answer?, place)?);
-            Ok(())
-        })?;
-        next.ok_or_else(|| PushError::Source(io::ErrorKind::UnexpectedEof.into()))
-    }
-
     /// Where an upload is that broke off, and how much of it is there; `None` if it cannot be continued.
     fn status(&self, place: &Url) -> Result<Option<(Url, u64)>, PushError> {
-        match self.client.ask(self.reference, &self.question(Method::GET, place, &[202, 204]), Ok) {
+        let question = self.to.question(Method::GET, place, &[202, 204]);
+        match self.client().ask(self.to.reference, &question, Ok) {
             Ok(answer) => match received(&answer.headers).filter(|received| *received < self.blob.size) {
-                Some(received) => Ok(Some((self.next(&answer, place)?, received))),
+                Some(received) => Ok(Some((self.to.next(&answer, place)?, received))),
                 None => Ok(None),
             },
             Err(error) if error.status().is_some_and(|status| status != 401) => Ok(None),
@@ -394,8 +502,9 @@ fn received(headers: &HeaderMap) -> Option<u64> {
 struct Sending<'s> {
     reader: &'s mut dyn Read,
     sent: u64,
-    size: u64,
+    size: Option<u64>,
     progress: &'s dyn Fn(u64),
+    is_unneeded: &'s dyn Fn(u64) -> bool,
     pace: Pace,
     broke: Option<Broke>,
 }
@@ -414,10 +523,16 @@ impl Read for Sending<'_> {
             self.broke = Some(Broke::Pace(failure));
             return Err(io::ErrorKind::Other.into());
         }
+        if (self.is_unneeded)(self.sent) {
+            self.broke = Some(Broke::Source(io::ErrorKind::BrokenPipe.into()));
+            return Err(io::ErrorKind::Other.into());
+        }
         let result = self.reader.read(buffer);
         let result = match result {
             // Whoever sends would wait for the rest for ever.
-            Ok(0) if self.sent < self.size && !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) if self.size.is_some_and(|size| self.sent < size) && !buffer.is_empty() => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             result => result,
         };
         match result {

@@ -86,7 +86,8 @@ pub(crate) struct Content<'a> {
 /// A part of a blob on its way to a registry.
 pub(crate) struct Part<'r> {
     pub(crate) bytes: &'r mut dyn Read,
-    pub(crate) length: u64,
+    /// Unless it is known only at the end.
+    pub(crate) length: Option<u64>,
     /// Where in the blob it begins.
     pub(crate) from: u64,
 }
@@ -288,16 +289,18 @@ impl Transport {
             return Err(RequestError::new(origin, Failure::Cancelled));
         }
         let Part { bytes, length, from } = part;
-        tracing::debug!(method = %call.method, url = %call.url, from, length, "request");
+        tracing::debug!(method = %call.method, url = %call.url, from, ?length, "request");
         let agent = self.agent(call, &origin, call.led_by);
         let agent = agent.map_err(|failure| RequestError::new(&origin, failure))?;
         // Whoever refuses it need not be sent all of it first.
         let mut request = head(call, &call.url)
             .header(CONTENT_TYPE, "application/octet-stream")
-            .header(CONTENT_LENGTH, length)
             .header(EXPECT, "100-continue");
+        if let Some(length) = length {
+            request = request.header(CONTENT_LENGTH, length);
+        }
         // Of what begins at the beginning, not every registry wants to know where it is.
-        if from > 0 {
+        if let (1.., Some(length)) = (from, length) {
             request = request.header(CONTENT_RANGE, format!("{from}-{}", from + length - 1));
         }
         let response = self.run_patiently(&agent, request, SendBody::from_reader(bytes));

@@ -163,6 +163,14 @@ impl BlobWriter<'_> {
         self.written_bytes
     }
 
+    /// Opens what is being written, for somebody who reads along. It stays open when the blob is finished.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn reader(&self) -> Result<File, Error> {
+        File::open(&self.path).map_err(Error::at("open", &self.path))
+    }
+
     /// Checks what was written and makes it a blob: visible to everybody, pinned by the lease, durable with its next commit.
     ///
     /// # Errors

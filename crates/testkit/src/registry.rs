@@ -732,12 +732,29 @@ fn read_request(stream: &mut BufReader<Box<dyn Stream>>, shared: &Shared) -> io:
         if seen.header("expect").is_some() {
             stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        stream.take(length).read_to_end(&mut seen.body)?;
+        match seen.header("transfer-encoding") {
+            Some("chunked") => read_chunks(stream, &mut seen.body)?,
+            _ => drop(stream.take(length).read_to_end(&mut seen.body)?),
+        }
     }
     let mut all = lock(&shared.seen);
     seen.earlier = all.iter().filter(|earlier| earlier.path == seen.path).count();
     all.push(seen.clone());
     Ok(Some(seen))
+}
+
+/// A body of unknown length (RFC 9112, 7.1), as far as it comes.
+fn read_chunks(stream: &mut BufReader<Box<dyn Stream>>, body: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        let mut line = String::new();
+        stream.take(1 << 10).read_line(&mut line)?;
+        let Ok(length) = u64::from_str_radix(line.trim_end(), 16) else { return Ok(()) };
+        stream.take(length).read_to_end(body)?;
+        stream.take(2).read_line(&mut line)?;
+        if length == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Who may connect.

@@ -12,14 +12,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use layer::compress;
 use oci::{Compression, DiffId, Digest, ImageManifest, LayerId, Reference, VerifyingReader};
 use store::{BlobOrigin, Image, KnownManifest, Layer, LayerBlob};
 
 use super::{Annotation, Encoding, ExportError, Exported, Named, annotations, documents};
+use crate::growing::{Growing, GrowingWriter};
 use crate::stream::{self, Cancellable, CopyError};
 use crate::{Error, Layers, LocalImage, tar};
+
+/// How much content a layer has that takes so long to compress that somebody may read along.
+const WORTH_FOLLOWING_BYTES: u64 = 4 << 20;
 
 /// A file of a layout.
 #[derive(Clone, Debug)]
@@ -82,6 +87,20 @@ pub(crate) struct Packing<'p> {
     pub(crate) encoding: Encoding,
     /// Told of each layer as soon as its bytes are there; says whether to go on.
     pub(crate) ready: &'p dyn Fn(&PackedLayer) -> bool,
+    /// Told of each layer that is worth it when its bytes begin to come.
+    pub(crate) begun: &'p dyn Fn(&Arc<Growing>),
+}
+
+impl Packing<'_> {
+    /// With nobody to tell.
+    pub(crate) fn of(encoding: Encoding) -> Self {
+        Self { encoding, ready: &|_| true, begun: &|_| {} }
+    }
+
+    /// Tells of a layer that is there.
+    pub(crate) fn tell(&self, layer: &PackedLayer) -> Result<(), ExportError> {
+        if (self.ready)(layer) { Ok(()) } else { Err(Error::Cancelled.into()) }
+    }
 }
 
 /// Prepares images; what they are compressed to is in the store when this returns.
@@ -90,7 +109,7 @@ pub(super) fn all(
     images: &[Named],
     encoding: Encoding,
 ) -> Result<Vec<Group>, ExportError> {
-    let packing = Packing { encoding, ready: &|_| true };
+    let packing = Packing::of(encoding);
     images.iter().map(|named| group(layers, named, packing)).collect()
 }
 
@@ -203,7 +222,7 @@ fn pack_layers(
         if layer.diff_id().is_some_and(|own| own != diff_id) {
             return Err(ExportError::WrongLayer { image: image.id.clone(), layer: layer.id().clone() });
         }
-        let layer = pack_layer(layers, layer, diff_id, packing.encoding)?;
+        let layer = pack_layer(layers, layer, diff_id, packing)?;
         packing.tell(&layer)?;
         packed.push(layer);
     }
@@ -214,18 +233,19 @@ fn pack_layers(
 pub(crate) fn layer(
     layers: &Layers<'_>,
     id: &LayerId,
-    encoding: Encoding,
+    packing: Packing<'_>,
 ) -> Result<PackedLayer, ExportError> {
     let diff_id = layers.diff_id(id)?;
-    pack_layer(layers, &layers.layer(id)?, &diff_id, encoding)
+    pack_layer(layers, &layers.layer(id)?, &diff_id, packing)
 }
 
 fn pack_layer(
     layers: &Layers<'_>,
     layer: &Layer,
     diff_id: &DiffId,
-    encoding: Encoding,
+    packing: Packing<'_>,
 ) -> Result<PackedLayer, ExportError> {
+    let encoding = packing.encoding;
     let (compression, own) = (encoding.compression, encoding.origin());
     let received = layer.blobs().iter().filter(|blob| blob.origin == BlobOrigin::Received);
     let encoded = layer.blobs().iter().filter(|blob| blob.origin == own);
@@ -237,7 +257,7 @@ fn pack_layer(
     if compression == Compression::None {
         return uncompressed(layers, layer, diff_id);
     }
-    compressed(layers, layer, diff_id, encoding)
+    compressed(layers, layer, diff_id, packing)
 }
 
 impl Encoding {
@@ -274,11 +294,15 @@ fn compressed(
     layers: &Layers<'_>,
     layer: &Layer,
     diff_id: &DiffId,
-    encoding: Encoding,
+    packing: Packing<'_>,
 ) -> Result<PackedLayer, ExportError> {
+    let encoding = packing.encoding;
     let Encoding { compression, level, .. } = encoding;
     tracing::debug!(layer = %layer.id(), %compression, level, "compressing a layer");
-    let mut writer = layers.lease().blob_writer(None)?;
+    let mut writer = GrowingWriter::new(layers.lease().blob_writer(None)?)?;
+    if layer.facts().size_bytes >= WORTH_FOLLOWING_BYTES {
+        (packing.begun)(writer.growing());
+    }
     let read = layers.read_tar(layer.id(), |tar| {
         compress::compress_at(tar, compression, level, &mut writer)
             .map_err(|source| Error::Read { layer: layer.id().clone(), source })
@@ -310,12 +334,6 @@ fn remember(
     let image = Image { id: image.id.clone(), layers: image.layers.clone(), manifests: vec![known] };
     layers.lease().commit_image(&image, &[])?;
     Ok(())
-}
-
-impl Packing<'_> {
-    fn tell(&self, layer: &PackedLayer) -> Result<(), ExportError> {
-        if (self.ready)(layer) { Ok(()) } else { Err(Error::Cancelled.into()) }
-    }
 }
 
 impl Group {

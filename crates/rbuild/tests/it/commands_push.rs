@@ -20,12 +20,16 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("text").trim_end().to_owned()
 }
 
-/// A world with an image of two layers of its own upon `base`, under a name of the registry.
+/// Makes a layer that is worth sending while it is compressed, and that no compression makes smaller.
+const LARGE: &str = "RUN head -c 6000000 /dev/urandom > /large\n";
+
+/// A world with an image of three layers of its own upon `base`, a large one among them, under a name of the registry.
 fn world(test: &str, name: &str) -> Option<World> {
     let world = World::with_base(test)?;
-    let dockerfile =
-        "FROM base\nRUN echo one > /one\nRUN echo two > /two\nCMD [\"cat\", \"/one\", \"/two\"]\n";
-    write_files(&world.path("context"), &[("Dockerfile", dockerfile)]);
+    let dockerfile = format!(
+        "FROM base\nRUN echo one > /one\n{LARGE}RUN echo two > /two\nCMD [\"cat\", \"/one\", \"/two\"]\n"
+    );
+    write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
     succeed(world.rbuild().args(["build", "-q", "-t", name]).arg(world.path("context")));
     Some(world)
 }
@@ -67,7 +71,7 @@ fn what_is_pushed_is_the_same_image_for_everybody() {
         let mut types = raw["layers"].as_array().expect("layers").iter().map(|layer| &layer["mediaType"]);
         let ending = if compression == "uncompressed" { "layer.v1.tar" } else { compression };
         assert!(types.all(|kind| kind.as_str().is_some_and(|kind| kind.ends_with(ending))), "{raw}");
-        assert_eq!(shown["Layers"].as_array().map(Vec::len), Some(3));
+        assert_eq!(shown["Layers"].as_array().map(Vec::len), Some(4));
         let other = World::new();
         let id = text(succeed(other.rbuild().args(["pull", &name])).stdout);
         let here: Value =
@@ -245,6 +249,33 @@ fn who_may_not_push_is_told_once_and_keeps_the_image() {
     let said = fails(&mut build, 3);
     assert_eq!(said.matches("error").count(), 1, "{said}");
     succeed(world.rbuild().args(["run", &name, "cat", "/two"]));
+}
+
+#[test]
+fn a_large_layer_leaves_while_it_is_compressed() {
+    const NAME: &str = "a_large_layer_leaves_while_it_is_compressed";
+    let name = |registry: &Registry| registry.reference("team/app:1");
+    let bodies = |registry: &Registry| {
+        let requests = registry.requests().into_iter().filter(|seen| seen.method == "PATCH");
+        requests.map(|seen| (seen.header("transfer-encoding").is_some(), seen.body.len())).collect::<Vec<_>>()
+    };
+    let registry = Registry::start();
+    let Some(world) = world(NAME, &name(&registry)) else { return };
+    let said = text(succeed(world.rbuild().args(["push", &name(&registry)])).stderr);
+    assert_eq!(said.matches(": layer ").count(), 4, "{said}");
+    // That of the base is large, too.
+    let sent = bodies(&registry);
+    assert!(sent.len() >= 2 && sent.iter().any(|(is_open, bytes)| *is_open && *bytes > 6_000_000), "{sent:?}");
+    let other = World::new();
+    succeed(other.rbuild().args(["pull", &name(&registry)]));
+    other.assert_sound();
+    // It is compressed now, so that whether it is there can be asked first.
+    let second = Registry::start();
+    succeed(world.rbuild().args(["tag", &name(&registry), &name(&second)]));
+    succeed(world.rbuild().args(["push", &name(&second)]));
+    let sent = bodies(&second);
+    assert!(sent.iter().all(|(is_open, _)| !is_open), "{sent:?}");
+    world.assert_sound();
 }
 
 #[test]

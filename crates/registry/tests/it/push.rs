@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 use oci::{Digest, Reference};
-use registry::{Client, Credentials, Delivery, Outgoing, PushError, Source};
+use registry::{Client, Credentials, Delivery, Growing, Outgoing, PushError, Source};
 use testkit::registry::{Access, MANIFEST, Registry};
 
 use crate::world::{Setup, chain, client, limits, login, reference, setup};
@@ -400,4 +400,112 @@ fn a_manifest_that_is_called_something_else_is_an_error() {
     });
     let result = client().push_manifest(&reference(&registry, "team/app"), MANIFEST, b"{}");
     assert!(matches!(result, Err(PushError::WrongDigest { .. })), "{result:?}");
+}
+
+/// Pushes a blob whose name is known when so much of it has been read.
+fn push_growing(
+    client: &Client,
+    reference: &Reference,
+    bytes: &[u8],
+    known_from: u64,
+) -> Result<Delivery, String> {
+    let told = Cell::new(0);
+    let known = || (told.get() >= known_from).then(|| (Digest::of(bytes), bytes.len() as u64));
+    let growing = Growing {
+        source: &Bytes(bytes.to_vec()),
+        known: &known,
+        progress: &|sent| told.set(sent.max(told.get())),
+    };
+    client.push_growing(reference, &growing).map_err(|error| chain(&error))
+}
+
+#[test]
+fn what_is_still_made_is_sent_before_it_has_a_name() {
+    let registry = Registry::start();
+    let app = reference(&registry, "team/app");
+    assert_eq!(push_growing(&client(), &app, &large(), 400_000), Ok(Delivery::Sent));
+    expect![[r#"
+        GET /v2/ 0
+        POST /v2/team/app/blobs/uploads/ 0
+        PATCH /v2/team/app/blobs/uploads/0 400000
+        PUT /v2/team/app/blobs/uploads/0 0"#]]
+    .assert_eq(&seen(&registry));
+    assert!(client().has_blob(&app, &Digest::of(large())).unwrap());
+}
+
+#[test]
+fn what_was_sent_without_a_name_goes_on_where_it_broke_off() {
+    let registry = Registry::start();
+    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match (&*seen.method, seen.earlier) {
+        ("PATCH", 0) => {
+            exchange.break_off_after(150_000);
+            Ok(())
+        }
+        _ => exchange.serve(),
+    });
+    let app = reference(&registry, "team/app");
+    assert_eq!(push_growing(&client(), &app, &large(), 1), Ok(Delivery::Sent));
+    expect![[r#"
+        GET /v2/ 0
+        POST /v2/team/app/blobs/uploads/ 0
+        PATCH /v2/team/app/blobs/uploads/0 400000
+        GET /v2/team/app/blobs/uploads/0 0
+        PATCH /v2/team/app/blobs/uploads/0 250000 at 150000-399999
+        PUT /v2/team/app/blobs/uploads/0 0"#]]
+    .assert_eq(&seen(&registry));
+}
+
+#[test]
+fn who_wants_to_know_the_length_is_told_it() {
+    let registry = Registry::start();
+    registry.on("/v2/team/app/blobs/uploads/", |seen, exchange| match seen.header("transfer-encoding") {
+        Some(_) => exchange.respond(411, &[], b""),
+        None => exchange.serve(),
+    });
+    let app = reference(&registry, "team/app");
+    assert_eq!(push_growing(&client(), &app, &large(), 1), Ok(Delivery::Sent));
+    assert!(client().has_blob(&app, &Digest::of(large())).unwrap());
+}
+
+#[test]
+fn what_turns_out_to_be_there_is_not_sent_to_its_end() {
+    let registry = Registry::start();
+    let app = reference(&registry, "team/app");
+    let bytes: Vec<u8> = large().repeat(10);
+    registry.add_blob(bytes.clone());
+    assert_eq!(push_growing(&client(), &app, &bytes, 1), Ok(Delivery::Existed));
+    let requests = registry.requests();
+    assert!(requests.iter().all(|seen| seen.method != "PUT"), "{requests:?}");
+    assert!(requests.iter().all(|seen| seen.body.len() < bytes.len()), "{requests:?}");
+}
+
+#[test]
+fn what_is_never_made_becomes_no_blob() {
+    let registry = Registry::start();
+    let growing = Growing { source: &Broken, known: &|| None, progress: &|_| {} };
+    let result = client().push_growing(&reference(&registry, "team/app"), &growing);
+    assert!(matches!(result, Err(PushError::Source(_))), "{result:?}");
+    assert!(registry.requests().iter().all(|seen| seen.method != "PUT"));
+}
+
+/// A blob that cannot be made to its end.
+struct Broken;
+
+impl Source for Broken {
+    fn read(
+        &self,
+        _: u64,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), PushError>,
+    ) -> Result<(), PushError> {
+        consume(&mut (&[1; 100_000][..]).chain(Failing))
+    }
+}
+
+/// Fails whenever it is read.
+struct Failing;
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("no more"))
+    }
 }
