@@ -160,6 +160,16 @@ pub enum ExportError {
     Path(#[from] sys::PathError),
 }
 
+impl ExportError {
+    /// The one inside an error of a stream that gives such.
+    pub(crate) fn inside(error: io::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(error) => error,
+            Err(source) => Error::Resource { what: "stream", source }.into(),
+        }
+    }
+}
+
 impl From<Error> for ExportError {
     fn from(error: Error) -> Self {
         Self::Image(Box::new(error))

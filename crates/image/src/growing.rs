@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use oci::Digest;
@@ -14,6 +15,8 @@ pub(crate) struct Growing {
     file: File,
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether nobody wants it any more.
+    is_abandoned: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -41,7 +44,12 @@ pub(crate) struct GrowingWriter<'l> {
 impl<'l> GrowingWriter<'l> {
     pub(crate) fn new(writer: BlobWriter<'l>) -> Result<Self, store::Error> {
         let state = Mutex::new(State { bytes: 0, end: End::Open });
-        let growing = Arc::new(Growing { file: writer.reader()?, state, changed: Condvar::new() });
+        let growing = Arc::new(Growing {
+            file: writer.reader()?,
+            state,
+            changed: Condvar::new(),
+            is_abandoned: AtomicBool::new(false),
+        });
         Ok(Self { writer: Some(writer), growing })
     }
 
@@ -59,6 +67,9 @@ impl<'l> GrowingWriter<'l> {
 
 impl Write for GrowingWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.growing.is_abandoned.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let writer = self.writer.as_mut().expect("it is not finished");
         let written = writer.write(bytes)?;
         self.growing.change(|state| state.bytes += written as u64);
@@ -88,6 +99,11 @@ impl Growing {
             End::Complete(digest) => Some((digest.clone(), state.bytes)),
             End::Open | End::GivenUp => None,
         }
+    }
+
+    /// Whoever writes it need not go on.
+    pub(crate) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
     }
 
     /// Whether it will never be complete.
@@ -175,6 +191,8 @@ mod tests {
         let mut writer = GrowingWriter::new(lease.blob_writer(None).unwrap()).unwrap();
         writer.write_all(b"ab").unwrap();
         let growing = Arc::clone(writer.growing());
+        growing.abandon();
+        assert!(writer.write_all(b"c").is_err());
         drop(writer);
         assert!(growing.read_from(0).read_to_end(&mut Vec::new()).is_err());
         assert_eq!(growing.known(), None);

@@ -1,13 +1,13 @@
 //! Images into registries.
 //!
-//! The config goes first: whoever may not push is told so before anything is compressed, unless the registry has it. Each layer goes as soon as it is packed, several at
-//! a time, while the next one is being packed. Manifests go last, so that nothing has a name before all of it is there.
+//! The config goes first. Each layer goes as soon as it is packed, several at a time, while the next one is being packed; a large one goes while it
+//! is packed itself, so that whoever may not push is told so at once. Manifests go last: nothing has a name before all of it is there.
 //!
 //! Layers may go [`ahead`] of their image, while others of its layers are still being made.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -151,7 +151,7 @@ pub fn ahead(
     is_over: &AtomicBool,
 ) -> Result<(), PushFailure> {
     let remote = Remote { layers, client, reference, options, is_over };
-    remote.send(|packing| {
+    remote.send(Vec::new(), |packing| {
         for id in ids {
             if is_over.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled.into());
@@ -175,12 +175,9 @@ struct Remote<'p> {
 
 impl Remote<'_> {
     fn push(&self, named: &Named) -> Result<Pushed, PushFailure> {
-        for image in &named.images {
-            let missing = || Error::from(store::Error::MissingBlob(image.id.digest().clone()));
-            let bytes = self.layers.lease().store().read_blob(image.id.digest()).map_err(Error::from)?;
-            self.deliver(image.id.digest(), &File::of(bytes.ok_or_else(missing)?), None, &|_| {})?;
-        }
-        let group = self.send(|packing| package::group(self.layers, named, packing))?;
+        let configs: Result<Vec<Leaving>, Error> =
+            named.images.iter().map(|image| self.config(image)).collect();
+        let group = self.send(configs?, |packing| package::group(self.layers, named, packing))?;
         let top = group.manifest().ok_or(PushFailure::Nothing)?;
         if group.index.is_some() {
             for package::Package { manifest, .. } in &group.packages {
@@ -192,8 +189,19 @@ impl Remote<'_> {
         Ok(Pushed { digest: top.digest.clone(), bytes: top.bytes.len() as u64 })
     }
 
+    fn config(&self, image: &LocalImage) -> Result<Leaving, Error> {
+        let digest = image.id.digest();
+        let bytes = self.layers.lease().store().read_blob(digest)?;
+        let bytes = bytes.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?;
+        Ok(Leaving::Config(digest.clone(), File::of(bytes)))
+    }
+
     /// Has layers packed, and sends each as soon as it is packed, or while it is.
-    fn send<T>(&self, pack: impl FnOnce(Packing<'_>) -> Result<T, ExportError>) -> Result<T, PushFailure> {
+    fn send<T>(
+        &self,
+        first: Vec<Leaving>,
+        pack: impl FnOnce(Packing<'_>) -> Result<T, ExportError>,
+    ) -> Result<T, PushFailure> {
         let elsewhere = elsewhere(self.layers, self.reference)?;
         let failure = Mutex::new(None);
         let (sender, receiver) = mpsc::channel::<Leaving>();
@@ -205,10 +213,14 @@ impl Remote<'_> {
                     continue;
                 }
                 let pushed = match &layer {
+                    Leaving::Config(digest, file) => self.deliver(digest, file, None, &|_| {}).map(drop),
                     Leaving::Packed(layer) => self.push_layer(layer, &elsewhere),
                     Leaving::Growing(layer) => self.push_growing(layer),
                 };
                 if let Err(error) = pushed {
+                    if let Leaving::Growing(layer) = &layer {
+                        layer.abandon();
+                    }
                     // The first one ends the others, which fail by that.
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     self.is_over.store(true, Ordering::Relaxed);
@@ -231,6 +243,9 @@ impl Remote<'_> {
                 let is_known = !is_new || has_left.is_some_and(|(digest, _)| digest == layer.digest);
                 (is_known || leave(Leaving::Packed(layer.clone()))) && !self.is_over.load(Ordering::Relaxed)
             };
+            for config in first {
+                leave(config);
+            }
             let packed = pack(Packing { encoding: self.options.encoding, ready: &ready, begun: &begun });
             // Of an image that cannot be packed nothing need be sent.
             self.is_over.fetch_or(packed.is_err(), Ordering::Relaxed);
@@ -349,8 +364,9 @@ pub(crate) fn elsewhere(
     Ok(elsewhere)
 }
 
-/// A layer on its way.
+/// A blob on its way.
 enum Leaving {
+    Config(Digest, File),
     Packed(PackedLayer),
     /// It is still being packed.
     Growing(Arc<Growing>),
@@ -383,68 +399,29 @@ struct Reading<'r> {
 }
 
 impl Source for Reading<'_> {
-    /// Through a pipe, so that a layer of any form is verified while it is read, and is on no disk for it.
     fn read(
         &self,
         from: u64,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), registry::PushError>,
     ) -> Result<(), registry::PushError> {
-        let (mut reader, writer) = io::pipe().map_err(registry::PushError::Source)?;
-        let is_abandoned = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let mut into = Abandonable { writer, reasons: [&is_abandoned, self.is_over] };
-            let copying = scope.spawn(move || self.file.copy(self.layers, &mut into));
-            let consumed = skip(&mut reader, from).and_then(|()| consume(&mut reader));
-            is_abandoned.store(consumed.is_err(), Ordering::Relaxed);
-            // To the end in any case: whoever writes where nobody reads would be killed by a signal.
-            let drained = io::copy(&mut reader, &mut io::sink());
-            let copied = copying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            match (copied, consumed) {
-                // It was told to end.
-                (Err(ExportError::Write(_)) | Ok(()), Err(error)) => Err(error),
-                (Err(error), _) => Err(registry::PushError::Source(io::Error::other(error))),
-                (Ok(()), Ok(())) => drained.map(drop).map_err(registry::PushError::Source),
-            }
+        let is_over = || self.is_over.load(Ordering::Relaxed);
+        self.file.read(self.layers, |bytes| {
+            let mut bytes = Cancellable::new(bytes, &is_over);
+            // A blob is verified from its beginning, and of a tar the middle is not known before.
+            io::copy(&mut bytes.by_ref().take(from), &mut io::sink()).map_err(registry::PushError::Source)?;
+            consume(&mut bytes)
         })
     }
 }
 
-fn skip(reader: &mut PipeReader, bytes: u64) -> Result<(), registry::PushError> {
-    io::copy(&mut reader.take(bytes), &mut io::sink()).map(drop).map_err(registry::PushError::Source)
-}
-
-/// A pipe that takes no more when nobody wants more.
-struct Abandonable<'a, W> {
-    writer: W,
-    reasons: [&'a AtomicBool; 2],
-}
-
-impl<W: Write> Write for Abandonable<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.reasons.iter().any(|reason| reason.load(Ordering::Relaxed)) {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        self.writer.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+impl From<ExportError> for registry::PushError {
+    fn from(error: ExportError) -> Self {
+        Self::Source(io::Error::other(error))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_more_is_written_when_nobody_wants_it() {
-        let (here, elsewhere) = (AtomicBool::new(false), AtomicBool::new(false));
-        for reason in [&here, &elsewhere] {
-            let mut into = Abandonable { writer: Vec::new(), reasons: [&here, &elsewhere] };
-            assert_eq!(into.write(b"abc").unwrap(), 3);
-            reason.store(true, Ordering::Relaxed);
-            assert_eq!(into.write(b"abc").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-            reason.store(false, Ordering::Relaxed);
-        }
+impl From<Error> for registry::PushError {
+    fn from(error: Error) -> Self {
+        ExportError::from(error).into()
     }
 }

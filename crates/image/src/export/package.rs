@@ -380,24 +380,54 @@ impl File {
         Self { size, content: Content::Path(digest, path) }
     }
 
-    /// Writes exactly [`File::size`] bytes.
-    pub(crate) fn copy(&self, layers: &Layers<'_>, to: &mut dyn Write) -> Result<(), ExportError> {
-        match &self.content {
-            Content::Bytes(bytes) => to.write_all(bytes).map_err(ExportError::Write),
-            Content::Blob(digest) => copy_file(
-                layers,
-                verified(open_blob(layers, digest)?, digest, self.size),
-                digest,
-                self.size,
-                to,
-            ),
-            Content::NewBlob(digest) => copy_file(layers, open_blob(layers, digest)?, digest, self.size, to),
+    /// Gives exactly [`File::size`] bytes to `consume`, and reads what that leaves. What cannot be read right is an [`ExportError`] inside its
+    /// `io::Error`; only when this returns is what was given to be relied on.
+    pub(crate) fn read<E: From<ExportError> + From<Error>>(
+        &self,
+        layers: &Layers<'_>,
+        consume: impl FnOnce(&mut dyn Read) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let verified = |file, digest: &Digest| VerifyingReader::new(file, digest.clone(), Some(self.size));
+        let read = match &self.content {
+            Content::Bytes(bytes) => consume(&mut &bytes[..]),
+            Content::Blob(digest) => {
+                let file = open_blob(layers, digest)?;
+                Blob { bytes: verified(file, digest), digest, left: self.size }.give(consume)
+            }
+            Content::NewBlob(digest) => {
+                Blob { bytes: open_blob(layers, digest)?, digest, left: self.size }.give(consume)
+            }
             Content::Path(digest, path) => {
                 let file = fs::File::open(path).map_err(Error::at("open", path))?;
-                copy_file(layers, verified(file, digest, self.size), digest, self.size, to)
+                Blob { bytes: verified(file, digest), digest, left: self.size }.give(consume)
             }
-            Content::Tar(id) => copy_tar(layers, id, self.size, to),
+            Content::Tar(id) => self.read_tar(layers, id, consume),
+        };
+        read.map_err(|error| if layers.is_cancelled() { Error::Cancelled.into() } else { error })
+    }
+
+    fn read_tar<E: From<ExportError> + From<Error>>(
+        &self,
+        layers: &Layers<'_>,
+        layer: &LayerId,
+        consume: impl FnOnce(&mut dyn Read) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // A header with the size is written already.
+        let read = layers.read_tar(layer, |tar| consume(&mut Tar { bytes: tar.take(self.size), layer }))?;
+        let (expected, got) = (self.size, read.tar_bytes);
+        if got == expected {
+            return Ok(());
         }
+        Err(ExportError::TarSize { layer: layer.clone(), expected, got }.into())
+    }
+
+    /// Writes exactly [`File::size`] bytes.
+    pub(crate) fn copy(&self, layers: &Layers<'_>, to: &mut dyn Write) -> Result<(), ExportError> {
+        self.read(layers, |bytes| match stream::copy(Cancellable::new(bytes, layers.cancelled()), to) {
+            Ok(_) => Ok(()),
+            Err(CopyError::Read(source)) => Err(ExportError::inside(source)),
+            Err(CopyError::Write(source)) => Err(ExportError::Write(source)),
+        })
     }
 }
 
@@ -406,34 +436,54 @@ fn open_blob(layers: &Layers<'_>, digest: &Digest) -> Result<fs::File, ExportErr
     Ok(file.ok_or_else(|| store::Error::MissingBlob(digest.clone()))?)
 }
 
-fn verified(file: fs::File, digest: &Digest, size: u64) -> VerifyingReader<fs::File> {
-    VerifyingReader::new(file, digest.clone(), Some(size))
+/// The bytes of a blob: exactly so many, or an error that says which blob it is.
+struct Blob<'b, R> {
+    bytes: R,
+    digest: &'b Digest,
+    left: u64,
 }
 
-fn copy_file(
-    layers: &Layers<'_>,
-    bytes: impl Read,
-    digest: &Digest,
-    size: u64,
-    to: &mut dyn Write,
-) -> Result<(), ExportError> {
-    let unreadable = |source| ExportError::Blob { digest: digest.clone(), source };
-    match stream::copy(Cancellable::new(bytes, layers.cancelled()), to) {
-        Ok(copied) if copied == size => Ok(()),
-        Ok(_) => Err(unreadable(io::ErrorKind::UnexpectedEof.into())),
-        Err(_) if layers.is_cancelled() => Err(Error::Cancelled.into()),
-        Err(CopyError::Read(source)) => Err(unreadable(source)),
-        Err(CopyError::Write(source)) => Err(ExportError::Write(source)),
+impl<R: Read> Blob<'_, R> {
+    /// To its end: only there is it known whether it is the right one.
+    fn give<E: From<ExportError>>(
+        mut self,
+        consume: impl FnOnce(&mut dyn Read) -> Result<(), E>,
+    ) -> Result<(), E> {
+        consume(&mut self)?;
+        io::copy(&mut self, &mut io::sink()).map_err(ExportError::inside)?;
+        Ok(())
     }
 }
 
-fn copy_tar(layers: &Layers<'_>, id: &LayerId, size: u64, to: &mut dyn Write) -> Result<(), ExportError> {
-    let read = layers.read_tar(id, |tar| match stream::copy(tar.take(size), to) {
-        Ok(copied) => Ok(copied),
-        Err(CopyError::Read(source)) => Err(Error::Read { layer: id.clone(), source }.into()),
-        Err(CopyError::Write(source)) => Err(ExportError::Write(source)),
-    })?;
-    // A header with the size is written already.
-    let (expected, got) = (size, read.tar_bytes);
-    if got == expected { Ok(()) } else { Err(ExportError::TarSize { layer: id.clone(), expected, got }) }
+impl<R: Read> Read for Blob<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match self.bytes.read(buffer) {
+            Ok(0) if self.left > 0 && !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => read,
+        };
+        let read = read.map_err(|source| match source.kind() {
+            io::ErrorKind::Interrupted => source,
+            _ => io::Error::other(ExportError::Blob { digest: self.digest.clone(), source }),
+        })?;
+        self.left = self.left.saturating_sub(read as u64);
+        Ok(read)
+    }
+}
+
+/// The bytes of a layer's tar, with errors that say which layer it is.
+struct Tar<'t, R> {
+    bytes: R,
+    layer: &'t LayerId,
+}
+
+impl<R: Read> Read for Tar<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer).map_err(|source| match source.kind() {
+            io::ErrorKind::Interrupted => source,
+            _ => {
+                let error = Error::Read { layer: self.layer.clone(), source };
+                io::Error::other(ExportError::from(error))
+            }
+        })
+    }
 }

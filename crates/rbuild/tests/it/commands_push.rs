@@ -265,7 +265,10 @@ fn a_large_layer_leaves_while_it_is_compressed() {
     assert_eq!(said.matches(": layer ").count(), 4, "{said}");
     // That of the base is large, too.
     let sent = bodies(&registry);
-    assert!(sent.len() >= 2 && sent.iter().any(|(is_open, bytes)| *is_open && *bytes > 6_000_000), "{sent:?}");
+    assert!(
+        sent.len() >= 2 && sent.iter().any(|(is_open, bytes)| *is_open && *bytes > 6_000_000),
+        "{sent:?}"
+    );
     let other = World::new();
     succeed(other.rbuild().args(["pull", &name(&registry)]));
     other.assert_sound();
