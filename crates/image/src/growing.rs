@@ -11,7 +11,7 @@ use store::{Blob, BlobWriter};
 
 /// What has been written so far, for those who read it.
 #[derive(Debug)]
-pub(crate) struct Growing {
+pub(crate) struct GrowingBlob {
     file: File,
     state: Mutex<State>,
     changed: Condvar,
@@ -38,13 +38,13 @@ enum End {
 /// Writes a blob that others read. Dropped before it is finished, it tells them that there is no more.
 pub(crate) struct GrowingWriter<'l> {
     writer: Option<BlobWriter<'l>>,
-    growing: Arc<Growing>,
+    growing: Arc<GrowingBlob>,
 }
 
 impl<'l> GrowingWriter<'l> {
     pub(crate) fn new(writer: BlobWriter<'l>) -> Result<Self, store::Error> {
         let state = Mutex::new(State { bytes: 0, end: End::Open });
-        let growing = Arc::new(Growing {
+        let growing = Arc::new(GrowingBlob {
             file: writer.reader()?,
             state,
             changed: Condvar::new(),
@@ -53,7 +53,7 @@ impl<'l> GrowingWriter<'l> {
         Ok(Self { writer: Some(writer), growing })
     }
 
-    pub(crate) fn growing(&self) -> &Arc<Growing> {
+    pub(crate) fn growing(&self) -> &Arc<GrowingBlob> {
         &self.growing
     }
 
@@ -91,7 +91,7 @@ impl Drop for GrowingWriter<'_> {
     }
 }
 
-impl Growing {
+impl GrowingBlob {
     /// Digest and length, in bytes, once it is complete.
     pub(crate) fn known(&self) -> Option<(Digest, u64)> {
         let state = self.state();
@@ -111,6 +111,12 @@ impl Growing {
         matches!(self.state().end, End::GivenUp)
     }
 
+    /// Waits until it is complete, or never will be.
+    pub(crate) fn wait(&self) {
+        let is_open = |state: &mut State| matches!(state.end, End::Open);
+        drop(self.changed.wait_while(self.state(), is_open));
+    }
+
     /// What begins `from` bytes into it. At the end of what there is it waits for more.
     pub(crate) fn read_from(&self, from: u64) -> impl Read + '_ {
         Following { growing: self, at: from }
@@ -127,13 +133,13 @@ impl Growing {
 }
 
 struct Following<'g> {
-    growing: &'g Growing,
+    growing: &'g GrowingBlob,
     at: u64,
 }
 
 impl Read for Following<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Growing { file, changed, .. } = self.growing;
+        let GrowingBlob { file, changed, .. } = self.growing;
         let is_behind = |state: &mut State| state.bytes <= self.at && matches!(state.end, End::Open);
         let state = changed.wait_while(self.growing.state(), is_behind);
         let (bytes, end) = {
@@ -147,7 +153,8 @@ impl Read for Following<'_> {
                 let length = buffer.len().min(left);
                 let read = file.read_at(&mut buffer[..length], self.at)?;
                 self.at += read as u64;
-                Ok(read)
+                // The end is where it was written to.
+                if read == 0 && length > 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(read) }
             }
         }
     }

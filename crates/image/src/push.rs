@@ -1,6 +1,6 @@
 //! Images into registries.
 //!
-//! The config goes first. Each layer goes as soon as it is packed, several at a time, while the next one is being packed; a large one goes while it
+//! The config goes at once. Each layer goes as soon as it is packed, several at a time, while the next one is being packed; a large one goes while it
 //! is packed itself, so that whoever may not push is told so at once. Manifests go last: nothing has a name before all of it is there.
 //!
 //! Layers may go [`ahead`] of their image, while others of its layers are still being made.
@@ -15,9 +15,9 @@ use std::thread;
 use oci::{Digest, LayerId, Reference};
 use registry::{Client, Delivery, Outgoing, Source};
 
-use crate::export::package::{self, File, PackedLayer, Packing};
+use crate::export::package::{self, File, Group, PackedLayer, Packing};
 use crate::export::{Annotation, Encoding, ExportError, Named};
-use crate::growing::Growing;
+use crate::growing::GrowingBlob;
 use crate::stream::Cancellable;
 use crate::{Error, Layers, LocalImage};
 
@@ -54,6 +54,8 @@ pub struct PushOptions<'o> {
     pub encoding: Encoding,
     /// What stands in the manifests and the index. With any, an image gets a manifest of its own, even if it came with one.
     pub annotations: &'o [Annotation],
+    /// Whether it gets no name but its digest, whatever tag the reference has.
+    pub by_digest: bool,
     /// How many layers leave at once.
     pub transfers: usize,
     /// Layers that went [`ahead`]: of these nothing is asked and nothing told.
@@ -175,9 +177,27 @@ struct Remote<'p> {
 
 impl Remote<'_> {
     fn push(&self, named: &Named) -> Result<Pushed, PushFailure> {
+        let group = self.send_all(named)?;
+        match self.push_manifests(&group) {
+            // What went ahead may have been cleared away meanwhile: nothing had it.
+            Err(PushFailure::Registry(error)) if !self.options.sent.is_empty() && is_refusal(&error) => {
+                tracing::debug!(%error, "what went ahead is asked for again");
+                let options = PushOptions { sent: &HashSet::new(), ..self.options };
+                let again = Remote { options, ..*self };
+                again.push_manifests(&again.send_all(named)?)
+            }
+            pushed => pushed,
+        }
+    }
+
+    /// Config and layers.
+    fn send_all(&self, named: &Named) -> Result<Group, PushFailure> {
         let configs: Result<Vec<Leaving>, Error> =
             named.images.iter().map(|image| self.config(image)).collect();
-        let group = self.send(configs?, |packing| package::group(self.layers, named, packing))?;
+        self.send(configs?, |packing| package::group(self.layers, named, packing))
+    }
+
+    fn push_manifests(&self, group: &Group) -> Result<Pushed, PushFailure> {
         let top = group.manifest().ok_or(PushFailure::Nothing)?;
         if group.index.is_some() {
             for package::Package { manifest, .. } in &group.packages {
@@ -185,7 +205,9 @@ impl Remote<'_> {
                 self.client.push_manifest(&place, &manifest.media_type, &manifest.bytes)?;
             }
         }
-        self.client.push_manifest(self.reference, &top.media_type, &top.bytes)?;
+        let digest = || self.reference.at_digest(top.digest.clone());
+        let place = if self.options.by_digest { digest() } else { self.reference.clone() };
+        self.client.push_manifest(&place, &top.media_type, &top.bytes)?;
         Ok(Pushed { digest: top.digest.clone(), bytes: top.bytes.len() as u64 })
     }
 
@@ -209,31 +231,32 @@ impl Remote<'_> {
         let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
         let work = || {
             while let Some(layer) = next() {
-                if self.is_over.load(Ordering::Relaxed) {
-                    continue;
-                }
                 let pushed = match &layer {
+                    _ if self.is_over.load(Ordering::Relaxed) => Ok(()),
                     Leaving::Config(digest, file) => self.deliver(digest, file, None, &|_| {}).map(drop),
                     Leaving::Packed(layer) => self.push_layer(layer, &elsewhere),
-                    Leaving::Growing(layer) => self.push_growing(layer),
+                    Leaving::Growing(layer) => self.push_growing(layer, &elsewhere),
                 };
-                if let Err(error) = pushed {
-                    if let Leaving::Growing(layer) = &layer {
-                        layer.abandon();
-                    }
-                    // The first one ends the others, which fail by that.
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    self.is_over.store(true, Ordering::Relaxed);
+                // The first failure ends everything else, which fails by that.
+                if let Err(error) = pushed
+                    && !self.is_over.swap(true, Ordering::Relaxed)
+                {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+                if let Leaving::Growing(layer) = &layer
+                    && self.is_over.load(Ordering::Relaxed)
+                {
+                    layer.abandon();
                 }
             }
         };
         let packed = thread::scope(|scope| {
             let workers: Vec<_> = (0..self.options.transfers.max(1)).map(|_| scope.spawn(work)).collect();
             let known = RefCell::new(self.options.sent.clone());
-            let growing: RefCell<Option<Arc<Growing>>> = RefCell::default();
+            let growing: RefCell<Option<Arc<GrowingBlob>>> = RefCell::default();
             // Somebody receives for as long as this sender lives.
             let leave = |layer| sender.send(layer).is_ok();
-            let begun = |layer: &Arc<Growing>| {
+            let begun = |layer: &Arc<GrowingBlob>| {
                 leave(Leaving::Growing(Arc::clone(layer)));
                 growing.replace(Some(Arc::clone(layer)));
             };
@@ -262,7 +285,15 @@ impl Remote<'_> {
     }
 
     /// Sends a layer while it is packed.
-    fn push_growing(&self, layer: &Growing) -> Result<(), PushFailure> {
+    fn push_growing(
+        &self,
+        layer: &GrowingBlob,
+        elsewhere: &BTreeMap<Digest, String>,
+    ) -> Result<(), PushFailure> {
+        if let Some((digest, size)) = layer.known() {
+            // It had to wait for so long that it is complete.
+            return self.push_blob(&digest, &File::of_blob(digest.clone(), size), elsewhere);
+        }
         let tell = self.options.progress;
         let began = Cell::new(false);
         // Before it has a name, there is nothing to say of it.
@@ -273,10 +304,14 @@ impl Remote<'_> {
             }
             sent.into_iter().for_each(|bytes| tell(Progress::Sent { layer: digest.clone(), bytes }));
         };
-        let source = Following { layer, is_over: self.is_over };
+        let source = ReadAlong { layer, is_over: self.is_over };
         let known = || layer.known();
-        let blob =
-            registry::Growing { source: &source, known: &known, progress: &|sent| progress(Some(sent)) };
+        let blob = registry::Growing {
+            source: &source,
+            known: &known,
+            wait: &|| layer.wait(),
+            progress: &|sent| progress(Some(sent)),
+        };
         match self.client.push_growing(self.reference, &blob) {
             Ok(delivery) => {
                 progress(None);
@@ -295,7 +330,15 @@ impl Remote<'_> {
         layer: &PackedLayer,
         elsewhere: &BTreeMap<Digest, String>,
     ) -> Result<(), PushFailure> {
-        let PackedLayer { digest, file, .. } = layer;
+        self.push_blob(&layer.digest, &layer.file, elsewhere)
+    }
+
+    fn push_blob(
+        &self,
+        digest: &Digest,
+        file: &File,
+        elsewhere: &BTreeMap<Digest, String>,
+    ) -> Result<(), PushFailure> {
         let tell = self.options.progress;
         tell(Progress::Began { layer: digest.clone(), bytes: file.size });
         let from = elsewhere.get(digest).map(String::as_str);
@@ -364,22 +407,27 @@ pub(crate) fn elsewhere(
     Ok(elsewhere)
 }
 
+/// Whether a registry did not take a manifest as it is.
+fn is_refusal(error: &registry::PushError) -> bool {
+    matches!(error, registry::PushError::Request(error) if matches!(error.status(), Some(400 | 404)))
+}
+
 /// A blob on its way.
 enum Leaving {
     Config(Digest, File),
     Packed(PackedLayer),
     /// It is still being packed.
-    Growing(Arc<Growing>),
+    Growing(Arc<GrowingBlob>),
 }
 
 /// A layer that is still being packed, to be read.
-struct Following<'f> {
-    layer: &'f Growing,
+struct ReadAlong<'f> {
+    layer: &'f GrowingBlob,
     /// Whether the rest is wanted no more.
     is_over: &'f AtomicBool,
 }
 
-impl Source for Following<'_> {
+impl Source for ReadAlong<'_> {
     fn read(
         &self,
         from: u64,

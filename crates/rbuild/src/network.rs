@@ -93,9 +93,9 @@ impl Timing for RealTime {
         self.start.elapsed()
     }
 
-    fn sleep(&self, duration: Duration) {
+    fn sleep(&self, duration: Duration, is_over: &dyn Fn() -> bool) {
         let end = Instant::now() + duration;
-        let is_over = || self.cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled());
+        let is_over = || is_over() || self.cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled());
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || is_over() {

@@ -268,7 +268,8 @@ impl RequestError {
     }
 
     /// The status, if there was an answer with one that means failure.
-    pub(crate) fn status(&self) -> Option<u16> {
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
         match &*self.failure {
             Failure::Status { status, .. } | Failure::Denied { status, .. } => Some(*status),
             Failure::NotFound { .. } => Some(404),

@@ -17,7 +17,7 @@
 //! # struct Real(Instant);
 //! # impl registry::Timing for Real {
 //! #     fn now(&self) -> Duration { self.0.elapsed() }
-//! #     fn sleep(&self, duration: Duration) { std::thread::sleep(duration) }
+//! #     fn sleep(&self, duration: Duration, _: &dyn Fn() -> bool) { std::thread::sleep(duration) }
 //! #     fn jitter(&self) -> f64 { 0.5 }
 //! # }
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

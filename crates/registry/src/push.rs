@@ -60,6 +60,8 @@ pub struct Growing<'g> {
     pub source: &'g dyn Source,
     /// What it has turned out to be, and how long it is, in bytes; `None` until that is known.
     pub known: &'g dyn Fn() -> Option<(Digest, u64)>,
+    /// Waits until it is known, or never will be.
+    pub wait: &'g dyn Fn(),
     /// As that of [`Outgoing`].
     pub progress: &'g dyn Fn(u64),
 }
@@ -108,13 +110,7 @@ impl Client {
     /// # Errors
     /// [`RequestError`]; that it is not there is none.
     pub fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, RequestError> {
-        let question = Question {
-            method: Method::HEAD,
-            access: push(),
-            statuses: &[404],
-            ..Question::get(format!("blobs/{digest}"), format!("blob {digest}"), "*/*")
-        };
-        self.ask(reference, &question, |answer| Ok(answer.status == 200))
+        self.ask(reference, &presence(digest), |answer| Ok(answer.status == 200))
     }
 
     /// Sees to it that a repository has a blob.
@@ -147,7 +143,7 @@ impl Client {
     /// # Errors
     /// [`PushError`]; [`PushError::Source`] if making it fails.
     pub fn push_growing(&self, reference: &Reference, blob: &Growing<'_>) -> Result<Delivery, PushError> {
-        let Growing { source, known, progress } = *blob;
+        let Growing { source, known, wait, progress } = *blob;
         let to = Uploads { client: self, reference, blob: "a blob".to_owned() };
         let place = to.begin()?;
         let (was_asked, is_there) = (Cell::new(false), Cell::new(false));
@@ -155,7 +151,9 @@ impl Client {
             if let (false, Some((digest, size))) = (was_asked.get(), known()) {
                 was_asked.set(true);
                 let asks = size.saturating_sub(sent) >= WORTH_ASKING_BYTES;
-                is_there.set(asks && self.has_blob(reference, &digest).unwrap_or(false));
+                // Once, since the registry waits for more of the body meanwhile.
+                let answer = || self.ask_once(reference, &presence(&digest)).ok();
+                is_there.set(asks && answer().is_some_and(|answer| answer.status == 200));
             }
             is_there.get()
         };
@@ -164,18 +162,18 @@ impl Client {
         if is_there.get() {
             return Ok(Delivery::Existed);
         }
-        if known().is_none() {
-            // It could not be sent, and is not made yet.
-            source.read(0, &mut |bytes| {
-                io::copy(bytes, &mut io::sink()).map(drop).map_err(PushError::Source)
-            })?;
+        if let Err(PushError::Request(error)) = &first
+            && !may_go_on(error)
+        {
+            return first.map(|_| Delivery::Sent);
         }
+        // What broke off goes on when all of it is there.
+        wait();
         let unknown = || PushError::Source(io::ErrorKind::UnexpectedEof.into());
         let (digest, size) = known().ok_or_else(unknown)?;
         let blob = &Outgoing { digest: &digest, size, source, mount_from: None, progress };
         match first {
-            // There are registries, and proxies before them, that take no body without its length.
-            Err(PushError::Request(error)) if !error.is_transient() => {
+            Err(PushError::Request(error)) if is_about_form(&error) => {
                 tracing::debug!(%error, "a blob that was still being made was not taken");
                 self.push_blob(reference, blob)
             }
@@ -221,6 +219,27 @@ impl Client {
         let answer = self.ask(reference, &question, Ok)?;
         check(&answer, &digest)?;
         Ok(answer.headers)
+    }
+}
+
+/// Whether a body of unknown length is what was refused: there are registries, and proxies before them, that take none.
+fn is_about_form(error: &RequestError) -> bool {
+    matches!(error.status(), Some(400 | 405 | 411 | 413 | 415 | 417 | 501))
+}
+
+/// Whether an upload whose first body was not taken is worth another attempt.
+fn may_go_on(error: &RequestError) -> bool {
+    let is_first_denial = error.status() == Some(401);
+    is_about_form(error) || error.is_transient() || error.is_about_place() || is_first_denial
+}
+
+/// Whether a blob is there.
+fn presence(digest: &Digest) -> Question<'static> {
+    Question {
+        method: Method::HEAD,
+        access: push(),
+        statuses: &[404],
+        ..Question::get(format!("blobs/{digest}"), format!("blob {digest}"), "*/*")
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn retrying<T>(
 pub(crate) fn pause(transport: &Transport, failures: u32, error: &RequestError) {
     let length = pause_length(&transport.limits, failures, error.retry_after(), transport.timing.jitter());
     tracing::info!(%error, ?length, "trying again");
-    transport.timing.sleep(length);
+    transport.timing.sleep(length, &|| transport.is_cancelled());
 }
 
 /// Doubles with each failure, less up to half by chance, so that many clients of one registry do not come back together; never

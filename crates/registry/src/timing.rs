@@ -8,8 +8,8 @@ pub trait Timing: Debug + Send + Sync {
     /// The time since some fixed moment, by a clock that never jumps.
     fn now(&self) -> Duration;
 
-    /// Waits. It may return early when the program is being cancelled; [`crate::Client::cancel`] then makes the client give up.
-    fn sleep(&self, duration: Duration);
+    /// Waits, unless `is_over` says that nobody wants to any more, as it does after [`crate::Client::cancel`].
+    fn sleep(&self, duration: Duration, is_over: &dyn Fn() -> bool);
 
     /// A random number of at least 0 and below 1.
     fn jitter(&self) -> f64;

@@ -29,6 +29,8 @@ pub struct Blob {
     pub digest: Digest,
     /// Its length.
     pub size_bytes: u64,
+    /// Whether its bytes are those that were written now, not those that were there.
+    pub is_new: bool,
 }
 
 /// Writes one blob: bytes go to the lease's area and become visible by [`BlobWriter::finish`]. Dropping it removes them.
@@ -126,7 +128,7 @@ impl Lease {
     /// What the file system says.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Blob, Error> {
         let digest = Digest::of(bytes);
-        let blob = Blob { digest: digest.clone(), size_bytes: bytes.len() as u64 };
+        let blob = Blob { digest: digest.clone(), size_bytes: bytes.len() as u64, is_new: false };
         let gc = self.store().gc_shared()?;
         if self.store().contains_blob(&digest)? {
             self.pin_under(&gc, &[Object::Blob(digest)])?;
@@ -139,10 +141,11 @@ impl Lease {
     }
 
     /// Pins a blob and makes a complete file of this lease's area its contents, unless it is there already.
-    fn publish_blob(&self, gc: &GcShared, file: &Path, digest: &Digest) -> Result<(), Error> {
+    /// Says whether it was not.
+    fn publish_blob(&self, gc: &GcShared, file: &Path, digest: &Digest) -> Result<bool, Error> {
         self.pin_under(gc, &[Object::Blob(digest.clone())])?;
         if self.store().contains_blob(digest)? {
-            return Ok(());
+            return Ok(false);
         }
         let layout = self.store().layout();
         if files::create_dir(&layout.unsynced_blobs())? {
@@ -152,7 +155,7 @@ impl Lease {
             }
         }
         // Never replacing: the one that is there may have been synced in the meantime.
-        files::rename_if_absent(file, &layout.unsynced_blob(digest)).map(|_| ())
+        files::rename_if_absent(file, &layout.unsynced_blob(digest))
     }
 }
 
@@ -177,7 +180,6 @@ impl BlobWriter<'_> {
     /// [`Error::Blob`] if size or digest are not the expected ones; nothing is kept then.
     pub fn finish(self) -> Result<Blob, Error> {
         let got = self.hasher.clone().finish();
-        let blob = Blob { digest: got.clone(), size_bytes: self.written_bytes };
         if let Some(Expected { digest, size_bytes }) = &self.expected {
             check_size(digest, *size_bytes, self.written_bytes)?;
             if *digest != got {
@@ -185,8 +187,8 @@ impl BlobWriter<'_> {
             }
         }
         let gc = self.lease.store().gc_shared()?;
-        self.lease.publish_blob(&gc, &self.path, &blob.digest)?;
-        Ok(blob)
+        let is_new = self.lease.publish_blob(&gc, &self.path, &got)?;
+        Ok(Blob { digest: got, size_bytes: self.written_bytes, is_new })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {

@@ -19,7 +19,7 @@ use oci::{Compression, DiffId, Digest, ImageManifest, LayerId, Reference, Verify
 use store::{BlobOrigin, Image, KnownManifest, Layer, LayerBlob};
 
 use super::{Annotation, Encoding, ExportError, Exported, Named, annotations, documents};
-use crate::growing::{Growing, GrowingWriter};
+use crate::growing::{GrowingBlob, GrowingWriter};
 use crate::stream::{self, Cancellable, CopyError};
 use crate::{Error, Layers, LocalImage, tar};
 
@@ -88,7 +88,7 @@ pub(crate) struct Packing<'p> {
     /// Told of each layer as soon as its bytes are there; says whether to go on.
     pub(crate) ready: &'p dyn Fn(&PackedLayer) -> bool,
     /// Told of each layer that is worth it when its bytes begin to come.
-    pub(crate) begun: &'p dyn Fn(&Arc<Growing>),
+    pub(crate) begun: &'p dyn Fn(&Arc<GrowingBlob>),
 }
 
 impl Packing<'_> {
@@ -316,7 +316,8 @@ fn compressed(
     let draft = layers.lease().layer_draft()?;
     draft.add_blob(&blob)?;
     layers.lease().extend_layer(draft, layer.id())?;
-    let file = File { size: written.size_bytes, content: Content::NewBlob(written.digest) };
+    let content = if written.is_new { Content::NewBlob } else { Content::Blob };
+    let file = File { size: written.size_bytes, content: content(written.digest) };
     Ok(PackedLayer { digest: blob.digest, compression, file })
 }
 

@@ -25,7 +25,7 @@ impl Timing for Skipping {
         self.0.elapsed()
     }
 
-    fn sleep(&self, _: Duration) {}
+    fn sleep(&self, _: Duration, _: &dyn Fn() -> bool) {}
 
     fn jitter(&self) -> f64 {
         0.0

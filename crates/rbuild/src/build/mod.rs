@@ -14,7 +14,7 @@ mod input;
 mod legacy;
 mod lock;
 mod logfile;
-mod output;
+pub(crate) mod output;
 pub(crate) mod report;
 pub(crate) mod request;
 mod resolver;
@@ -44,6 +44,7 @@ use crate::build::input::ContextDir;
 pub(crate) use crate::build::input::{Input, Names, Place};
 use crate::build::lock::Pins;
 use crate::build::logfile::LogFile;
+use crate::build::output::Movers;
 use crate::build::request::Asked;
 pub(crate) use crate::build::shell::{shell, unknown_stage};
 use crate::build::shell_command::ShellCommand;
@@ -132,13 +133,13 @@ fn make_image(
     let connection = Connection::new(&session.cancel, environment, &asked.registry);
     let transport = Transport::open(asked, &plan, &connection, environment, view)?;
     transport.check_mounts(&plan);
-    let mover = Mover::new(layers, &session.cancel, environment, &asked.registry, view);
-    let ahead = output::ahead(asked, &plan, &mover)?;
+    let movers = Movers::new(layers, &session.cancel, environment, &asked.registry, view);
+    let ahead = output::ahead(asked, &plan, &movers)?;
     let build = || {
         let solved = work.solve(&plan, &contexts, &transport, ahead.as_ref())?;
-        let (plan, transport, mover, ahead) = (&plan, &transport, &mover, ahead.as_ref());
+        let (plan, transport, movers, ahead) = (&plan, &transport, &movers, ahead.as_ref());
         let delivery =
-            Delivery { args, work, plan, solved: &solved, transport, mover, ahead, began, for_metadata };
+            Delivery { args, work, plan, solved: &solved, transport, movers, ahead, began, for_metadata };
         let delivered = delivery.deliver();
         // Whatever becomes of the image, the next build need not do its steps again.
         transport.fill_caches(plan, layers);
@@ -163,7 +164,7 @@ struct Delivery<'d> {
     plan: &'d Plan,
     solved: &'d Solved,
     transport: &'d Transport<'d>,
-    mover: &'d Mover<'d>,
+    movers: &'d Movers<'d>,
     ahead: Option<&'d Ahead<'d>>,
     began: Instant,
     for_metadata: Option<serde_json::Value>,
@@ -171,7 +172,7 @@ struct Delivery<'d> {
 
 impl Delivery<'_> {
     fn deliver(self) -> Result<(), Failure> {
-        let Self { args, work, plan, solved, transport, mover, ahead, began, for_metadata } = self;
+        let Self { args, work, plan, solved, transport, movers, ahead, began, for_metadata } = self;
         let Work { dockerfile, asked, session, layers, .. } = work;
         let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
         artifacts::must_be_there(&artifacts::write(asked, plan, layers, &filesystems)?)?;
@@ -184,7 +185,7 @@ impl Delivery<'_> {
             tracing::warn!(%error, "what `rbuild explain` shows was not kept");
         }
         summary::print(plan, solved, &assembled, asked, dockerfile, began.elapsed());
-        let pushed = output::push(asked, made, mover, ahead);
+        let pushed = output::push(asked, made, movers, ahead);
         // Whoever deploys by digest gets what the registry has.
         let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
         output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)
@@ -339,6 +340,9 @@ impl Work<'_> {
     ) -> Result<Solved, Failure> {
         self.with_services(plan, contexts, transport.imports(), ahead, |services, _| {
             let solved = solver::solve(plan, services);
+            if let (Err(_), Some(ahead)) = (&solved, ahead) {
+                ahead.give_up();
+            }
             let kept = report::keep_failure(self.dockerfile, plan, solved.as_ref().err(), self.session);
             // Losing where it failed only means that the person has to say it.
             if let Err(error) = kept {

@@ -5,6 +5,7 @@ mod fields;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use image::export::{
     self, Annotation, AnnotationOf, Destination, Encoding, ExportError, Exported, Format, Named, Part,
@@ -13,16 +14,17 @@ use image::{Assembled, Layers, LocalImage};
 use oci::{Platform, Reference};
 use plan::Plan;
 use serde_json::Value;
+use solver::Cancel;
 use source::Access;
 use sys::RootfsPath;
 use sys::root::Time;
 
 use crate::build::request::Asked;
-use crate::cli::{BuildArgs, Progress};
+use crate::cli::{BuildArgs, Progress, RegistryArgs};
 use crate::commands::failures;
 use crate::commands::push::PushError;
 use crate::commands::push::ahead::Ahead;
-use crate::commands::registry::{ClientError, Mover};
+use crate::commands::registry::{ClientError, Mover, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -39,10 +41,27 @@ pub(crate) struct Output {
     pub(crate) names: Vec<Reference>,
     /// Besides those of `--annotation`.
     annotations: Vec<Annotation>,
-    /// Whether it is sent to the registries that its names say, and how layers of our own making are compressed for that.
-    pub(crate) push: Option<Encoding>,
+    /// Whether it is sent to the registries that its names say, and how.
+    pub(crate) push: Option<Push>,
     /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
     splits_platforms: Option<bool>,
+}
+
+/// How an image is sent to registries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Push {
+    /// How layers of our own making are compressed for it.
+    pub(crate) encoding: Encoding,
+    /// Whether it gets no name there but its digest.
+    pub(crate) by_digest: bool,
+    /// Whether anybody who answers for the registry is believed.
+    pub(crate) is_insecure: bool,
+}
+
+impl From<Encoding> for Push {
+    fn from(encoding: Encoding) -> Self {
+        Self { encoding, by_digest: false, is_insecure: false }
+    }
 }
 
 /// What is made of the result.
@@ -188,19 +207,47 @@ pub(crate) fn write(
     Ok(exported)
 }
 
+/// What images are sent with.
+pub(crate) struct Movers<'m> {
+    usual: Mover<'m>,
+    /// Believes anybody.
+    insecure: Mover<'m>,
+}
+
+impl<'m> Movers<'m> {
+    pub(crate) fn new(
+        layers: &'m Layers<'m>,
+        cancel: &'m Arc<Cancel>,
+        environment: &'m Environment,
+        args: &RegistryArgs,
+        view: View,
+    ) -> Self {
+        let insecure = RegistryArgs { tls_verify: Some(false), ..args.clone() };
+        Self {
+            usual: Mover::new(layers, cancel, environment, args, view),
+            insecure: Mover::new(layers, cancel, environment, &insecure, view),
+        }
+    }
+
+    fn of(&self, push: Push) -> &Mover<'m> {
+        if push.is_insecure { &self.insecure } else { &self.usual }
+    }
+}
+
 /// Has layers of the image that is pushed first sent while it is still built, unless they become others in the end.
 pub(crate) fn ahead<'m>(
     asked: &Asked,
     plan: &Plan,
-    mover: &'m Mover<'_>,
+    movers: &'m Movers<'_>,
 ) -> Result<Option<Ahead<'m>>, Failure> {
     let pushed = asked.outputs.iter().find_map(|output| Some((output, output.push?)));
-    let Some((output, encoding)) = pushed.filter(|_| asked.squash.is_none() && !asked.rewrites_times) else {
+    let Some((output, push)) = pushed.filter(|_| asked.squash.is_none() && !asked.rewrites_times) else {
         return Ok(None);
     };
     let of_target = plan.outputs.iter().take(asked.platforms.len().max(1));
     let steps = of_target.flat_map(|output| plan.chain(output.step)).collect();
-    let ahead = |name| Ahead::new(mover, name, encoding, steps).map_err(ClientError::into_failure);
+    let ahead =
+        |name| Ahead::new(movers.of(push), name, push.encoding, steps).map_err(ClientError::into_failure);
     asked.names_of(output).into_iter().next().map(ahead).transpose()
 }
 
@@ -208,17 +255,17 @@ pub(crate) fn ahead<'m>(
 pub(crate) fn push(
     asked: &Asked,
     made: Made<'_>,
-    mover: &Mover<'_>,
+    movers: &Movers<'_>,
     ahead: Option<&Ahead<'_>>,
 ) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
     for output in &asked.outputs {
-        let Some(encoding) = output.push else { continue };
+        let Some(push) = output.push else { continue };
         let images = images(made.images, made.layers).map_err(|error| failures::of_export(&error))?;
         let annotations = made.annotations_of(asked, output);
         for name in asked.names_of(output) {
-            let ahead = ahead.filter(|ahead| ahead.is_for(&name, encoding));
-            let pushed = mover.push(images.clone(), &name, encoding, &annotations, ahead);
+            let ahead = ahead.filter(|ahead| ahead.is_for(&name, push.encoding));
+            let pushed = movers.of(push).push(images.clone(), &name, push, &annotations, ahead);
             let pushed = pushed.map_err(PushError::into_failure)?;
             exported.get_or_insert(Exported { manifest: pushed.digest });
         }
@@ -349,6 +396,12 @@ fn check_push(output: &Output, asked: &Asked) -> Result<(), Failure> {
     if asked.names_of(output).is_empty() {
         let title = "there is no name under which the image could be pushed";
         return refused(title, "name it with its registry: `--tag registry.example.com/team/app:1.2`");
+    }
+    let by_digest = output.push.is_some_and(|push| push.by_digest);
+    let is_tagged = |name: &&Reference| by_digest && name.tag().is_some_and(|tag| tag != "latest");
+    if let Some(name) = asked.names_of(output).iter().find(is_tagged) {
+        let title = format!("`{}` has a tag, and `push-by-digest=true` gives none", name.familiar());
+        return refused(&title, "leave out the tag, or `push-by-digest=true`");
     }
     if asked.access == Access::KeptOnly {
         let title = "the image is to be pushed, and `--offline` lets nobody speak to a registry";

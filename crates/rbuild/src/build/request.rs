@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
-use image::export::Annotation;
+use image::export::{Annotation, Encoding};
 use image::load::Pick;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use oci::{Platform, Reference};
@@ -130,7 +130,7 @@ impl Asked {
         asked.outputs = outputs;
         if args.push && asked.outputs.iter().all(|output| output.kind != Kind::Image) {
             let mut image = Output::new(Kind::Image);
-            image.push = Some(oci::Compression::Gzip.into());
+            image.push = Some(Encoding::from(oci::Compression::Gzip).into());
             asked.outputs.push(image);
         }
         let is_kept = asked.outputs.is_empty() || args.load;

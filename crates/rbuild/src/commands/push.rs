@@ -10,6 +10,7 @@ use image::{Layers, LocalImage};
 use oci::{Platform, Reference};
 use registry::{Delivery, Failure as RegistryFailure, RedirectError};
 
+use crate::build::output::Push;
 use crate::build::request::platform;
 use crate::cli::{Global, PushArgs};
 use crate::commands::push::ahead::Ahead;
@@ -82,7 +83,7 @@ impl Mover<'_> {
         &self,
         images: Vec<LocalImage>,
         reference: &Reference,
-        encoding: Encoding,
+        push: Push,
         annotations: &[Annotation],
         ahead: Option<&Ahead<'_>>,
     ) -> Result<Pushed, PushError> {
@@ -90,8 +91,10 @@ impl Mover<'_> {
         let shown = Arc::new(self.view.begin(Way::Push, reference));
         let sent = ahead.map(|ahead| ahead.finish(&shown)).unwrap_or_default();
         let progress = |progress| show(&shown, &progress);
+        let Push { encoding, by_digest, .. } = push;
+        let transfers = TRANSFERS;
         let options =
-            PushOptions { encoding, annotations, transfers: TRANSFERS, sent: &sent, progress: &progress };
+            PushOptions { encoding, annotations, by_digest, transfers, sent: &sent, progress: &progress };
         let pushed = image::push(self.layers, client, images, reference, options);
         shown.end(pushed.as_ref().ok().map(|pushed| &pushed.digest));
         Ok(pushed?)
@@ -130,7 +133,7 @@ pub(crate) fn push(args: &PushArgs, global: &Global, environment: &Environment) 
             is_forced: args.force_compression,
             ..transfer::compression(args.compression, Format::Oci).into()
         };
-        let pushed = mover.push(images, &reference, encoding, &[], None);
+        let pushed = mover.push(images, &reference, encoding.into(), &[], None);
         let pushed = pushed.map_err(|error| unless_cancelled(&session.cancel, error.into_failure()))?;
         write_line(reference.at_digest(pushed.digest).familiar())?;
     }

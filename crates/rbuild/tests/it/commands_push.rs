@@ -2,12 +2,13 @@
 
 use std::io;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 use testkit::Need;
-use testkit::registry::{Access, Exchange, Registry, Seen};
+use testkit::registry::{Access, Exchange, Identity, Registry, Seen};
 
 use crate::commands_pull::DebianRegistry;
 use crate::platforms::with_both;
@@ -236,6 +237,50 @@ fn what_leaves_early_is_given_up_when_a_later_step_fails() {
 }
 
 #[test]
+fn what_does_not_get_ahead_is_pushed_in_the_end() {
+    const NAME: &str = "what_does_not_get_ahead_is_pushed_in_the_end";
+    let registry = Registry::start();
+    let Some(world) = world(NAME, "unpushed") else { return };
+    let asked = AtomicUsize::new(0);
+    gate(&registry, "POST", 1, move |exchange| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => exchange.respond(403, &[], b"{}"),
+        _ => exchange.serve(),
+    });
+    // As a registry does that has cleared away what nothing names.
+    registry.on("/v2/app/manifests/", |seen, exchange| match seen.earlier {
+        0 => exchange.respond(404, &[], br#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}"#),
+        _ => exchange.serve(),
+    });
+    let dockerfile = format!("FROM base\n{}", behind_the_gate(&registry));
+    write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
+    let name = registry.reference("app:1");
+    let build = || {
+        let mut build = world.rbuild();
+        build.args(["build", "--allow=network.host", "--push", "-t", &name]).arg(world.path("context"));
+        build
+    };
+    // Nothing of it had gone ahead, so the refusal is what it is.
+    fails(&mut build(), 3);
+    succeed(&mut build());
+    succeed(World::new().rbuild().args(["pull", &name]));
+
+    let second = Registry::start();
+    second.on("/v2/app/manifests/", |seen, exchange| match seen.earlier {
+        0 => exchange.respond(404, &[], br#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}"#),
+        _ => exchange.serve(),
+    });
+    let name = second.reference("app:1");
+    succeed(
+        world
+            .rbuild()
+            .args(["build", "--allow=network.host", "--push", "-t", &name])
+            .arg(world.path("context")),
+    );
+    let asked = second.requests().into_iter().filter(|seen| seen.method == "HEAD").count();
+    assert_eq!(asked, 6, "three blobs, twice");
+}
+
+#[test]
 fn who_may_not_push_is_told_once_and_keeps_the_image() {
     const NAME: &str = "who_may_not_push_is_told_once_and_keeps_the_image";
     let registry = Registry::start();
@@ -279,6 +324,57 @@ fn a_large_layer_leaves_while_it_is_compressed() {
     let sent = bodies(&second);
     assert!(sent.iter().all(|(is_open, _)| !is_open), "{sent:?}");
     world.assert_sound();
+}
+
+#[test]
+fn an_image_is_pushed_by_its_digest_alone() {
+    const NAME: &str = "an_image_is_pushed_by_its_digest_alone";
+    let registry = Registry::start();
+    let Some(world) = world(NAME, "unpushed") else { return };
+    let (context, metadata) = (world.path("context"), world.path("metadata.json"));
+    let output =
+        |name: &str| format!("type=image,name={name},push=true,push-by-digest=true,name-canonical=true");
+    let build = |name: &str| {
+        let mut command = world.rbuild();
+        command.args(["build", "--metadata-file"]).arg(&metadata).args(["-o", &output(name)]).arg(&context);
+        command
+    };
+    let name = registry.reference("app");
+    succeed(&mut build(&name));
+    let metadata: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).expect("JSON");
+    let digest = metadata["containerimage.digest"].as_str().expect("a digest");
+    let put: Vec<String> = registry.requests().into_iter().map(|seen| seen.path).collect();
+    let put: Vec<&String> = put.iter().filter(|path| path.starts_with("/v2/app/manifests/")).collect();
+    assert_eq!(put, [&format!("/v2/app/manifests/{digest}")]);
+    let canonical = format!("{name}@{digest}");
+    let other = World::new();
+    for world in [&world, &other] {
+        assert_eq!(text(succeed(world.rbuild().args(["run", &canonical])).stdout), "one\ntwo");
+    }
+    let said = fails(&mut build(&registry.reference("app:1")), 2);
+    assert!(said.contains("has a tag"), "{said}");
+}
+
+#[test]
+fn a_registry_that_nobody_vouches_for_is_believed_where_it_is_said() {
+    const NAME: &str = "a_registry_that_nobody_vouches_for_is_believed_where_it_is_said";
+    let registry = Registry::start_tls(Identity::SelfSigned);
+    let Some(world) = world(NAME, "unpushed") else { return };
+    let build = |insecure: &str| {
+        let output = format!("type=registry,name={}{insecure}", registry.reference("app:1"));
+        let mut command = world.rbuild();
+        command.args(["build", "-o", &output]).arg(world.path("context"));
+        command
+    };
+    fails(&mut build(""), 3);
+    fails(&mut build(",registry.insecure=false"), 3);
+    succeed(&mut build(",registry.insecure=true"));
+    assert!(registry.count("/v2/app/manifests/") > 0);
+    let said = fails(
+        world.rbuild().args(["build", "-o", "type=image,registry.insecure=true"]).arg(world.path("context")),
+        2,
+    );
+    assert!(said.contains("is not pushed"), "{said}");
 }
 
 #[test]
@@ -428,5 +524,39 @@ fn layers_leave_at_the_level_and_in_the_compression_that_are_asked_for() {
     succeed(other.rbuild().args(["push", "--compression=zstd", "--force-compression", &name]));
     assert!(layers(&name).iter().all(|(media_type, _)| media_type == "zstd"));
     assert_eq!(text(succeed(World::new().rbuild().args(["run", &name])).stdout), "one\ntwo");
+    other.assert_sound();
+}
+
+#[test]
+fn memory_does_not_grow_with_layers() {
+    const NAME: &str = "memory_does_not_grow_with_layers";
+    /// What a command may have of it, stacks of threads included.
+    const LIMIT_BYTES: usize = 128 << 20;
+    const LAYER_BYTES: usize = 200_000_000;
+    if !testkit::can_run(NAME, &[Need::Program("prlimit"), Need::Program("docker-registry")]) {
+        return;
+    }
+    let directory = World::new();
+    let registry = DebianRegistry::start(&directory.path("."));
+    let Some(world) = World::with_base(NAME) else { return };
+    let dockerfile = format!("FROM base\nRUN head -c {LAYER_BYTES} /dev/urandom > /large\n");
+    write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
+    let limited = |world: &World, args: &[&str]| {
+        let rbuild = world.rbuild();
+        let mut command = Command::new("prlimit");
+        command.env_clear().env("HOME", world.path("home")).arg(format!("--data={LIMIT_BYTES}"));
+        command.arg(rbuild.get_program()).args(rbuild.get_args()).args(args);
+        succeed(&mut command);
+    };
+    let name = format!("{}/team/large:1", registry.host);
+    let context = world.path("context");
+    limited(&world, &["build", "-t", &name, context.to_str().expect("UTF-8")]);
+    limited(&world, &["push", &name]);
+    let other = World::new();
+    limited(&other, &["pull", &name]);
+    limited(&other, &["tag", &name, &format!("{}/team/other:1", registry.host)]);
+    limited(&other, &["push", &format!("{}/team/other:1", registry.host)]);
+    let archive = other.path("large.tar");
+    limited(&other, &["save", "--format", "docker", "-o", archive.to_str().expect("UTF-8"), &name]);
     other.assert_sound();
 }

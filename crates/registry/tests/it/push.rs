@@ -414,6 +414,7 @@ fn push_growing(
     let growing = Growing {
         source: &Bytes(bytes.to_vec()),
         known: &known,
+        wait: &|| {},
         progress: &|sent| told.set(sent.max(told.get())),
     };
     client.push_growing(reference, &growing).map_err(|error| chain(&error))
@@ -468,6 +469,39 @@ fn who_wants_to_know_the_length_is_told_it() {
 }
 
 #[test]
+fn who_refuses_what_is_still_made_is_not_waited_for() {
+    let registry = Registry::start();
+    let app = reference(&registry, "team/app");
+    for (status, waits) in [(403, false), (404, true), (413, true), (503, true)] {
+        let has_waited = Cell::new(false);
+        registry.on("/v2/team/app/blobs/uploads/", move |seen, exchange| match &*seen.method {
+            "PATCH" => exchange.respond(status, &[], b""),
+            _ => exchange.serve(),
+        });
+        let growing = Growing {
+            source: &Bytes(large()),
+            known: &|| None,
+            wait: &|| has_waited.set(true),
+            progress: &|_| {},
+        };
+        assert!(client().push_growing(&app, &growing).is_err(), "{status}");
+        assert_eq!(has_waited.get(), waits, "{status}");
+    }
+}
+
+#[test]
+fn a_token_that_runs_out_while_a_blob_is_made_is_asked_for_anew() {
+    let registry = Registry::start();
+    registry.set_access(Access::Token(None));
+    let has_run_out = AtomicUsize::new(0);
+    registry.on("/v2/team/app/blobs/uploads/", move |seen, exchange| match &*seen.method {
+        "PATCH" if has_run_out.fetch_add(1, Ordering::Relaxed) == 0 => exchange.respond(401, &[], b""),
+        _ => exchange.serve(),
+    });
+    assert_eq!(push_growing(&client(), &reference(&registry, "team/app"), &large(), 1), Ok(Delivery::Sent));
+}
+
+#[test]
 fn what_turns_out_to_be_there_is_not_sent_to_its_end() {
     let registry = Registry::start();
     let app = reference(&registry, "team/app");
@@ -482,7 +516,7 @@ fn what_turns_out_to_be_there_is_not_sent_to_its_end() {
 #[test]
 fn what_is_never_made_becomes_no_blob() {
     let registry = Registry::start();
-    let growing = Growing { source: &Broken, known: &|| None, progress: &|_| {} };
+    let growing = Growing { source: &Broken, known: &|| None, wait: &|| {}, progress: &|_| {} };
     let result = client().push_growing(&reference(&registry, "team/app"), &growing);
     assert!(matches!(result, Err(PushError::Source(_))), "{result:?}");
     assert!(registry.requests().iter().all(|seen| seen.method != "PUT"));

@@ -26,7 +26,7 @@ impl Timing for Skipping {
         self.start.elapsed()
     }
 
-    fn sleep(&self, duration: Duration) {
+    fn sleep(&self, duration: Duration, _: &dyn Fn() -> bool) {
         self.pauses.lock().unwrap().push(duration);
     }
 

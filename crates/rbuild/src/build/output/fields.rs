@@ -6,12 +6,12 @@ use image::export::{Annotation, Encoding, Format};
 use layer::compress;
 use oci::{Compression, Reference};
 
-use super::{Kind, Output, Target, annotations};
+use super::{Kind, Output, Push, Target, annotations};
 use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
-const HELP: &str = "write it as type=image, type=registry (with compression=CODEC, compression-level=N, force-compression=true, name=NAME), type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
+const HELP: &str = "write it as type=image, type=registry (with compression=CODEC, compression-level=N, force-compression=true, name=NAME, push-by-digest=true, registry.insecure=true), type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
 
 /// The fields of one `--output` before they are understood.
 #[derive(Default)]
@@ -31,6 +31,10 @@ struct Fields {
     splits_platforms: Option<bool>,
     /// Whether it is sent to a registry.
     push: Option<bool>,
+    /// Whether it gets no name there but its digest.
+    pushes_by_digest: Option<bool>,
+    /// Whether anybody who answers for the registry is believed.
+    is_insecure: Option<bool>,
 }
 
 /// Whether images are to have files no younger than `SOURCE_DATE_EPOCH`: `rewrite-timestamp` of the outputs, which is of one image and so must
@@ -95,7 +99,14 @@ impl Output {
             Some(_) => return Err(wrong(text, "has an unknown type")),
             None => return Err(wrong(text, "has no type")),
         };
-        let push = fields.is_pushed().then(|| encoding(Compression::Gzip)).transpose()?;
+        let push = || -> Result<Push, Failure> {
+            Ok(Push {
+                encoding: encoding(Compression::Gzip)?,
+                by_digest: fields.pushes_by_digest.unwrap_or(false),
+                is_insecure: fields.is_insecure.unwrap_or(false),
+            })
+        };
+        let push = fields.is_pushed().then(push).transpose()?;
         let Fields { names, annotations, splits_platforms, .. } = fields;
         Ok(Self { kind, names, annotations, push, splits_platforms })
     }
@@ -132,8 +143,10 @@ impl Fields {
                     fields.names = names.collect::<Result<_, _>>()?;
                 }
                 // What is so by itself.
-                "store" | "unpack" | "oci-mediatypes" if is_set()? => {}
+                "store" | "unpack" | "oci-mediatypes" | "name-canonical" if is_set()? => {}
                 "push" => fields.push = Some(is_set()?),
+                "push-by-digest" => fields.pushes_by_digest = Some(is_set()?),
+                "registry.insecure" => fields.is_insecure = Some(is_set()?),
                 _ => match annotations::of_field(key, value) {
                     Some(found) => fields.annotations.push(found?),
                     None => return Err(wrong(text, &format!("has an unknown field `{field}`"))),
@@ -172,6 +185,10 @@ impl Fields {
         self.compression.is_some() || self.compression_level.is_some() || self.forces_compression.is_some()
     }
 
+    fn says_how_to_push(&self) -> bool {
+        self.pushes_by_digest.is_some() || self.is_insecure.is_some()
+    }
+
     fn is_pushed(&self) -> bool {
         self.push == Some(true) || self.kind.as_deref() == Some("registry")
     }
@@ -188,6 +205,9 @@ impl Fields {
             Some("registry") if self.push == Some(false) => Err(wrong(text, "is nothing but a push")),
             Some("registry") if self.destination.is_some() => {
                 Err(wrong(text, "has a `dest`, and goes where its names say"))
+            }
+            Some(_) if self.says_how_to_push() && !self.is_pushed() => {
+                Err(wrong(text, "says how it is pushed, and is not pushed"))
             }
             Some("image" | "local" | "tar") if self.compresses() && !self.is_pushed() => {
                 Err(wrong(text, "has a `compression`, and has nothing that is compressed"))

@@ -1,6 +1,7 @@
 //! Layers of an image that is to be pushed leave while later steps of its build are still at work.
 //!
-//! Nothing depends on it: what did not arrive is pushed with the image, and only what fails then is told.
+//! Nothing depends on it: what did not arrive is pushed with the image, and only what fails then is told. A layer may leave that the image does not
+//! have in the end, when a later step is taken from a cache with the layers below it; nothing at the registry names it.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,10 +38,8 @@ pub(crate) struct Ahead<'a> {
 #[derive(Default)]
 struct State {
     known: HashSet<LayerId>,
-    /// Until there are no more layers.
+    /// While there is somebody who sends what is put in here.
     to: Option<Sender<LayerId>>,
-    /// Until somebody works on them.
-    from: Option<Receiver<LayerId>>,
     /// What was told; of each layer only how far it is last.
     told: Vec<Progress>,
     /// Who is told now.
@@ -60,8 +59,6 @@ impl<'a> Ahead<'a> {
         steps: BTreeSet<StepId>,
     ) -> Result<Self, ClientError> {
         let (client, hook) = mover.connection.client()?;
-        let (to, from) = channel();
-        let state = State { to: Some(to), from: Some(from), ..State::default() };
         Ok(Self {
             reference,
             encoding,
@@ -69,7 +66,7 @@ impl<'a> Ahead<'a> {
             client: client.clone(),
             _hook: hook,
             is_over: AtomicBool::new(false),
-            state: Mutex::new(state),
+            state: Mutex::default(),
             done: Condvar::new(),
         })
     }
@@ -85,16 +82,27 @@ impl<'a> Ahead<'a> {
         session: &Session,
         build: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
+        let (to, layers) = channel();
+        self.state().to = Some(to);
         thread::scope(|scope| {
-            let end = End(self);
-            scope.spawn(|| self.work(session));
+            let mut end = OnDrop { ahead: self, act: Self::give_up };
+            scope.spawn(|| {
+                let _done = OnDrop { ahead: self, act: Self::end };
+                self.send(layers, session);
+            });
             let built = build();
             if built.is_ok() {
-                self.close();
-                std::mem::forget(end);
+                end.act = Self::close;
             }
             built
         })
+    }
+
+    /// Ends what is under way: there will be no image.
+    pub(crate) fn give_up(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.client.cancel();
+        self.close();
     }
 
     /// Takes note of the layers of a finished step.
@@ -126,16 +134,15 @@ impl<'a> Ahead<'a> {
         arrived.collect()
     }
 
-    fn work(&self, session: &Session) {
-        let Some(layers) = self.state().from.take() else { return };
+    fn send(&self, layers: Receiver<LayerId>, session: &Session) {
         let (cancelled, is_over) = (session.cancelled(), || self.is_over.load(Ordering::Relaxed));
         let cancelled = || cancelled() || is_over();
-        let (annotations, sent) = Default::default();
         let options = PushOptions {
             encoding: self.encoding,
-            annotations,
+            annotations: &[],
+            by_digest: false,
             transfers: TRANSFERS,
-            sent: &sent,
+            sent: &HashSet::new(),
             progress: &|progress| self.tell(progress),
         };
         let own = Layers::new(&session.lease, &cancelled);
@@ -144,6 +151,10 @@ impl<'a> Ahead<'a> {
         if let Err(error) = ended {
             tracing::debug!(%error, "no more layers go ahead");
         }
+    }
+
+    /// Nobody sends any more.
+    fn end(&self) {
         self.state().is_done = true;
         self.done.notify_all();
     }
@@ -169,13 +180,14 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// Gives up what is under way when it is dropped.
-struct End<'e, 'a>(&'e Ahead<'a>);
+/// Acts however a scope is left.
+struct OnDrop<'e, 'a> {
+    ahead: &'e Ahead<'a>,
+    act: fn(&Ahead<'a>),
+}
 
-impl Drop for End<'_, '_> {
+impl Drop for OnDrop<'_, '_> {
     fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Relaxed);
-        self.0.client.cancel();
-        self.0.close();
+        (self.act)(self.ahead);
     }
 }

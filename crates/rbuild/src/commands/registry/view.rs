@@ -100,8 +100,11 @@ impl Shown {
 
     /// A layer of so many bytes begins to move.
     pub(crate) fn began(&self, layer: &Digest, bytes: u64) {
-        self.layers().insert(layer.clone(), Progress { done: 0, all: bytes });
-        self.bar.inc_length(bytes);
+        let before = self.layers().insert(layer.clone(), Progress { done: 0, all: bytes });
+        // It begins anew.
+        let Progress { done, all } = before.unwrap_or_default();
+        self.bar.set_position(self.bar.position().saturating_sub(done));
+        self.bar.set_length((self.bar.length().unwrap_or_default() + bytes).saturating_sub(all));
     }
 
     /// So many more bytes of a layer have moved.
