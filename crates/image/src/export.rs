@@ -38,7 +38,7 @@ use package::{File, Group};
 
 pub use annotations::{Annotation, AnnotationOf};
 pub use output::Destination;
-pub use tree::{rootfs_part, rootfs_tree};
+pub use tree::{remove_others, rootfs_part, rootfs_tree};
 
 /// How layers leave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

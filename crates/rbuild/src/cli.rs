@@ -201,9 +201,9 @@ pub(crate) struct StepArgs {
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
     pub(crate) network: BuildNetwork,
     /// Let the Dockerfile have what it asks for: network.host for RUN --network=host, security.insecure for RUN --security=insecure, which
-    /// is as good as root on this machine
-    #[arg(long = "allow", value_name = "ENTITLEMENT,…", value_delimiter = ',', value_parser = entitlement)]
-    pub(crate) allowed: Vec<Entitlement>,
+    /// is as good as root on this machine. buildx.local.delete lets --output with mode=delete clear a directory that is not below this one
+    #[arg(long = "allow", value_name = "ENTITLEMENT,…", value_delimiter = ',', value_parser = allowed)]
+    pub(crate) allowed: Vec<Allowed>,
     /// Show a file or directory of this machine to every RUN step. Where it lies is part of what a step is made from, what it holds is not
     #[arg(short, long = "volume", value_name = "SOURCE:TARGET[:ro]")]
     pub(crate) volumes: Vec<String>,
@@ -278,9 +278,36 @@ fn pair(text: &str) -> Result<(String, String), &'static str> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn entitlement(text: &str) -> Result<Entitlement, String> {
-    let known = Entitlement::ALL.iter().find(|known| known.as_str() == text).copied();
-    let names = || Entitlement::ALL.map(Entitlement::as_str).join(" and ");
+/// What `--allow` allows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Allowed {
+    /// Something to the Dockerfile.
+    Entitlement(Entitlement),
+    /// An output to clear any directory.
+    LocalDelete,
+}
+
+impl Allowed {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Entitlement(entitlement) => entitlement.as_str(),
+            Self::LocalDelete => "buildx.local.delete",
+        }
+    }
+
+    pub(crate) fn entitlement(self) -> Option<Entitlement> {
+        match self {
+            Self::Entitlement(entitlement) => Some(entitlement),
+            Self::LocalDelete => None,
+        }
+    }
+}
+
+fn allowed(text: &str) -> Result<Allowed, String> {
+    let all: Vec<Allowed> =
+        Entitlement::ALL.into_iter().map(Allowed::Entitlement).chain([Allowed::LocalDelete]).collect();
+    let known = all.iter().find(|known| known.as_str() == text).copied();
+    let names = || all.iter().map(|known| known.as_str()).collect::<Vec<_>>().join(", ");
     known.ok_or_else(|| format!("there are {}", names()))
 }
 

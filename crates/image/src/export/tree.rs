@@ -3,8 +3,10 @@
 //! Everything is written into a directory of its own first. If the target is new, that directory becomes the target; if there is one already, the
 //! files move into it one by one, each replacing what had its name, and what else is there stays. No link that is there is followed.
 
-use std::ffi::OsStr;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -17,7 +19,7 @@ use sys::directory::{self, open_dir_below};
 use sys::root::{Dir, Time};
 
 use super::output::{TemporaryDir, create_parents, parent_of};
-use super::{ExportError, Layers};
+use super::{ExportError, Layers, Part};
 use crate::Error;
 use crate::flat::Flat;
 
@@ -33,6 +35,43 @@ pub fn rootfs_tree(
     target: &Path,
 ) -> Result<(), ExportError> {
     write_at(layers, &Flat::of(layers, ids, modified)?, target)
+}
+
+/// Removes from a directory, if it is there, what is not among the files of `parts`, or is of another kind. No link is followed.
+///
+/// # Errors
+/// [`ExportError`]; some of it may be gone then.
+pub fn remove_others(layers: &Layers<'_>, parts: &[Part], target: &Path) -> Result<(), ExportError> {
+    if !target.is_dir() {
+        return Ok(());
+    }
+    let flat = Flat::of_parts(layers, parts, None)?;
+    let kept = flat.list.iter().map(|entry| (&entry.path, entry.is_directory())).collect();
+    let top = Dir::open(target).map_err(Error::at("open", target))?;
+    remove_others_below(&kept, &top, &RootfsPath::root())
+        .map_err(|error| Error::at("clear", target)(error).into())
+}
+
+fn remove_others_below(
+    kept: &HashMap<&RootfsPath, bool>,
+    directory: &Dir,
+    path: &RootfsPath,
+) -> io::Result<()> {
+    let mut names: Vec<OsString> = Vec::new();
+    directory::for_each_entry(directory, |entry| {
+        names.push(OsStr::from_bytes(entry.name.to_bytes()).to_owned());
+        Ok::<(), io::Error>(())
+    })?;
+    for name in names {
+        let path = path.join_name(name.as_bytes()).map_err(io::Error::other)?;
+        let is_directory = directory.status_of(&name)?.kind == directory::Kind::Directory;
+        match (kept.get(&path), is_directory) {
+            (Some(true), true) => remove_others_below(kept, &directory.open_dir(&name)?, &path)?,
+            (Some(false), false) => {}
+            _ => directory.remove_all(&name)?,
+        }
+    }
+    Ok(())
 }
 
 /// Writes what is at a path of a list of layers into a directory, as [`rootfs_tree`]: a file by its name, of a directory all that is in it. Says

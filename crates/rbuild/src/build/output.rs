@@ -20,7 +20,7 @@ use sys::RootfsPath;
 use sys::root::Time;
 
 use crate::build::request::Asked;
-use crate::cli::{BuildArgs, Progress, RegistryArgs};
+use crate::cli::{Allowed, BuildArgs, Progress, RegistryArgs};
 use crate::commands::failures;
 use crate::commands::push::PushError;
 use crate::commands::push::ahead::Ahead;
@@ -45,6 +45,8 @@ pub(crate) struct Output {
     pub(crate) push: Option<Push>,
     /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
     splits_platforms: Option<bool>,
+    /// Whether its directory is to hold nothing else.
+    removes_others: bool,
 }
 
 /// How an image is sent to registries.
@@ -100,7 +102,14 @@ pub(crate) enum Target {
 
 impl Output {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, names: Vec::new(), annotations: Vec::new(), push: None, splits_platforms: None }
+        Self {
+            kind,
+            names: Vec::new(),
+            annotations: Vec::new(),
+            push: None,
+            splits_platforms: None,
+            removes_others: false,
+        }
     }
 
     fn writes_to_stdout(&self) -> bool {
@@ -137,6 +146,7 @@ pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Fail
             "is a terminal, and an archive is nothing for one: direct it somewhere with `>`",
         ));
     }
+    outputs.iter().try_for_each(|output| check_removal(output, asked))?;
     let is_one = asked.platforms.len() <= 1;
     if !asked.annotations.is_empty() && !outputs.iter().any(Output::has_manifests) {
         let title = "`--annotation` has nowhere to stand: the image is kept without a manifest";
@@ -293,6 +303,9 @@ fn write_one(
         }
         Kind::Layout { encoding, directory } => export::layout(layers, &named, *encoding, directory)?,
         Kind::Directory(directory) => {
+            if output.removes_others {
+                export::remove_others(layers, &parts, directory)?;
+            }
             for Part { below, layers: ids } in &parts {
                 let below =
                     if below.is_root() { directory.clone() } else { directory.join(below.as_relative()) };
@@ -387,6 +400,26 @@ pub(crate) fn write_files(
         write_line(id)?;
     }
     Ok(())
+}
+
+/// Only what lies below where the person is may be cleared without a word.
+fn check_removal(output: &Output, asked: &Asked) -> Result<(), Failure> {
+    let Kind::Directory(directory) = &output.kind else { return Ok(()) };
+    if !output.removes_others || asked.may_delete {
+        return Ok(());
+    }
+    // What is not there yet has nothing to lose.
+    let Ok(directory) = directory.canonicalize() else { return Ok(()) };
+    let is_below = std::env::current_dir()
+        .and_then(|here| here.canonicalize())
+        .is_ok_and(|here| directory.starts_with(&here) && directory != here);
+    if is_below {
+        return Ok(());
+    }
+    let title =
+        format!("`mode=delete` would clear `{}`, which is not below this directory", directory.display());
+    let help = format!("allow it with `--allow={}`", Allowed::LocalDelete.as_str());
+    Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
 }
 
 fn check_push(output: &Output, asked: &Asked) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ use crate::build::legacy;
 use crate::build::lock;
 use crate::build::output::{self, Kind, Output};
 use crate::build::resolver::Resolver;
-use crate::cli::{BuildArgs, BuildNetwork, Progress, PullPolicy, RegistryArgs, Squash, StepArgs};
+use crate::cli::{Allowed, BuildArgs, BuildNetwork, Progress, PullPolicy, RegistryArgs, Squash, StepArgs};
 use crate::commands::names;
 use crate::commands::run::request::Volume;
 use crate::diagnostic::Diagnostic;
@@ -50,6 +50,8 @@ pub(crate) struct Asked {
     /// Files of stages that are to be on this machine.
     pub(crate) artifacts: Vec<Artifact>,
     pub(crate) outputs: Vec<Output>,
+    /// Whether they may clear any directory.
+    pub(crate) may_delete: bool,
     /// Of all outputs that have manifests.
     pub(crate) annotations: Vec<Annotation>,
     pub(crate) omits_history: bool,
@@ -164,7 +166,7 @@ impl Asked {
                 BuildNetwork::None => NetworkMode::None,
                 BuildNetwork::Host => NetworkMode::Host,
             },
-            allowed: args.allowed.iter().copied().collect(),
+            allowed: args.allowed.iter().filter_map(|allowed| allowed.entitlement()).collect(),
             volumes: args.volumes.iter().map(|text| host_mount(text)).collect::<Result<_, _>>()?,
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,
             ..Request::plain(Platform::host())
@@ -192,6 +194,7 @@ impl Asked {
             },
             oldest: args.cache_ttl.as_deref().map(oldest).transpose()?,
             outputs: Vec::new(),
+            may_delete: args.allowed.contains(&Allowed::LocalDelete),
             annotations: Vec::new(),
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
             contexts,

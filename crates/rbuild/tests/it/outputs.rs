@@ -112,6 +112,56 @@ fn files_of_one_platform_may_be_in_its_directory() {
 }
 
 #[test]
+fn a_directory_holds_nothing_else_if_that_is_asked_for() {
+    let Some(world) = world("a_directory_holds_nothing_else_if_that_is_asked_for") else { return };
+    let (out, outside) = (world.path("here/out"), world.path("outside"));
+    let plant = || {
+        write_files(&out, &[("stale/deep/file", "x"), ("linux_s390x/f", "x")]);
+        write_files(&outside, &[("precious", "x")]);
+        std::os::unix::fs::symlink(&outside, out.join("link")).expect("a link");
+    };
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(&out)
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+            .collect();
+        names.sort();
+        names
+    };
+    let run = |from: &str, args: &[&str]| {
+        let mut command = world.rbuild();
+        command.arg("build").args(args).arg(world.path("context")).current_dir(world.path(from));
+        command.output().expect("rbuild starts")
+    };
+    plant();
+    assert!(run("here", &["-o", "type=local,dest=out"]).status.success());
+    assert_eq!(names(), ["f", "link", "linux_s390x", "stale"]);
+    fs::remove_file(out.join("f")).expect("a file");
+    write_files(&out, &[("f/was/a/directory", "x")]);
+    assert!(run("here", &["-o", "type=local,dest=out,mode=delete"]).status.success());
+    assert_eq!(names(), ["f"]);
+    fs::remove_dir_all(&out).expect("it can be removed");
+    plant();
+    let both = "--platform=linux/amd64,linux/arm64";
+    assert!(run("here", &[both, "-o", "type=local,dest=out,mode=delete"]).status.success());
+    assert_eq!(names(), ["linux_amd64", "linux_arm64"]);
+    assert!(outside.join("precious").exists(), "no link is followed");
+    // What is not below the working directory is cleared only if that is allowed.
+    for (from, dest) in [("here", outside.to_str().expect("UTF-8")), ("outside", ".")] {
+        let output = format!("type=local,dest={dest},mode=delete");
+        let refused = run(from, &["-o", &output]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("--allow=buildx.local.delete"), "{said}");
+        assert!(outside.join("precious").exists());
+    }
+    let output = format!("type=local,dest={},mode=delete", outside.display());
+    assert!(run("here", &["--allow=buildx.local.delete", "-o", &output]).status.success());
+    assert!(!outside.join("precious").exists() && outside.join("f").exists());
+    world.assert_sound();
+}
+
+#[test]
 fn what_has_nowhere_to_stand_is_refused() {
     let Some(world) = world("what_has_nowhere_to_stand_is_refused") else { return };
     let dest = world.path("x").display().to_string();
@@ -127,6 +177,8 @@ fn what_has_nowhere_to_stand_is_refused() {
         (&["-o", "type=image,push=true"], "no name under which"),
         (&["-o", "type=oci,push=true,dest=x"], "has a `push`, which is for type=image"),
         (&["-o", "type=registry,push=false"], "is nothing but a push"),
+        (&["-o", "type=tar,dest=x,mode=delete"], "has a `mode`, which is for type=local"),
+        (&["-o", "type=local,dest=x,mode=mirror"], "neither copy nor delete"),
         (&["-o", &split, "--platform=linux/amd64,linux/arm64"], "would mix"),
     ] {
         let mut command = world.rbuild();

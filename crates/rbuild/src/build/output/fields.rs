@@ -11,7 +11,7 @@ use crate::commands::names;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
-const HELP: &str = "write it as type=image, type=registry (with compression=CODEC, compression-level=N, force-compression=true, name=NAME, push-by-digest=true, registry.insecure=true), type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY";
+const HELP: &str = "write it as type=image, type=registry (with compression=CODEC, compression-level=N, force-compression=true, name=NAME, push-by-digest=true, registry.insecure=true), type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY (with mode=delete: nothing else in it)";
 
 /// The fields of one `--output` before they are understood.
 #[derive(Default)]
@@ -29,6 +29,8 @@ struct Fields {
     names: Vec<Reference>,
     annotations: Vec<Annotation>,
     splits_platforms: Option<bool>,
+    /// Of a directory: whether it is to hold nothing else.
+    removes_others: Option<bool>,
     /// Whether it is sent to a registry.
     push: Option<bool>,
     /// Whether it gets no name there but its digest.
@@ -107,8 +109,9 @@ impl Output {
             })
         };
         let push = fields.is_pushed().then(push).transpose()?;
-        let Fields { names, annotations, splits_platforms, .. } = fields;
-        Ok(Self { kind, names, annotations, push, splits_platforms })
+        let Fields { names, annotations, splits_platforms, removes_others, .. } = fields;
+        let removes_others = removes_others.unwrap_or(false);
+        Ok(Self { kind, names, annotations, push, splits_platforms, removes_others })
     }
 }
 
@@ -144,6 +147,13 @@ impl Fields {
                 }
                 // What is so by itself.
                 "store" | "unpack" | "oci-mediatypes" | "name-canonical" if is_set()? => {}
+                "mode" => {
+                    fields.removes_others = Some(match value {
+                        "copy" => false,
+                        "delete" => true,
+                        _ => return Err(wrong(text, "has a `mode` that is neither copy nor delete")),
+                    });
+                }
                 "push" => fields.push = Some(is_set()?),
                 "push-by-digest" => fields.pushes_by_digest = Some(is_set()?),
                 "registry.insecure" => fields.is_insecure = Some(is_set()?),
@@ -229,6 +239,9 @@ impl Fields {
             }
             Some("image" | "registry" | "oci" | "docker") if self.splits_platforms.is_some() => {
                 Err(wrong(text, "has a `platform-split`, which is for files by themselves"))
+            }
+            Some(kind) if kind != "local" && self.removes_others.is_some() => {
+                Err(wrong(text, "has a `mode`, which is for type=local"))
             }
             Some("local") if self.destination.as_deref() == Some("-") => {
                 Err(wrong(text, "asks for files on standard output; `type=tar` goes there"))
