@@ -228,28 +228,7 @@ impl Remote<'_> {
         let failure = Mutex::new(None);
         let (sender, receiver) = mpsc::channel::<Leaving>();
         let receiver = Mutex::new(receiver);
-        let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
-        let work = || {
-            while let Some(layer) = next() {
-                let pushed = match &layer {
-                    _ if self.is_over.load(Ordering::Relaxed) => Ok(()),
-                    Leaving::Config(digest, file) => self.deliver(digest, file, None, &|_| {}).map(drop),
-                    Leaving::Packed(layer) => self.push_layer(layer, &elsewhere),
-                    Leaving::Growing(layer) => self.push_growing(layer, &elsewhere),
-                };
-                // The first failure ends everything else, which fails by that.
-                if let Err(error) = pushed
-                    && !self.is_over.swap(true, Ordering::Relaxed)
-                {
-                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
-                if let Leaving::Growing(layer) = &layer
-                    && self.is_over.load(Ordering::Relaxed)
-                {
-                    layer.abandon();
-                }
-            }
-        };
+        let work = || self.work(&receiver, &elsewhere, &failure);
         let packed = thread::scope(|scope| {
             let workers: Vec<_> = (0..self.options.transfers.max(1)).map(|_| scope.spawn(work)).collect();
             let known = RefCell::new(self.options.sent.clone());
@@ -281,6 +260,35 @@ impl Remote<'_> {
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(failure) => Err(failure),
             None => Ok(packed?),
+        }
+    }
+
+    /// Sends what comes, until nothing does.
+    fn work(
+        &self,
+        receiver: &Mutex<mpsc::Receiver<Leaving>>,
+        elsewhere: &BTreeMap<Digest, String>,
+        failure: &Mutex<Option<PushFailure>>,
+    ) {
+        let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+        while let Some(leaving) = next() {
+            let pushed = match &leaving {
+                _ if self.is_over.load(Ordering::Relaxed) => Ok(()),
+                Leaving::Config(digest, file) => self.deliver(digest, file, None, &|_| {}).map(drop),
+                Leaving::Packed(layer) => self.push_blob(&layer.digest, &layer.file, elsewhere),
+                Leaving::Growing(layer) => self.push_growing(layer, elsewhere),
+            };
+            // The first failure ends everything else, which fails by that.
+            if let Err(error) = pushed
+                && !self.is_over.swap(true, Ordering::Relaxed)
+            {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+            if let Leaving::Growing(layer) = &leaving
+                && self.is_over.load(Ordering::Relaxed)
+            {
+                layer.abandon();
+            }
         }
     }
 
@@ -323,14 +331,6 @@ impl Remote<'_> {
             Err(_) if layer.is_given_up() => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn push_layer(
-        &self,
-        layer: &PackedLayer,
-        elsewhere: &BTreeMap<Digest, String>,
-    ) -> Result<(), PushFailure> {
-        self.push_blob(&layer.digest, &layer.file, elsewhere)
     }
 
     fn push_blob(

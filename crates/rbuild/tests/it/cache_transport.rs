@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use testkit::registry::Registry;
 
-use crate::world::{World, succeed, write_files};
+use crate::world::{World, check_code, succeed, write_files};
 
 /// Two stages; `big` is a layer of the first one that the image does not have.
 const DOCKERFILE: &str = "FROM BASE AS builder
@@ -114,13 +114,6 @@ impl Scene {
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn fails(command: &mut Command, code: i32) -> String {
-    let output = command.output().expect("rbuild starts");
-    assert_eq!(output.status.code(), Some(code), "{}", text(&output));
-    text(&output)
 }
 
 fn image_id(world: &World) -> String {
@@ -301,7 +294,9 @@ fn a_directory_is_an_oci_layout_that_keeps_nothing_old() {
     let full = scene.maker.path("full");
     write_files(&full, &[("mine", "mine")]);
     let to = format!("type=local,dest={}", full.display());
-    assert!(fails(&mut scene.command(&scene.maker, &["--cache-to", &to]), 4).contains("is there already"));
+    assert!(
+        check_code(&mut scene.command(&scene.maker, &["--cache-to", &to]), 4).contains("is there already")
+    );
     assert_eq!(files(&full).len(), 1);
 }
 

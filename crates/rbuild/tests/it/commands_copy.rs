@@ -1,31 +1,10 @@
 //! `copy`, `manifest` and `search`: images that stay at registries.
 
-use std::process::{Command, Output};
-
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 use testkit::registry::{INDEX, Registry};
 
-use crate::world::World;
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-#[track_caller]
-fn check_code(command: &mut Command, code: i32) -> String {
-    let output = command.output().expect("rbuild starts");
-    assert_eq!(output.status.code(), Some(code), "{command:?}\n{}", said(&output));
-    said(&output)
-}
-
-/// What a command that must succeed writes to standard output.
-#[track_caller]
-fn stdout(command: &mut Command) -> String {
-    let output = command.output().expect("rbuild starts");
-    assert!(output.status.success(), "{command:?}\n{}", said(&output));
-    String::from_utf8(output.stdout).expect("text")
-}
+use crate::world::{World, check_code, stdout};
 
 /// A registry with `app`, an index of two images that share a layer; and the digests of all three.
 struct Origin {

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use testkit::registry::{Access, Registry};
 
-use crate::world::{World, write_files};
+use crate::world::{World, said, write_files};
 
 /// A machine with a user, and a registry that knows one.
 struct Place {
@@ -42,10 +42,6 @@ impl Place {
     fn config(&self) -> String {
         fs::read_to_string(self.world.path("docker/config.json")).unwrap_or_default()
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 const STDIN: [&str; 3] = ["-u", "hub", "--password-stdin"];

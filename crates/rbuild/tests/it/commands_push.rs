@@ -12,7 +12,7 @@ use testkit::registry::{Access, Exchange, Identity, Registry, Seen};
 
 use crate::commands_pull::DebianRegistry;
 use crate::platforms::with_both;
-use crate::world::{World, succeed, write_files};
+use crate::world::{World, check_code, succeed, write_files};
 
 /// How long what must come is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,13 +33,6 @@ fn world(test: &str, name: &str) -> Option<World> {
     write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
     succeed(world.rbuild().args(["build", "-q", "-t", name]).arg(world.path("context")));
     Some(world)
-}
-
-fn fails(command: &mut Command, code: i32) -> String {
-    let output = command.output().expect("rbuild starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    said
 }
 
 /// How many requests sent something.
@@ -154,7 +147,7 @@ fn a_build_pushes_what_it_made() {
     succeed(&mut build(&["-o", "type=registry,compression=zstd", "-t", &registry.reference("app:5")]));
     let manifest = registry.requests().into_iter().rfind(|seen| seen.method == "PUT").expect("a manifest");
     assert!(String::from_utf8_lossy(&manifest.body).contains("tar+zstd"));
-    assert!(fails(&mut build(&["--push"]), 2).contains("no name under which"));
+    assert!(check_code(&mut build(&["--push"]), 2).contains("no name under which"));
 }
 
 /// Has `/gate` of the registry answer when so many requests of a method have come for uploads; each of these is answered by `answer`.
@@ -217,7 +210,7 @@ fn layers_leave_while_later_steps_run() {
 }
 
 #[test]
-fn what_leaves_early_is_given_up_when_a_later_step_fails() {
+fn what_leaves_early_is_given_up_when_a_later_step_check_code() {
     const NAME: &str = "what_leaves_early_is_given_up_when_a_later_step_fails";
     let registry = Registry::start();
     let Some(world) = world(NAME, "unpushed") else { return };
@@ -230,7 +223,7 @@ fn what_leaves_early_is_given_up_when_a_later_step_fails() {
     write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
     let mut build = world.rbuild();
     build.args(["build", "--allow=network.host", "--push", "-t", &registry.reference("app:1")]);
-    let said = fails(build.arg(world.path("context")), 1);
+    let said = check_code(build.arg(world.path("context")), 1);
     assert!(said.contains("RUN false") && !said.contains("push"), "{said}");
     assert_eq!(registry.count("/v2/app/manifests/"), 0);
     world.assert_sound();
@@ -260,7 +253,7 @@ fn what_does_not_get_ahead_is_pushed_in_the_end() {
         build
     };
     // Nothing of it had gone ahead, so the refusal is what it is.
-    fails(&mut build(), 3);
+    check_code(&mut build(), 3);
     succeed(&mut build());
     succeed(World::new().rbuild().args(["pull", &name]));
 
@@ -291,7 +284,7 @@ fn who_may_not_push_is_told_once_and_keeps_the_image() {
     let name = registry.reference("app:1");
     let mut build = world.rbuild();
     build.args(["build", "--allow=network.host", "--push", "-t", &name]).arg(world.path("context"));
-    let said = fails(&mut build, 3);
+    let said = check_code(&mut build, 3);
     assert_eq!(said.matches("error").count(), 1, "{said}");
     succeed(world.rbuild().args(["run", &name, "cat", "/two"]));
 }
@@ -351,7 +344,7 @@ fn an_image_is_pushed_by_its_digest_alone() {
     for world in [&world, &other] {
         assert_eq!(text(succeed(world.rbuild().args(["run", &canonical])).stdout), "one\ntwo");
     }
-    let said = fails(&mut build(&registry.reference("app:1")), 2);
+    let said = check_code(&mut build(&registry.reference("app:1")), 2);
     assert!(said.contains("has a tag"), "{said}");
 }
 
@@ -366,11 +359,11 @@ fn a_registry_that_nobody_vouches_for_is_believed_where_it_is_said() {
         command.args(["build", "-o", &output]).arg(world.path("context"));
         command
     };
-    fails(&mut build(""), 3);
-    fails(&mut build(",registry.insecure=false"), 3);
+    check_code(&mut build(""), 3);
+    check_code(&mut build(",registry.insecure=false"), 3);
     succeed(&mut build(",registry.insecure=true"));
     assert!(registry.count("/v2/app/manifests/") > 0);
-    let said = fails(
+    let said = check_code(
         world.rbuild().args(["build", "-o", "type=image,registry.insecure=true"]).arg(world.path("context")),
         2,
     );
@@ -401,7 +394,9 @@ fn an_index_of_several_platforms_is_pushed_whole() {
     succeed(world.rbuild().args(["push", "--platform=linux/arm64", &one]));
     let manifest = registry.requests().into_iter().rfind(|seen| seen.method == "PUT").expect("a manifest");
     assert!(!String::from_utf8_lossy(&manifest.body).contains("manifests"));
-    assert!(fails(world.rbuild().args(["push", "--platform=linux/s390x", &one]), 2).contains("linux/arm64"));
+    assert!(
+        check_code(world.rbuild().args(["push", "--platform=linux/s390x", &one]), 2).contains("linux/arm64")
+    );
 }
 
 #[test]
@@ -418,15 +413,15 @@ fn all_tags_of_a_repository_are_pushed_if_all_are_wanted() {
     let put = registry.requests().into_iter().filter(|seen| seen.path.contains("/manifests/"));
     let put: Vec<String> = put.map(|seen| seen.path).collect();
     assert_eq!(put, ["1", "2", "3"].map(|tag| format!("/v2/team/app/manifests/{tag}")));
-    fails(world.rbuild().args(["push", "-a", &registry.reference("team/nothing")]), 2);
-    fails(world.rbuild().args(["push", "-a", &name]), 2);
+    check_code(world.rbuild().args(["push", "-a", &registry.reference("team/nothing")]), 2);
+    check_code(world.rbuild().args(["push", "-a", &name]), 2);
     let other = World::new();
     let pulled = succeed(other.rbuild().args(["pull", "-q", "--all-tags", &registry.reference("team/app")]));
     assert_eq!((pulled.stderr, text(pulled.stdout).lines().count()), (Vec::new(), 3));
     for tag in ["1", "2", "3"] {
         succeed(other.rbuild().args(["inspect", &registry.reference(&format!("team/app:{tag}"))]));
     }
-    fails(other.rbuild().args(["pull", "-a", &name]), 2);
+    check_code(other.rbuild().args(["pull", "-a", &name]), 2);
     other.assert_sound();
 }
 
@@ -436,9 +431,11 @@ fn who_cannot_push_is_told_why() {
     let registry = Registry::start();
     let name = registry.reference("team/app:1");
     let Some(world) = world(NAME, &name) else { return };
-    assert!(fails(world.rbuild().args(["push", &registry.reference("nothing")]), 2).contains("no-image"));
+    assert!(
+        check_code(world.rbuild().args(["push", &registry.reference("nothing")]), 2).contains("no-image")
+    );
     registry.set_access(Access::Basic("hub", "correct horse"));
-    let said = fails(world.rbuild().args(["push", &name]), 3);
+    let said = check_code(world.rbuild().args(["push", &name]), 3);
     assert!(said.contains("without a login") && said.contains("rbuild login"), "{said}");
     let config =
         format!(r#"{{"auths":{{"{}":{{"username":"hub","password":"correct horse"}}}}}}"#, registry.host());
@@ -470,7 +467,7 @@ fn a_damaged_layer_ends_the_push_and_is_named() {
         let other = Registry::start();
         let elsewhere = other.reference("team/app:1");
         succeed(world.rbuild().args(["tag", &name, &elsewhere]));
-        let said = fails(world.rbuild().args(["push", &elsewhere]), 4);
+        let said = check_code(world.rbuild().args(["push", &elsewhere]), 4);
         assert!(said.contains(digest) && said.contains("rbuild fsck"), "{said}");
         let put = other.requests().into_iter().find(|seen| seen.path.contains("/manifests/"));
         assert!(put.is_none(), "it got a name");

@@ -1,25 +1,12 @@
 //! What is configured about registries: files, flags, proxies, and what `registry explain` says of them.
 
-use std::process::{Command, Output};
-
 use expect_test::{Expect, expect};
 use testkit::Need;
 use testkit::proxy::Proxy;
 use testkit::registry::{Access, Identity, Registry, authority_pem, client_identity_pem};
 
 use crate::scene::Scene;
-use crate::world::{World, write_files};
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-#[track_caller]
-fn check_code(command: &mut Command, code: i32) -> String {
-    let output = command.output().expect("rbuild starts");
-    assert_eq!(output.status.code(), Some(code), "{command:?}\n{}", said(&output));
-    said(&output)
-}
+use crate::world::{World, check_code, said, write_files};
 
 fn add_image(registry: &Registry) {
     registry.add_image("app", "latest", "linux/amd64", &[&[0; 1024]]);

@@ -102,3 +102,24 @@ pub(crate) fn succeed(command: &mut Command) -> Output {
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
     output
 }
+
+/// All that a command wrote.
+pub(crate) fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Runs a command that must end with this code; gives all that it wrote.
+#[track_caller]
+pub(crate) fn check_code(command: &mut Command, code: i32) -> String {
+    let output = command.output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(code), "{command:?}\n{}", said(&output));
+    said(&output)
+}
+
+/// What a command that must succeed writes to standard output.
+#[track_caller]
+pub(crate) fn stdout(command: &mut Command) -> String {
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{command:?}\n{}", said(&output));
+    String::from_utf8(output.stdout).expect("text")
+}

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Scene, fails, files, ran, text};
-use crate::world::{World, succeed, write_files};
+use super::{Scene, files, ran, text};
+use crate::world::{World, check_code, succeed, write_files};
 
 /// A Dockerfile whose RUNs have two cache mounts; `fill` is what the first one does in the mount `a`.
 fn with_mounts(scene: &Scene, fill: &str) {
@@ -151,7 +151,8 @@ fn a_build_that_fails_exports_its_cache_mounts() {
     let Some(scene) = Scene::new("a_build_that_fails_exports_its_cache_mounts") else { return };
     with_mounts(&scene, "echo kept > /a/file; false");
     let to = format!("type=registry,ref={},mounts=a", scene.cache());
-    let said = fails(&mut scene.command(&scene.maker, &["--secret=id=s,env=HOME", "--cache-to", &to]), 1);
+    let said =
+        check_code(&mut scene.command(&scene.maker, &["--secret=id=s,env=HOME", "--cache-to", &to]), 1);
     assert!(said.contains("exported the results of 0 steps and one cache mount"), "{said}");
     with_mounts(&scene, "cat /a/file");
     let said = scene.build(&World::new(), &["--secret=id=s,env=HOME", "--cache-from", &scene.cache()]);

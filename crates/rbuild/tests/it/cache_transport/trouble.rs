@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use super::{STEPS, Scene, fails, files, output_of, ran};
+use super::{STEPS, Scene, files, output_of, ran};
 use crate::building::Building;
-use crate::world::World;
+use crate::world::{World, check_code};
 
 #[test]
 fn an_export_that_breaks_off_leaves_the_cache_of_before() {
@@ -17,7 +17,7 @@ fn an_export_that_breaks_off_leaves_the_cache_of_before() {
     fs::rename(directory.join("oci-layout"), directory.join("kept")).expect("a file");
     fs::create_dir(directory.join("oci-layout")).expect("a directory");
     scene.write(&[("b.txt", "other\n")]);
-    fails(&mut scene.command(&scene.maker, &["--cache-to", &to]), 4);
+    check_code(&mut scene.command(&scene.maker, &["--cache-to", &to]), 4);
     assert_eq!(fs::read(directory.join("index.json")).expect("an index"), index);
     scene.write(&[("b.txt", "b\n")]);
     let other = World::new();
@@ -70,7 +70,7 @@ fn a_cache_that_cannot_be_written_fails_the_build_unless_it_is_said() {
     scene.registry.on("/v2/cache/manifests/", |_, exchange| exchange.respond(403, &[], b""));
     let (to, file) = (format!("type=registry,ref={}", scene.cache()), scene.maker.path("id"));
     let id = file.display().to_string();
-    let said = fails(&mut scene.command(&scene.maker, &["--iidfile", &id, "--cache-to", &to]), 3);
+    let said = check_code(&mut scene.command(&scene.maker, &["--iidfile", &id, "--cache-to", &to]), 3);
     assert!(said.contains("cannot export the cache to") && said.contains("ignore-error=true"), "{said}");
     // The image is there nevertheless.
     assert!(fs::read_to_string(&file).expect("an id").starts_with("sha256:"));
@@ -79,7 +79,7 @@ fn a_cache_that_cannot_be_written_fails_the_build_unless_it_is_said() {
     let said = scene.build(&scene.maker, &["--cache-to", &ignored, "--cache-to", &local]);
     assert!(said.contains("warning[cache-export]") && said.contains("exported the results"), "{said}");
     let refused = format!("{to},ignore-error=false");
-    fails(&mut scene.command(&scene.maker, &["--cache-to", &refused]), 3);
+    check_code(&mut scene.command(&scene.maker, &["--cache-to", &refused]), 3);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn an_image_that_cannot_be_delivered_keeps_no_cache_from_its_place() {
     let Some(scene) = Scene::new("an_image_that_cannot_be_delivered") else { return };
     scene.registry.on("/v2/app/manifests/", |_, exchange| exchange.respond(403, &[], b""));
     let (name, to) = (scene.registry.reference("app:1"), format!("type=registry,ref={}", scene.cache()));
-    let said = fails(&mut scene.command_for(&name, &scene.maker, &["--push", "--cache-to", &to]), 3);
+    let said = check_code(&mut scene.command_for(&name, &scene.maker, &["--push", "--cache-to", &to]), 3);
     assert!(said.contains("cannot push") && said.contains("exported the results of 3 steps"), "{said}");
     let said = scene.build(&World::new(), &["--cache-from", &scene.cache()]);
     assert_eq!(ran(&said), 0, "{said}");
@@ -155,7 +155,7 @@ fn a_build_that_fails_exports_what_it_has_done() {
     let dockerfile = fs::read_to_string(scene.context().join("Dockerfile")).expect("a Dockerfile");
     scene.write(&[("Dockerfile", &dockerfile.replace("cat /a.txt > /result", "exit 3"))]);
     let to = format!("type=registry,ref={},mode=max", scene.cache());
-    let said = fails(&mut scene.command(&scene.maker, &["--jobs=1", "--cache-to", &to]), 1);
+    let said = check_code(&mut scene.command(&scene.maker, &["--jobs=1", "--cache-to", &to]), 1);
     assert!(said.contains("exported the results of "), "{said}");
     scene.write(&[("Dockerfile", &dockerfile)]);
     let other = World::new();
