@@ -38,7 +38,7 @@ use package::{File, Group};
 
 pub use annotations::{Annotation, AnnotationOf};
 pub use output::Destination;
-pub use tree::{remove_others, rootfs_part, rootfs_tree};
+pub use tree::{rootfs_mirror, rootfs_part, rootfs_tree};
 
 /// How layers leave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,6 +94,14 @@ pub enum ExportError {
     /// The output stream.
     #[error("cannot write the output")]
     Write(#[source] io::Error),
+    /// Nobody can tell where the output should go.
+    #[error("cannot find `{}`", path.display())]
+    Place {
+        /// The output.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Something is where the output should go, and not of its kind.
     #[error("`{}` is there already and is not {expected}", path.display())]
     InTheWay {

@@ -74,8 +74,8 @@ fn read_config(layers: &Layers<'_>, id: &ImageId) -> Result<Config, Error> {
     Config::from_json(&bytes).map_err(|source| Error::Config { image: id.clone(), source })
 }
 
-/// The image that a reference means here: by its tag, or by the digest of a manifest or index that is known for an image. Of several
-/// images of one index, the one that fits `platform` best.
+/// The image that a reference means here: by its tag, or by the digest of a manifest or index that is known for an image, or under which it was
+/// named. Of several images of one index, the one that fits `platform` best.
 ///
 /// A tag may mean an image of another platform; that is for the caller to see in its config.
 ///
@@ -86,11 +86,13 @@ pub fn local(
     reference: &Reference,
     platform: &Platform,
 ) -> Result<Option<LocalImage>, Error> {
-    let Some(digest) = reference.digest() else {
-        let tag = layers.lease().store().tag(reference)?;
-        return tag.map_or(Ok(None), |tag| of_tag(layers, &tag, platform));
-    };
-    Ok(best(with_manifest(layers, digest)?, platform))
+    if let Some(digest) = reference.digest()
+        && let Some(image) = best(with_manifest(layers, digest)?, platform)
+    {
+        return Ok(Some(image));
+    }
+    let tag = layers.lease().store().tag(reference)?;
+    tag.map_or(Ok(None), |tag| of_tag(layers, &tag, platform))
 }
 
 /// Of the images that a tag names the one that fits a platform best, or else the first.

@@ -406,7 +406,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
     /// What to make of the result: type=image|registry|oci|docker|local|tar[,dest=PATH]; other fields are name=NAME, push=true,
-    /// compression=CODEC, rewrite-timestamp=true, annotation.KEY=VALUE and platform-split=true; may be given several times
+    /// compression=CODEC, rewrite-timestamp=true, annotation.KEY=VALUE, platform-split=true, mode=delete, push-by-digest=true, name-canonical=true and registry.insecure=true; may be given several times
     #[arg(short, long = "output", value_name = "type=TYPE,…")]
     pub(crate) outputs: Vec<String>,
     /// Say something about the image in its manifest, or as TYPE:KEY=VALUE in another place: manifest, index, manifest-descriptor or

@@ -58,6 +58,9 @@ pub(crate) fn read(environment: &Environment, args: &RegistryArgs) -> Result<Hos
         }
         None => find_certificates(certificate_places(environment)),
     });
+    for registry in &args.insecure {
+        hosts.add_insecure(registry, Path::new("--output"));
+    }
     if let Some(verify) = args.tls_verify {
         hosts.set_verify(verify);
     }

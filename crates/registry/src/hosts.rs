@@ -181,6 +181,11 @@ impl Hosts {
         Ok(())
     }
 
+    /// Believes whoever answers for a registry, as an entry of `insecure-registries` does; not those that it leads to.
+    pub fn add_insecure(&mut self, registry: &str, because: &Path) {
+        self.insecure.push(Insecure { whom: Whom::Host(registry.to_owned()), path: because.to_owned() });
+    }
+
     /// Says how the certificates for a host are found.
     pub fn set_certificates(&mut self, find: FindCertificates) {
         self.certificates = Some(find);

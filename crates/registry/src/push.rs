@@ -162,10 +162,10 @@ impl Client {
         if is_there.get() {
             return Ok(Delivery::Existed);
         }
-        if let Err(PushError::Request(error)) = &first
-            && !may_go_on(error)
-        {
-            return first.map(|_| Delivery::Sent);
+        match first {
+            Ok(_) => {}
+            Err(PushError::Request(ref error)) if may_go_on(error) => {}
+            Err(error) => return Err(error),
         }
         // What broke off goes on when all of it is there.
         wait();
@@ -222,15 +222,19 @@ impl Client {
     }
 }
 
-/// Whether a body of unknown length is what was refused: there are registries, and proxies before them, that take none.
+/// Whether a body of unknown length may be what was refused: there are registries, and proxies before them, that take none.
 fn is_about_form(error: &RequestError) -> bool {
-    matches!(error.status(), Some(400 | 405 | 411 | 413 | 415 | 417 | 501))
+    let is_of_place = error.is_transient() || error.is_about_place() || error.status() == Some(401);
+    may_go_on(error) && !is_of_place
 }
 
 /// Whether an upload whose first body was not taken is worth another attempt.
 fn may_go_on(error: &RequestError) -> bool {
-    let is_first_denial = error.status() == Some(401);
-    is_about_form(error) || error.is_transient() || error.is_about_place() || is_first_denial
+    match &*error.failure {
+        Failure::Denied { status, .. } => *status == 401,
+        Failure::Status { .. } | Failure::NotFound { .. } | Failure::NotHttp(_) => true,
+        _ => error.is_transient(),
+    }
 }
 
 /// Whether a blob is there.

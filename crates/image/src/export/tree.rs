@@ -34,44 +34,21 @@ pub fn rootfs_tree(
     modified: Option<Time>,
     target: &Path,
 ) -> Result<(), ExportError> {
-    write_at(layers, &Flat::of(layers, ids, modified)?, target)
+    write_at(layers, &Flat::of(layers, ids, modified)?, target, Others::Kept)
 }
 
-/// Removes from a directory, if it is there, what is not among the files of `parts`, or is of another kind. No link is followed.
+/// Writes files into a directory, as [`rootfs_tree`], which holds nothing else then. Others go when all that is to be there is written, and before
+/// it moves to its place.
 ///
 /// # Errors
-/// [`ExportError`]; some of it may be gone then.
-pub fn remove_others(layers: &Layers<'_>, parts: &[Part], target: &Path) -> Result<(), ExportError> {
-    if !target.is_dir() {
-        return Ok(());
-    }
-    let flat = Flat::of_parts(layers, parts, None)?;
-    let kept = flat.list.iter().map(|entry| (&entry.path, entry.is_directory())).collect();
-    let top = Dir::open(target).map_err(Error::at("open", target))?;
-    remove_others_below(&kept, &top, &RootfsPath::root())
-        .map_err(|error| Error::at("clear", target)(error).into())
-}
-
-fn remove_others_below(
-    kept: &HashMap<&RootfsPath, bool>,
-    directory: &Dir,
-    path: &RootfsPath,
-) -> io::Result<()> {
-    let mut names: Vec<OsString> = Vec::new();
-    directory::for_each_entry(directory, |entry| {
-        names.push(OsStr::from_bytes(entry.name.to_bytes()).to_owned());
-        Ok::<(), io::Error>(())
-    })?;
-    for name in names {
-        let path = path.join_name(name.as_bytes()).map_err(io::Error::other)?;
-        let is_directory = directory.status_of(&name)?.kind == directory::Kind::Directory;
-        match (kept.get(&path), is_directory) {
-            (Some(true), true) => remove_others_below(kept, &directory.open_dir(&name)?, &path)?,
-            (Some(false), false) => {}
-            _ => directory.remove_all(&name)?,
-        }
-    }
-    Ok(())
+/// As [`rootfs_tree`]; of others, some may be gone.
+pub fn rootfs_mirror(
+    layers: &Layers<'_>,
+    parts: &[Part],
+    modified: Option<Time>,
+    target: &Path,
+) -> Result<(), ExportError> {
+    write_at(layers, &Flat::of_parts(layers, parts, modified)?, target, Others::Removed)
 }
 
 /// Writes what is at a path of a list of layers into a directory, as [`rootfs_tree`]: a file by its name, of a directory all that is in it. Says
@@ -86,15 +63,25 @@ pub fn rootfs_part(
     target: &Path,
 ) -> Result<bool, ExportError> {
     let Some(flat) = Flat::part(layers, ids, path)? else { return Ok(false) };
-    write_at(layers, &flat, target)?;
+    write_at(layers, &flat, target, Others::Kept)?;
     Ok(true)
 }
 
-fn write_at(layers: &Layers<'_>, flat: &Flat, target: &Path) -> Result<(), ExportError> {
+/// What becomes of files that are there and not among those that are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Others {
+    Kept,
+    Removed,
+}
+
+fn write_at(layers: &Layers<'_>, flat: &Flat, target: &Path, others: Others) -> Result<(), ExportError> {
     match fs::metadata(target) {
         Ok(found) if found.is_dir() => {
             let temporary = TemporaryDir::within(target)?;
             write(layers, flat, temporary.path())?;
+            if others == Others::Removed {
+                remove_others(layers, flat, temporary.path(), target)?;
+            }
             merge(flat, temporary.path(), target)
         }
         Ok(_) => Err(ExportError::InTheWay { path: target.to_path_buf(), expected: "a directory" }),
@@ -116,6 +103,43 @@ fn write(layers: &Layers<'_>, flat: &Flat, into: &Path) -> Result<(), ExportErro
         Err(PackError::Tree(error)) => Err(error.into()),
         Err(error) => Err(ExportError::Pack(error)),
     }
+}
+
+/// Removes what is not among the files, or is of another kind, but for what is to be moved in. No link is followed.
+fn remove_others(layers: &Layers<'_>, flat: &Flat, from: &Path, target: &Path) -> Result<(), ExportError> {
+    let kept: HashMap<&RootfsPath, bool> =
+        flat.list.iter().map(|entry| (&entry.path, entry.is_directory())).collect();
+    let failed = |error| Error::at("clear", target)(error);
+    let from = from.file_name().unwrap_or_default();
+    let top = Dir::open(target).map_err(failed)?;
+    let mut open = vec![(top, RootfsPath::root())];
+    while let Some((directory, path)) = open.pop() {
+        for name in names(&directory).map_err(failed)? {
+            if layers.is_cancelled() {
+                return Err(Error::Cancelled.into());
+            }
+            if path.is_root() && name == from {
+                continue;
+            }
+            let path = path.join_name(name.as_bytes())?;
+            let found = directory.status_of(&name).map_err(failed)?;
+            match (kept.get(&path), found.kind == directory::Kind::Directory) {
+                (Some(true), true) => open.push((directory.open_dir(&name).map_err(failed)?, path)),
+                (Some(false), false) => {}
+                _ => directory.remove_all(&name).map_err(failed)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn names(directory: &Dir) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    directory::for_each_entry(directory, |entry| {
+        names.push(OsStr::from_bytes(entry.name.to_bytes()).to_owned());
+        Ok::<(), io::Error>(())
+    })?;
+    Ok(names)
 }
 
 /// Moves everything from one directory into another.

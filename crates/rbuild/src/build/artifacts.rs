@@ -74,6 +74,11 @@ pub(super) fn write(
 }
 
 impl Artifact {
+    /// Where it goes.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     fn write(
         &self,
         layers: &Layers<'_>,

@@ -14,7 +14,7 @@ mod input;
 mod legacy;
 mod lock;
 mod logfile;
-pub(crate) mod output;
+mod output;
 pub(crate) mod report;
 pub(crate) mod request;
 mod resolver;
@@ -44,7 +44,6 @@ use crate::build::input::ContextDir;
 pub(crate) use crate::build::input::{Input, Names, Place};
 use crate::build::lock::Pins;
 use crate::build::logfile::LogFile;
-use crate::build::output::Movers;
 use crate::build::request::Asked;
 pub(crate) use crate::build::shell::{shell, unknown_stage};
 use crate::build::shell_command::ShellCommand;
@@ -91,7 +90,9 @@ fn call(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<
 /// Builds an image.
 fn image(args: &BuildArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let began = Instant::now();
-    let asked = Asked::read(args, environment)?;
+    let mut asked = Asked::read(args, environment)?;
+    asked.precious.push(global.root.clone());
+    output::check_removals(&asked)?;
     // Told before anything is built.
     let lock = args.lock.as_ref().map(|given| lock::place("--lock", given.as_deref(), args.names()));
     let lock = lock.transpose()?;
@@ -133,13 +134,13 @@ fn make_image(
     let connection = Connection::new(&session.cancel, environment, &asked.registry);
     let transport = Transport::open(asked, &plan, &connection, environment, view)?;
     transport.check_mounts(&plan);
-    let movers = Movers::new(layers, &session.cancel, environment, &asked.registry, view);
-    let ahead = output::ahead(asked, &plan, &movers)?;
+    let mover = Mover::new(layers, &session.cancel, environment, &asked.registry, view);
+    let ahead = output::ahead(asked, &plan, &mover)?;
     let build = || {
         let solved = work.solve(&plan, &contexts, &transport, ahead.as_ref())?;
-        let (plan, transport, movers, ahead) = (&plan, &transport, &movers, ahead.as_ref());
+        let (plan, transport, mover, ahead) = (&plan, &transport, &mover, ahead.as_ref());
         let delivery =
-            Delivery { args, work, plan, solved: &solved, transport, movers, ahead, began, for_metadata };
+            Delivery { args, work, plan, solved: &solved, transport, mover, ahead, began, for_metadata };
         let delivered = delivery.deliver();
         // Whatever becomes of the image, the next build need not do its steps again.
         transport.fill_caches(plan, layers);
@@ -164,7 +165,7 @@ struct Delivery<'d> {
     plan: &'d Plan,
     solved: &'d Solved,
     transport: &'d Transport<'d>,
-    movers: &'d Movers<'d>,
+    mover: &'d Mover<'d>,
     ahead: Option<&'d Ahead<'d>>,
     began: Instant,
     for_metadata: Option<serde_json::Value>,
@@ -172,7 +173,7 @@ struct Delivery<'d> {
 
 impl Delivery<'_> {
     fn deliver(self) -> Result<(), Failure> {
-        let Self { args, work, plan, solved, transport, movers, ahead, began, for_metadata } = self;
+        let Self { args, work, plan, solved, transport, mover, ahead, began, for_metadata } = self;
         let Work { dockerfile, asked, session, layers, .. } = work;
         let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
         artifacts::must_be_there(&artifacts::write(asked, plan, layers, &filesystems)?)?;
@@ -185,7 +186,7 @@ impl Delivery<'_> {
             tracing::warn!(%error, "what `rbuild explain` shows was not kept");
         }
         summary::print(plan, solved, &assembled, asked, dockerfile, began.elapsed());
-        let pushed = output::push(asked, made, movers, ahead);
+        let pushed = output::push(asked, made, mover, ahead);
         // Whoever deploys by digest gets what the registry has.
         let exported = pushed.map_err(|failure| work.unless_cancelled(failure))?.or(exported);
         output::write_files(args, &assembled, asked, exported.as_ref(), for_metadata)

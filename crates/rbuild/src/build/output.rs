@@ -4,8 +4,8 @@ mod annotations;
 mod fields;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use image::export::{
     self, Annotation, AnnotationOf, Destination, Encoding, ExportError, Exported, Format, Named, Part,
@@ -14,17 +14,19 @@ use image::{Assembled, Layers, LocalImage};
 use oci::{Platform, Reference};
 use plan::Plan;
 use serde_json::Value;
-use solver::Cancel;
 use source::Access;
 use sys::RootfsPath;
 use sys::root::Time;
 
+use crate::build::artifacts::Artifact;
+use crate::build::cache::Where;
 use crate::build::request::Asked;
-use crate::cli::{Allowed, BuildArgs, Progress, RegistryArgs};
+use crate::cli::{Allowed, BuildArgs, Progress};
 use crate::commands::failures;
+use crate::commands::push::Push;
 use crate::commands::push::PushError;
 use crate::commands::push::ahead::Ahead;
-use crate::commands::registry::{ClientError, Mover, View};
+use crate::commands::registry::{ClientError, Mover};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
@@ -39,31 +41,18 @@ pub(crate) struct Output {
     pub(crate) kind: Kind,
     /// Besides those of `--tag`.
     pub(crate) names: Vec<Reference>,
+    /// Those of them that were written with a tag.
+    pub(crate) tagged: Vec<String>,
     /// Besides those of `--annotation`.
     annotations: Vec<Annotation>,
     /// Whether it is sent to the registries that its names say, and how.
     pub(crate) push: Option<Push>,
+    /// Whether whoever answers for those registries is believed.
+    pub(crate) is_insecure: bool,
     /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
     splits_platforms: Option<bool>,
     /// Whether its directory is to hold nothing else.
     removes_others: bool,
-}
-
-/// How an image is sent to registries.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Push {
-    /// How layers of our own making are compressed for it.
-    pub(crate) encoding: Encoding,
-    /// Whether it gets no name there but its digest.
-    pub(crate) by_digest: bool,
-    /// Whether anybody who answers for the registry is believed.
-    pub(crate) is_insecure: bool,
-}
-
-impl From<Encoding> for Push {
-    fn from(encoding: Encoding) -> Self {
-        Self { encoding, by_digest: false, is_insecure: false }
-    }
 }
 
 /// What is made of the result.
@@ -105,8 +94,10 @@ impl Output {
         Self {
             kind,
             names: Vec::new(),
+            tagged: Vec::new(),
             annotations: Vec::new(),
             push: None,
+            is_insecure: false,
             splits_platforms: None,
             removes_others: false,
         }
@@ -121,6 +112,14 @@ impl Output {
         match &self.kind {
             Kind::Archive { to: Target::File(path), .. } | Kind::Tar(Target::File(path)) => Some(path),
             _ => None,
+        }
+    }
+
+    /// What it writes.
+    fn place(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Layout { directory, .. } | Kind::Directory(directory) => Some(directory),
+            _ => self.file(),
         }
     }
 
@@ -146,7 +145,6 @@ pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Fail
             "is a terminal, and an archive is nothing for one: direct it somewhere with `>`",
         ));
     }
-    outputs.iter().try_for_each(|output| check_removal(output, asked))?;
     let is_one = asked.platforms.len() <= 1;
     if !asked.annotations.is_empty() && !outputs.iter().any(Output::has_manifests) {
         let title = "`--annotation` has nowhere to stand: the image is kept without a manifest";
@@ -208,6 +206,8 @@ pub(crate) fn write(
     made: Made<'_>,
     modified: Option<Time>,
 ) -> Result<Option<Exported>, Failure> {
+    // The build may have taken long.
+    check_removals(asked)?;
     let mut exported = None;
     for output in asked.outputs.iter().filter(|output| output.kind != Kind::Image) {
         let written =
@@ -217,38 +217,11 @@ pub(crate) fn write(
     Ok(exported)
 }
 
-/// What images are sent with.
-pub(crate) struct Movers<'m> {
-    usual: Mover<'m>,
-    /// Believes anybody.
-    insecure: Mover<'m>,
-}
-
-impl<'m> Movers<'m> {
-    pub(crate) fn new(
-        layers: &'m Layers<'m>,
-        cancel: &'m Arc<Cancel>,
-        environment: &'m Environment,
-        args: &RegistryArgs,
-        view: View,
-    ) -> Self {
-        let insecure = RegistryArgs { tls_verify: Some(false), ..args.clone() };
-        Self {
-            usual: Mover::new(layers, cancel, environment, args, view),
-            insecure: Mover::new(layers, cancel, environment, &insecure, view),
-        }
-    }
-
-    fn of(&self, push: Push) -> &Mover<'m> {
-        if push.is_insecure { &self.insecure } else { &self.usual }
-    }
-}
-
 /// Has layers of the image that is pushed first sent while it is still built, unless they become others in the end.
 pub(crate) fn ahead<'m>(
     asked: &Asked,
     plan: &Plan,
-    movers: &'m Movers<'_>,
+    mover: &'m Mover<'_>,
 ) -> Result<Option<Ahead<'m>>, Failure> {
     let pushed = asked.outputs.iter().find_map(|output| Some((output, output.push?)));
     let Some((output, push)) = pushed.filter(|_| asked.squash.is_none() && !asked.rewrites_times) else {
@@ -256,8 +229,7 @@ pub(crate) fn ahead<'m>(
     };
     let of_target = plan.outputs.iter().take(asked.platforms.len().max(1));
     let steps = of_target.flat_map(|output| plan.chain(output.step)).collect();
-    let ahead =
-        |name| Ahead::new(movers.of(push), name, push.encoding, steps).map_err(ClientError::into_failure);
+    let ahead = |name| Ahead::new(mover, name, push.encoding, steps).map_err(ClientError::into_failure);
     asked.names_of(output).into_iter().next().map(ahead).transpose()
 }
 
@@ -265,7 +237,7 @@ pub(crate) fn ahead<'m>(
 pub(crate) fn push(
     asked: &Asked,
     made: Made<'_>,
-    movers: &Movers<'_>,
+    mover: &Mover<'_>,
     ahead: Option<&Ahead<'_>>,
 ) -> Result<Option<Exported>, Failure> {
     let mut exported = None;
@@ -275,7 +247,7 @@ pub(crate) fn push(
         let annotations = made.annotations_of(asked, output);
         for name in asked.names_of(output) {
             let ahead = ahead.filter(|ahead| ahead.is_for(&name, push.encoding));
-            let pushed = movers.of(push).push(images.clone(), &name, push, &annotations, ahead);
+            let pushed = mover.push(images.clone(), &name, push, &annotations, ahead);
             let pushed = pushed.map_err(PushError::into_failure)?;
             exported.get_or_insert(Exported { manifest: pushed.digest });
         }
@@ -302,10 +274,13 @@ fn write_one(
             export::archive(layers, &named, *format, *encoding, destination(target, &mut stdout))?
         }
         Kind::Layout { encoding, directory } => export::layout(layers, &named, *encoding, directory)?,
+        Kind::Directory(directory) if output.removes_others => {
+            let directory = resolved(directory)
+                .map_err(|source| ExportError::Place { path: directory.clone(), source })?;
+            export::rootfs_mirror(layers, &parts, modified, &directory)?;
+            Vec::new()
+        }
         Kind::Directory(directory) => {
-            if output.removes_others {
-                export::remove_others(layers, &parts, directory)?;
-            }
             for Part { below, layers: ids } in &parts {
                 let below =
                     if below.is_root() { directory.clone() } else { directory.join(below.as_relative()) };
@@ -402,24 +377,57 @@ pub(crate) fn write_files(
     Ok(())
 }
 
-/// Only what lies below where the person is may be cleared without a word.
-fn check_removal(output: &Output, asked: &Asked) -> Result<(), Failure> {
-    let Kind::Directory(directory) = &output.kind else { return Ok(()) };
-    if !output.removes_others || asked.may_delete {
-        return Ok(());
+/// Refuses to clear a directory that is not below the one where the person is, unless that is allowed, and any in which there is something else
+/// that this build reads or writes.
+pub(crate) fn check_removals(asked: &Asked) -> Result<(), Failure> {
+    asked.outputs.iter().filter(|output| output.removes_others).try_for_each(|output| {
+        let Kind::Directory(directory) = &output.kind else { return Ok(()) };
+        check_removal(directory, output, asked)
+    })
+}
+
+fn check_removal(directory: &Path, output: &Output, asked: &Asked) -> Result<(), Failure> {
+    let refused = |title: String, help: &str| {
+        Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
+    };
+    let shown = directory.display();
+    let Ok(place) = resolved(directory) else {
+        return refused(format!("nobody can tell where `{shown}` is"), "write the path without `..`");
+    };
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    let is_below = here.is_ok_and(|here| place.starts_with(&here) && place != here);
+    if !is_below && !asked.may_delete {
+        let title = format!("`mode=delete` would clear `{shown}`, which is not below this directory");
+        return refused(title, &format!("allow it with `--allow={}`", Allowed::LocalDelete.as_str()));
     }
-    // What is not there yet has nothing to lose.
-    let Ok(directory) = directory.canonicalize() else { return Ok(()) };
-    let is_below = std::env::current_dir()
-        .and_then(|here| here.canonicalize())
-        .is_ok_and(|here| directory.starts_with(&here) && directory != here);
-    if is_below {
-        return Ok(());
+    let others = asked.outputs.iter().filter(|other| *other != output).filter_map(Output::place);
+    let artifacts = asked.artifacts.iter().map(Artifact::directory);
+    let caches = asked
+        .cache_from
+        .iter()
+        .map(|from| &from.place)
+        .chain(asked.cache_to.iter().filter_map(|to| to.place.as_ref()));
+    let caches = caches.filter_map(Where::directory);
+    let mut all = others.chain(artifacts).chain(caches).chain(asked.precious.iter().map(PathBuf::as_path));
+    match all.find(|other| resolved(other).is_ok_and(|other| other.starts_with(&place))) {
+        Some(other) => refused(
+            format!("`mode=delete` would clear `{shown}`, and `{}` is in it", other.display()),
+            "choose another directory for one of them",
+        ),
+        None => Ok(()),
     }
-    let title =
-        format!("`mode=delete` would clear `{}`, which is not below this directory", directory.display());
-    let help = format!("allow it with `--allow={}`", Allowed::LocalDelete.as_str());
-    Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
+}
+
+/// A path without links, of which the end need not be there.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let there = path.ancestors().find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
+    let (ancestor, canonical) = there.ok_or(io::ErrorKind::NotFound)?;
+    let rest = path.strip_prefix(ancestor).map_err(io::Error::other)?;
+    if rest.components().any(|part| !matches!(part, Component::Normal(_))) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(if rest.as_os_str().is_empty() { canonical } else { canonical.join(rest) })
 }
 
 fn check_push(output: &Output, asked: &Asked) -> Result<(), Failure> {
@@ -430,10 +438,9 @@ fn check_push(output: &Output, asked: &Asked) -> Result<(), Failure> {
         let title = "there is no name under which the image could be pushed";
         return refused(title, "name it with its registry: `--tag registry.example.com/team/app:1.2`");
     }
-    let by_digest = output.push.is_some_and(|push| push.by_digest);
-    let is_tagged = |name: &&Reference| by_digest && name.tag().is_some_and(|tag| tag != "latest");
-    if let Some(name) = asked.names_of(output).iter().find(is_tagged) {
-        let title = format!("`{}` has a tag, and `push-by-digest=true` gives none", name.familiar());
+    let mut tagged = asked.tagged.iter().chain(&output.tagged);
+    if let (true, Some(name)) = (output.push.is_some_and(|push| push.by_digest), tagged.next()) {
+        let title = format!("`{name}` has a tag, and `push-by-digest=true` gives none");
         return refused(&title, "leave out the tag, or `push-by-digest=true`");
     }
     if asked.access == Access::KeptOnly {

@@ -44,6 +44,8 @@ pub(crate) struct Asked {
     /// Those that were asked for, each once.
     pub(crate) platforms: Vec<Platform>,
     pub(crate) tags: Vec<Reference>,
+    /// Those of them that were written with a tag.
+    pub(crate) tagged: Vec<String>,
     /// Names of the images of other stages, by stage.
     pub(crate) stage_tags: BTreeMap<String, Vec<Reference>>,
     pub(crate) squash: Option<Squash>,
@@ -52,6 +54,8 @@ pub(crate) struct Asked {
     pub(crate) outputs: Vec<Output>,
     /// Whether they may clear any directory.
     pub(crate) may_delete: bool,
+    /// What they must not clear: what else this build reads and writes.
+    pub(crate) precious: Vec<PathBuf>,
     /// Of all outputs that have manifests.
     pub(crate) annotations: Vec<Annotation>,
     pub(crate) omits_history: bool,
@@ -119,7 +123,10 @@ impl Asked {
                 Some((stage, name)) => {
                     asked.stage_tags.entry(stage.to_lowercase()).or_default().push(names::new_name(name)?);
                 }
-                None => asked.tags.push(names::new_name(text)?),
+                None => {
+                    asked.tags.push(names::new_name(text)?);
+                    asked.tagged.extend(names::has_tag(text).then(|| text.clone()));
+                }
             }
         }
         asked.squash.clone_from(&args.squash);
@@ -130,6 +137,9 @@ impl Asked {
         legacy::check(&args.legacy)?;
         asked.rewrites_times = output::rewrites_times(&args.outputs)? || args.timestamp.is_some();
         asked.outputs = outputs;
+        asked.believe(args.steps.registry.tls_verify)?;
+        let written = [&args.logfile, &args.iidfile, &args.metadata_file, &args.steps.file];
+        asked.precious = written.into_iter().flatten().cloned().chain([args.context.clone()]).collect();
         if args.push && asked.outputs.iter().all(|output| output.kind != Kind::Image) {
             let mut image = Output::new(Kind::Image);
             image.push = Some(Encoding::from(oci::Compression::Gzip).into());
@@ -194,6 +204,8 @@ impl Asked {
             },
             oldest: args.cache_ttl.as_deref().map(oldest).transpose()?,
             outputs: Vec::new(),
+            precious: Vec::new(),
+            tagged: Vec::new(),
             may_delete: args.allowed.contains(&Allowed::LocalDelete),
             annotations: Vec::new(),
             secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
@@ -259,6 +271,22 @@ impl Asked {
             names.extend(new);
         }
         names
+    }
+
+    /// Takes note of the registries that outputs say to believe.
+    fn believe(&mut self, verify: Option<bool>) -> Result<(), Failure> {
+        let insecure = self.outputs.iter().filter(|output| output.is_insecure);
+        let names = insecure.flat_map(|output| match &output.names[..] {
+            [] => self.tags.iter(),
+            own => own.iter(),
+        });
+        let registries: Vec<String> = names.map(|name| name.registry().to_owned()).collect();
+        if !registries.is_empty() && verify == Some(true) {
+            let title = "`registry.insecure=true` and `--tls-verify=true` say two things".to_owned();
+            return Err(usage(title, "leave out one of the two"));
+        }
+        self.registry.insecure = registries;
+        Ok(())
     }
 
     /// A name is of one stage.

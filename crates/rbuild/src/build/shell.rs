@@ -14,7 +14,7 @@ use sys::terminal::WindowSize;
 use crate::build::input::{ContextDir, Names, STDIN};
 use crate::build::request::Asked;
 use crate::build::{Dockerfile, Order, Work, errors, report};
-use crate::cli::{Global, ShellArgs, StepName};
+use crate::cli::{Allowed, Global, ShellArgs, StepName};
 use crate::commands::run::{self, streams};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -31,6 +31,11 @@ pub(crate) fn shell(args: &ShellArgs, global: &Global, environment: &Environment
 }
 
 fn open(args: &ShellArgs, global: &Global, environment: &Environment) -> Result<u8, Failure> {
+    if args.steps.allowed.contains(&Allowed::LocalDelete) {
+        let title =
+            format!("`--allow={}` is for outputs, and a shell has none", Allowed::LocalDelete.as_str());
+        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help("leave it out")));
+    }
     let asked = Asked::of_steps(&args.steps, environment)?;
     keep_stdin(args.steps.names(&args.context))?;
     let (session, relay) = Session::open_with_relay(global)?;

@@ -32,6 +32,9 @@ pub(crate) struct RegistryArgs {
     /// Trust the authorities (*.crt) in a directory, and show its certificate (*.cert, *.key) to whoever asks for one
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: Option<PathBuf>,
+    /// Registries that an output says to believe: `registry.insecure`
+    #[arg(skip)]
+    pub(crate) insecure: Vec<String>,
 }
 
 #[derive(Args, Debug)]

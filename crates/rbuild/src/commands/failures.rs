@@ -115,8 +115,10 @@ pub(crate) fn of_export(error: &ExportError) -> Failure {
             diagnostic.help("`rbuild fsck` says what is damaged, `rbuild fsck --repair` puts it aside"),
         ),
         ExportError::Resolve(_) => Failure::new(Exit::Build, diagnostic),
-        ExportError::Write(_) | ExportError::Pack(_) | ExportError::Tree(_) | ExportError::Path(_) => {
-            Failure::new(Exit::Machine, diagnostic)
-        }
+        ExportError::Place { .. }
+        | ExportError::Write(_)
+        | ExportError::Pack(_)
+        | ExportError::Tree(_)
+        | ExportError::Path(_) => Failure::new(Exit::Machine, diagnostic),
     }
 }

@@ -32,9 +32,14 @@ pub(crate) fn new_name(text: &str) -> Result<Reference, Failure> {
     }
 }
 
+/// Whether a name is written with a tag or a digest.
+pub(crate) fn has_tag(text: &str) -> bool {
+    text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
+}
+
 /// For `--all-tags`: a name that has one says two things.
 pub(crate) fn check_without_tag(text: &str) -> Result<(), Failure> {
-    if !text.rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
+    if !has_tag(text) {
         return Ok(());
     }
     let title = format!("`{text}` has a tag, and `--all-tags` is for all of them");

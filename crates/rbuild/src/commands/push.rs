@@ -10,7 +10,6 @@ use image::{Layers, LocalImage};
 use oci::{Platform, Reference};
 use registry::{Delivery, Failure as RegistryFailure, RedirectError};
 
-use crate::build::output::Push;
 use crate::build::request::platform;
 use crate::cli::{Global, PushArgs};
 use crate::commands::push::ahead::Ahead;
@@ -22,6 +21,23 @@ use crate::failure::{Exit, Failure};
 use crate::listing::write_line;
 use crate::session::{Session, unless_cancelled};
 
+/// How an image is sent to a registry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Push {
+    /// How layers of our own making are compressed for it.
+    pub(crate) encoding: Encoding,
+    /// Whether it gets no name there but its digest.
+    pub(crate) by_digest: bool,
+    /// Whether it is called NAME@DIGEST here, too.
+    pub(crate) names_digest: bool,
+}
+
+impl From<Encoding> for Push {
+    fn from(encoding: Encoding) -> Self {
+        Self { encoding, by_digest: false, names_digest: false }
+    }
+}
+
 /// Why an image could not be pushed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PushError {
@@ -31,12 +47,16 @@ pub(crate) enum PushError {
     /// The image or the registry.
     #[error(transparent)]
     Push(#[from] push::PushError),
+    /// It is there, and cannot be named here.
+    #[error(transparent)]
+    Name(#[from] image::Error),
 }
 
 impl PushError {
     pub(crate) fn into_failure(self) -> Failure {
         match self {
             Self::Client(error) => error.into_failure(),
+            Self::Name(error) => failures::of_image(&error),
             Self::Push(push::PushError { failure: PushFailure::Export(error), .. }) => {
                 failures::of_export(&error)
             }
@@ -91,13 +111,22 @@ impl Mover<'_> {
         let shown = Arc::new(self.view.begin(Way::Push, reference));
         let sent = ahead.map(|ahead| ahead.finish(&shown)).unwrap_or_default();
         let progress = |progress| show(&shown, &progress);
-        let Push { encoding, by_digest, .. } = push;
-        let transfers = TRANSFERS;
-        let options =
-            PushOptions { encoding, annotations, by_digest, transfers, sent: &sent, progress: &progress };
+        let options = PushOptions {
+            encoding: push.encoding,
+            annotations,
+            by_digest: push.by_digest,
+            transfers: TRANSFERS,
+            sent: &sent,
+            progress: &progress,
+        };
+        let ids: Vec<_> = images.iter().map(|image| image.id.clone()).collect();
         let pushed = image::push(self.layers, client, images, reference, options);
         shown.end(pushed.as_ref().ok().map(|pushed| &pushed.digest));
-        Ok(pushed?)
+        let pushed = pushed?;
+        if push.names_digest {
+            image::name(self.layers, &ids, &[reference.at_digest(pushed.digest.clone())])?;
+        }
+        Ok(pushed)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `--allow`: what a Dockerfile gets only if the person who builds says so.
 
-use crate::world::{World, succeed, write_files};
+use crate::world::{World, check_code, succeed, write_files};
 
 fn build(world: &World, run: &str, args: &[&str]) -> (Option<i32>, String) {
     write_files(&world.path("context"), &[("Dockerfile", &format!("FROM base\nRUN {run}\n"))]);
@@ -46,4 +46,13 @@ fn the_network_of_the_machine_has_to_be_allowed_unless_the_build_has_it() {
     // Who only looks allows nothing.
     let mut command = world.rbuild();
     succeed(command.args(["build", "--check"]).arg(world.path("context")));
+}
+
+#[test]
+fn what_has_no_effect_on_a_shell_is_refused() {
+    let Some(world) = World::with_base("what_has_no_effect_on_a_shell_is_refused") else { return };
+    write_files(&world.path("context"), &[("Dockerfile", "FROM base\n")]);
+    let mut shell = world.rbuild();
+    shell.args(["shell", "--allow=buildx.local.delete"]).arg(world.path("context"));
+    assert!(check_code(&mut shell, 125).contains("is for outputs"));
 }

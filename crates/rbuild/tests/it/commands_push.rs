@@ -1,6 +1,7 @@
 //! `push`, and `build --push`.
 
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -210,7 +211,7 @@ fn layers_leave_while_later_steps_run() {
 }
 
 #[test]
-fn what_leaves_early_is_given_up_when_a_later_step_check_code() {
+fn what_leaves_early_is_given_up_when_a_later_step_fails() {
     const NAME: &str = "what_leaves_early_is_given_up_when_a_later_step_fails";
     let registry = Registry::start();
     let Some(world) = world(NAME, "unpushed") else { return };
@@ -334,18 +335,35 @@ fn an_image_is_pushed_by_its_digest_alone() {
     };
     let name = registry.reference("app");
     succeed(&mut build(&name));
-    let metadata: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).expect("JSON");
-    let digest = metadata["containerimage.digest"].as_str().expect("a digest");
+    let digest_in = |metadata: &Path| {
+        let document: Value = serde_json::from_slice(&std::fs::read(metadata).unwrap()).expect("JSON");
+        document["containerimage.digest"].as_str().expect("a digest").to_owned()
+    };
+    let digest = digest_in(&metadata);
     let put: Vec<String> = registry.requests().into_iter().map(|seen| seen.path).collect();
     let put: Vec<&String> = put.iter().filter(|path| path.starts_with("/v2/app/manifests/")).collect();
     assert_eq!(put, [&format!("/v2/app/manifests/{digest}")]);
     let canonical = format!("{name}@{digest}");
-    let other = World::new();
-    for world in [&world, &other] {
-        assert_eq!(text(succeed(world.rbuild().args(["run", &canonical])).stdout), "one\ntwo");
+    assert_eq!(text(succeed(World::new().rbuild().args(["run", &canonical])).stdout), "one\ntwo");
+    assert_eq!(text(succeed(world.rbuild().args(["run", "--pull=never", &canonical])).stdout), "one\ntwo");
+    // Also where the manifest is not one that the image is kept with.
+    succeed(build(&name).args(["--annotation", "a=b"]));
+    let annotated = digest_in(&metadata);
+    assert_ne!(annotated, digest);
+    succeed(world.rbuild().args(["run", "--pull=never", &format!("{name}@{annotated}")]));
+    for tag in ["app:1", "app:latest"] {
+        let said = check_code(&mut build(&registry.reference(tag)), 2);
+        assert!(said.contains("has a tag"), "{said}");
     }
-    let said = check_code(&mut build(&registry.reference("app:1")), 2);
-    assert!(said.contains("has a tag"), "{said}");
+    let mut tagged = world.rbuild();
+    tagged.args([
+        "build",
+        "-t",
+        &registry.reference("app:latest"),
+        "-o",
+        "type=registry,push-by-digest=true",
+    ]);
+    assert!(check_code(tagged.arg(&context), 2).contains("has a tag"));
 }
 
 #[test]
@@ -362,6 +380,8 @@ fn a_registry_that_nobody_vouches_for_is_believed_where_it_is_said() {
     check_code(&mut build(""), 3);
     check_code(&mut build(",registry.insecure=false"), 3);
     succeed(&mut build(",registry.insecure=true"));
+    let said = check_code(build(",registry.insecure=true").arg("--tls-verify=true"), 2);
+    assert!(said.contains("say two things"), "{said}");
     assert!(registry.count("/v2/app/manifests/") > 0);
     let said = check_code(
         world.rbuild().args(["build", "-o", "type=image,registry.insecure=true"]).arg(world.path("context")),

@@ -142,19 +142,43 @@ fn a_directory_holds_nothing_else_if_that_is_asked_for() {
     assert_eq!(names(), ["f"]);
     fs::remove_dir_all(&out).expect("it can be removed");
     plant();
+    // One of the directories is there, with something else in it; in place of the other there is a link.
+    write_files(&out, &[("linux_amd64/old", "x")]);
+    std::os::unix::fs::symlink(&outside, out.join("linux_arm64")).expect("a link");
     let both = "--platform=linux/amd64,linux/arm64";
     assert!(run("here", &[both, "-o", "type=local,dest=out,mode=delete"]).status.success());
     assert_eq!(names(), ["linux_amd64", "linux_arm64"]);
+    assert!(!out.join("linux_amd64/old").exists() && out.join("linux_amd64/f").exists());
+    assert!(out.join("linux_arm64").symlink_metadata().expect("it is there").is_dir());
     assert!(outside.join("precious").exists(), "no link is followed");
     // What is not below the working directory is cleared only if that is allowed.
-    for (from, dest) in [("here", outside.to_str().expect("UTF-8")), ("outside", ".")] {
+    for (from, dest) in [("here", outside.to_str().expect("UTF-8")), ("outside", "."), ("here", "none/../..")]
+    {
         let output = format!("type=local,dest={dest},mode=delete");
         let refused = run(from, &["-o", &output]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(2), "{said}");
-        assert!(said.contains("--allow=buildx.local.delete"), "{said}");
+        assert!(said.contains("--allow=buildx.local.delete") || said.contains("without `..`"), "{said}");
         assert!(outside.join("precious").exists());
     }
+    // Nor what this build reads or writes besides.
+    let delete = "type=local,dest=out,mode=delete";
+    for args in [
+        &["-o", "type=oci,dest=out/app.tar", "-o", delete][..],
+        &["-o", "type=local,dest=out/deep/er", "-o", delete],
+        &["--cache-to=type=local,dest=out/cache", "-o", delete],
+        &["--logfile=out/log", "-o", delete],
+        &["--artifact=0:/f=out/reports", "-o", delete],
+    ] {
+        let refused = run("here", args);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned()
+            + &fs::read_to_string(out.join("log")).unwrap_or_default();
+        assert_eq!(refused.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains("is in it"), "{args:?}: {said}");
+    }
+    let context = format!("type=local,dest={},mode=delete", world.path(".").display());
+    let refused = run("here", &["--allow=buildx.local.delete", "-o", &context]);
+    assert_eq!(refused.status.code(), Some(2));
     let output = format!("type=local,dest={},mode=delete", outside.display());
     assert!(run("here", &["--allow=buildx.local.delete", "-o", &output]).status.success());
     assert!(!outside.join("precious").exists() && outside.join("f").exists());

@@ -1,7 +1,7 @@
 //! The text of a `--cache-from` and a `--cache-to`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use image::export::Encoding;
 use layer::compress;
@@ -24,6 +24,16 @@ pub(crate) enum Where {
     Registry(Reference),
     /// In an OCI layout.
     Local { directory: PathBuf, tag: String },
+}
+
+impl Where {
+    /// On this machine.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Local { directory, .. } => Some(directory),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Where {

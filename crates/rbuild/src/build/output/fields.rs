@@ -6,8 +6,9 @@ use image::export::{Annotation, Encoding, Format};
 use layer::compress;
 use oci::{Compression, Reference};
 
-use super::{Kind, Output, Push, Target, annotations};
+use super::{Kind, Output, Target, annotations};
 use crate::commands::names;
+use crate::commands::push::Push;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 
@@ -27,6 +28,8 @@ struct Fields {
     /// Whether files in layers are to be no younger than `SOURCE_DATE_EPOCH`.
     rewrites_times: Option<bool>,
     names: Vec<Reference>,
+    /// Those that were written with a tag.
+    tagged: Vec<String>,
     annotations: Vec<Annotation>,
     splits_platforms: Option<bool>,
     /// Of a directory: whether it is to hold nothing else.
@@ -35,6 +38,8 @@ struct Fields {
     push: Option<bool>,
     /// Whether it gets no name there but its digest.
     pushes_by_digest: Option<bool>,
+    /// Whether it is called NAME@DIGEST here, too.
+    names_digest: Option<bool>,
     /// Whether anybody who answers for the registry is believed.
     is_insecure: Option<bool>,
 }
@@ -105,13 +110,14 @@ impl Output {
             Ok(Push {
                 encoding: encoding(Compression::Gzip)?,
                 by_digest: fields.pushes_by_digest.unwrap_or(false),
-                is_insecure: fields.is_insecure.unwrap_or(false),
+                names_digest: fields.names_digest.unwrap_or(false),
             })
         };
         let push = fields.is_pushed().then(push).transpose()?;
-        let Fields { names, annotations, splits_platforms, removes_others, .. } = fields;
+        let is_insecure = fields.is_insecure.unwrap_or(false);
+        let Fields { names, tagged, annotations, splits_platforms, removes_others, .. } = fields;
         let removes_others = removes_others.unwrap_or(false);
-        Ok(Self { kind, names, annotations, push, splits_platforms, removes_others })
+        Ok(Self { kind, names, tagged, annotations, push, is_insecure, splits_platforms, removes_others })
     }
 }
 
@@ -142,11 +148,12 @@ impl Fields {
                 "rewrite-timestamp" => fields.rewrites_times = Some(is_set()?),
                 "platform-split" => fields.splits_platforms = Some(is_set()?),
                 "name" => {
-                    let names = value.split(',').map(names::new_name);
-                    fields.names = names.collect::<Result<_, _>>()?;
+                    fields.names = value.split(',').map(names::new_name).collect::<Result<_, _>>()?;
+                    fields.tagged =
+                        value.split(',').filter(|name| names::has_tag(name)).map(ToOwned::to_owned).collect();
                 }
                 // What is so by itself.
-                "store" | "unpack" | "oci-mediatypes" | "name-canonical" if is_set()? => {}
+                "store" | "unpack" | "oci-mediatypes" if is_set()? => {}
                 "mode" => {
                     fields.removes_others = Some(match value {
                         "copy" => false,
@@ -156,6 +163,7 @@ impl Fields {
                 }
                 "push" => fields.push = Some(is_set()?),
                 "push-by-digest" => fields.pushes_by_digest = Some(is_set()?),
+                "name-canonical" => fields.names_digest = Some(is_set()?),
                 "registry.insecure" => fields.is_insecure = Some(is_set()?),
                 _ => match annotations::of_field(key, value) {
                     Some(found) => fields.annotations.push(found?),
@@ -196,7 +204,9 @@ impl Fields {
     }
 
     fn says_how_to_push(&self) -> bool {
-        self.pushes_by_digest.is_some() || self.is_insecure.is_some()
+        self.pushes_by_digest == Some(true)
+            || self.is_insecure == Some(true)
+            || self.names_digest == Some(true)
     }
 
     fn is_pushed(&self) -> bool {

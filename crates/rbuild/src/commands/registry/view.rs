@@ -100,7 +100,8 @@ impl Shown {
 
     /// A layer of so many bytes begins to move.
     pub(crate) fn began(&self, layer: &Digest, bytes: u64) {
-        let before = self.layers().insert(layer.clone(), Progress { done: 0, all: bytes });
+        let mut layers = self.layers();
+        let before = layers.insert(layer.clone(), Progress { done: 0, all: bytes });
         // It begins anew.
         let Progress { done, all } = before.unwrap_or_default();
         self.bar.set_position(self.bar.position().saturating_sub(done));
