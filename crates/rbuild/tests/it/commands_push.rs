@@ -561,7 +561,9 @@ fn memory_does_not_grow_with_layers() {
     let limited = |world: &World, args: &[&str]| {
         let rbuild = world.rbuild();
         let mut command = Command::new("prlimit");
-        command.env_clear().env("HOME", world.path("home")).arg(format!("--data={LIMIT_BYTES}"));
+        // However many processors there are: each thread's stack counts.
+        command.env_clear().env("HOME", world.path("home")).env("RAYON_NUM_THREADS", "2");
+        command.arg(format!("--data={LIMIT_BYTES}"));
         command.arg(rbuild.get_program()).args(rbuild.get_args()).args(args);
         succeed(&mut command);
     };
