@@ -53,6 +53,11 @@ impl Failure {
         Self { exit, diagnostics: vec![diagnostic] }
     }
 
+    /// The command line is wrong, and this is the way out.
+    pub(crate) fn usage(title: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+    }
+
     pub(crate) fn cancelled() -> Self {
         Self { exit: Exit::Cancelled, diagnostics: Vec::new() }
     }

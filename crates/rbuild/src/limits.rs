@@ -6,8 +6,7 @@ use std::path::{Component, PathBuf};
 use clap::Args;
 use sandbox::{CpuList, Limits, Ulimit, UlimitError, UlimitName};
 
-use crate::diagnostic::Diagnostic;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// The heading of these options.
 const HEADING: &str = "Limits of a process and all it starts";
@@ -214,7 +213,7 @@ fn last_of_each(ulimits: &[Ulimit]) -> Vec<Ulimit> {
 }
 
 fn wrong(title: String, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+    Failure::usage(title, help)
 }
 
 /// `64m`, `1.5g`, `100`: powers of 1024, as Docker has them.

@@ -40,7 +40,7 @@ impl Agents {
         for text in options {
             let (id, paths) = text.split_once('=').unwrap_or((text, ""));
             if id.is_empty() {
-                return Err(usage(format!("`--ssh {text}` has no id"), HELP));
+                return Err(Failure::usage(format!("`--ssh {text}` has no id"), HELP));
             }
             let paths: Vec<&str> = paths.split(',').filter(|path| !path.is_empty()).collect();
             let socket = match paths.as_slice() {
@@ -59,19 +59,16 @@ impl Agents {
     }
 }
 
-fn usage(title: String, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
-}
-
 fn agent_of_environment(text: &str, environment: &Environment) -> Result<PathBuf, Failure> {
     let socket = environment.variable("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
-    let none = || usage(format!("`--ssh {text}`: there is no ssh agent: SSH_AUTH_SOCK is not set"), HELP);
+    let none =
+        || Failure::usage(format!("`--ssh {text}`: there is no ssh agent: SSH_AUTH_SOCK is not set"), HELP);
     socket.map(PathBuf::from).ok_or_else(none)
 }
 
 fn is_socket(text: &str, path: &str) -> Result<bool, Failure> {
     let found = fs::metadata(path)
-        .map_err(|error| usage(format!("`--ssh {text}`: cannot look at `{path}`: {error}"), HELP))?;
+        .map_err(|error| Failure::usage(format!("`--ssh {text}`: cannot look at `{path}`: {error}"), HELP))?;
     Ok(found.file_type().is_socket())
 }
 
@@ -98,7 +95,7 @@ impl OwnAgent {
         }
         let agent = Self { socket, process };
         if !agent.socket.exists() {
-            return Err(usage("ssh-agent did not start".to_owned(), "see what it says above"));
+            return Err(Failure::usage("ssh-agent did not start".to_owned(), "see what it says above"));
         }
         agent.add(keys)?;
         Ok(agent)

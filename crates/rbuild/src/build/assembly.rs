@@ -10,8 +10,7 @@ use sys::root::Time;
 use crate::build::errors;
 use crate::build::request::Asked;
 use crate::cli::Squash;
-use crate::diagnostic::Diagnostic;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// What the calls of this module work with.
 #[derive(Clone, Copy)]
@@ -42,7 +41,7 @@ fn squash_base(plan: &Plan, output: &Output, squash: &Squash) -> Result<usize, F
     let Some((_, step)) = output.bases.iter().find(|(label, _)| is_meant(label)) else {
         let title = format!("`--squash=from:{stage}`: the target is not made FROM a stage `{stage}`");
         let help = "name a stage that it is made FROM, or write `--squash=new`";
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+        return Err(Failure::usage(title, help));
     };
     let makes_layer = |id: &StepId| !matches!(plan.step(*id).op, Op::Scratch | Op::Image(_));
     Ok(of_image + plan.chain(*step).iter().filter(|id| makes_layer(id)).count())

@@ -25,7 +25,7 @@ use crate::build::request::Asked;
 use crate::commands::registry::{ClientError, Connection, View};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::listing;
 
 use export::Made;
@@ -77,7 +77,7 @@ pub(crate) fn check_access(asked: &Asked) -> Result<(), Failure> {
             let title =
                 format!("`{option}` is about `{place}`, and `--offline` lets nobody speak to a registry");
             let help = "leave out one of the two; `type=local` needs no registry";
-            Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
+            Err(Failure::usage(title, help))
         }
         _ => Ok(()),
     }
@@ -250,8 +250,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
     }
     text
-}
-
-fn usage(title: String, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
 }

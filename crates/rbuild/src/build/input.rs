@@ -118,7 +118,7 @@ impl Input {
         let place = Place::of(names.context)?;
         let reads_dockerfile = names.file == Some(Path::new(STDIN));
         if reads_dockerfile && matches!(place, Place::Stdin) {
-            return Err(usage(
+            return Err(Failure::usage(
                 "the Dockerfile and the context cannot both come from standard input",
                 "`rbuild build -` reads a Dockerfile, or an archive that has one",
             ));
@@ -169,8 +169,8 @@ impl Input {
             return Self::of_directory(directory, origin, given, names);
         }
         if let Some(file) = names.file {
-            return Err(usage(
-                &format!("both `--file {}` and `{}` are a Dockerfile", file.display(), origin.display()),
+            return Err(Failure::usage(
+                format!("both `--file {}` and `{}` are a Dockerfile", file.display(), origin.display()),
                 "leave out `--file`, or give an archive that has the file in it",
             ));
         }
@@ -209,8 +209,8 @@ impl Place {
         match RemoteKind::of(&text) {
             Some(RemoteKind::Repository) => Ok(Self::Repository(text)),
             Some(RemoteKind::File) => Ok(Self::File(text)),
-            None if text.contains("://") && !path.exists() => Err(usage(
-                &format!("`{text}` is no context of a known kind"),
+            None if text.contains("://") && !path.exists() => Err(Failure::usage(
+                format!("`{text}` is no context of a known kind"),
                 "a context is a directory, `-`, an http or https URL, or a git repository by https, http, git or ssh",
             )),
             None => Ok(Self::Directory(path.to_owned())),
@@ -238,7 +238,7 @@ impl Place {
                 std::fs::rename(&file, &target).map_err(|error| machine(&target, &error))?;
                 Ok(ContextDir::passing(directory, None))
             }
-            Self::Stdin => Err(usage(
+            Self::Stdin => Err(Failure::usage(
                 "a named context cannot come from standard input",
                 "give a directory, a URL or a git repository",
             )),
@@ -325,7 +325,7 @@ impl ContextDir {
             Some(file) => match Ignore::read(&self.path, file) {
                 Ok(None) => {
                     let title = format!("there is no ignore file `{}`", file.display());
-                    return Err(usage(&title, "check the path behind `--ignorefile`"));
+                    return Err(Failure::usage(&title, "check the path behind `--ignorefile`"));
                 }
                 found => found.map(Option::unwrap_or_default),
             },
@@ -342,7 +342,7 @@ fn scratch(session: &Session) -> Result<PathBuf, Failure> {
 /// Standard input, unless nobody has directed anything there.
 fn stdin(environment: &Environment) -> Result<io::StdinLock<'static>, Failure> {
     if environment.stdin_is_terminal {
-        return Err(usage(
+        return Err(Failure::usage(
             "standard input is a terminal, neither a Dockerfile nor an archive",
             "direct a file there: `rbuild build - < Dockerfile`",
         ));
@@ -371,10 +371,6 @@ fn copy(from: &mut impl Read, to: &mut impl Write, session: &Session) -> Result<
         };
         moved.map_err(|error| machine(Path::new("standard input"), &error))?;
     }
-}
-
-fn usage(title: &str, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
 }
 
 fn machine(path: &Path, error: &io::Error) -> Failure {

@@ -1,8 +1,7 @@
 //! Options of builders before: what they ask for is so anyway, or it is refused.
 
 use crate::cli::LegacyArgs;
-use crate::diagnostic::Diagnostic;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// Refuses what asks for something that is not so.
 pub(super) fn check(args: &LegacyArgs) -> Result<(), Failure> {
@@ -35,5 +34,5 @@ pub(super) fn notes(args: &LegacyArgs) -> Vec<&'static str> {
 }
 
 fn refused(title: &str, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+    Failure::usage(title, help)
 }

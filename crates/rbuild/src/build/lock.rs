@@ -154,7 +154,7 @@ pub(crate) fn pull_policy(args: &StepArgs) -> Result<PullPolicy, Failure> {
         PullPolicy::Always | PullPolicy::Newer if args.locked.is_some() => {
             let title = "`--pull` asks what names mean now, and `--locked` takes what they meant";
             let help = "leave out one of the two; `--pull --lock` writes down what they mean now";
-            Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
+            Err(Failure::usage(title, help))
         }
         policy => Ok(policy),
     }
@@ -175,7 +175,7 @@ pub(crate) fn place(option: &str, given: Option<&Path>, names: Names<'_>) -> Res
         let title =
             format!("`{option}` needs the name of a file, since the Dockerfile is no file of this machine");
         let help = format!("write it as `{option}=FILE`");
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+        return Err(Failure::usage(title, help));
     }
     let name = dockerfile.file_name().unwrap_or_default().to_string_lossy();
     let is_usual = NAMES.contains(&name.as_ref());

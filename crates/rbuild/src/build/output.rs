@@ -149,7 +149,7 @@ pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Fail
     if !asked.annotations.is_empty() && !outputs.iter().any(Output::has_manifests) {
         let title = "`--annotation` has nowhere to stand: the image is kept without a manifest";
         let help = "push it, or write an archive with `--output type=oci,dest=FILE`, or use `--label`";
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+        return Err(Failure::usage(title, help));
     }
     let all = outputs.iter().flat_map(|output| &output.annotations).chain(&asked.annotations);
     let is_built = |platform: &Platform| match &asked.platforms[..] {
@@ -164,14 +164,14 @@ pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Fail
         if let Some(platform) = platform.as_ref().filter(|platform| !is_built(platform)) {
             let title = format!("the annotation `{}` is for {platform}, which is not built", annotation.key);
             let help = "name the platform with `--platform`, too";
-            return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+            return Err(Failure::usage(title, help));
         }
     }
     let is_of_index = |of: &AnnotationOf| matches!(of, AnnotationOf::Index | AnnotationOf::IndexDescriptor);
     if let Some(annotation) = all.into_iter().find(|annotation| is_one && is_of_index(&annotation.of)) {
         let title = format!("the annotation `{}` is of an index, and one platform has none", annotation.key);
         let help = "name several platforms with `--platform`, or annotate the manifest";
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+        return Err(Failure::usage(title, help));
     }
     if outputs.iter().any(|output| output.splits_platforms == Some(false) && !is_one) {
         return Err(wrong("platform-split=false", "would mix the files of several platforms"));
@@ -387,9 +387,7 @@ pub(crate) fn check_removals(asked: &Asked) -> Result<(), Failure> {
 }
 
 fn check_removal(directory: &Path, output: &Output, asked: &Asked) -> Result<(), Failure> {
-    let refused = |title: String, help: &str| {
-        Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
-    };
+    let refused = |title: String, help: &str| Err(Failure::usage(title, help));
     let shown = directory.display();
     let Ok(place) = resolved(directory) else {
         return refused(format!("nobody can tell where `{shown}` is"), "write the path without `..`");
@@ -431,9 +429,7 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn check_push(output: &Output, asked: &Asked) -> Result<(), Failure> {
-    let refused = |title: &str, help: &str| {
-        Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
-    };
+    let refused = |title: &str, help: &str| Err(Failure::usage(title, help));
     if asked.names_of(output).is_empty() {
         let title = "there is no name under which the image could be pushed";
         return refused(title, "name it with its registry: `--tag registry.example.com/team/app:1.2`");

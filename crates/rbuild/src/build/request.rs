@@ -26,9 +26,8 @@ use crate::build::resolver::Resolver;
 use crate::cli::{Allowed, BuildArgs, BuildNetwork, Progress, PullPolicy, RegistryArgs, Squash, StepArgs};
 use crate::commands::names;
 use crate::commands::run::request::Volume;
-use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::network;
 
 /// Steps that work at once unless `--jobs` says otherwise, for each processor. Most steps wait for the network or the disk most of the time.
@@ -115,7 +114,7 @@ impl Asked {
         for text in &args.tags {
             match text.split_once('=') {
                 Some(("", _)) => {
-                    return Err(usage(
+                    return Err(Failure::usage(
                         format!("`--tag {text}` names no stage"),
                         "write it as STAGE=NAME or NAME",
                     ));
@@ -183,7 +182,7 @@ impl Asked {
         };
         if let Some(volume) = twice(&request.volumes) {
             let title = format!("two volumes are to be at `{}`", volume.target);
-            return Err(usage(title, "leave one of them out"));
+            return Err(Failure::usage(title, "leave one of them out"));
         }
         let limits = args.resources.over(&args.limits)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -283,7 +282,7 @@ impl Asked {
         let registries: Vec<String> = names.map(|name| name.registry().to_owned()).collect();
         if !registries.is_empty() && verify == Some(true) {
             let title = "`registry.insecure=true` and `--tls-verify=true` say two things".to_owned();
-            return Err(usage(title, "leave out one of the two"));
+            return Err(Failure::usage(title, "leave out one of the two"));
         }
         self.registry.insecure = registries;
         Ok(())
@@ -295,7 +294,7 @@ impl Asked {
         for (stage, names) in &self.stage_tags {
             if let Some(name) = names.iter().find(|name| seen.contains(name)) {
                 let title = format!("`--tag {stage}={}`: another stage has that name, too", name.familiar());
-                return Err(usage(title, "give each stage a name of its own"));
+                return Err(Failure::usage(title, "give each stage a name of its own"));
             }
             seen.extend(names.iter().cloned());
         }
@@ -334,7 +333,7 @@ fn progress(args: &StepArgs, environment: &Environment) -> Result<Progress, Fail
         (None, None) => Ok(Progress::Auto),
         (None, Some(text)) => Progress::from_str(text, true).map_err(|_| {
             let title = format!("the variable `{VARIABLE}` is `{text}`, which is no kind of progress");
-            usage(title, "there are auto, tty, plain, quiet, none and rawjson")
+            Failure::usage(title, "there are auto, tty, plain, quiet, none and rawjson")
         }),
     }
 }
@@ -362,7 +361,7 @@ pub(crate) fn platform(text: &str) -> Result<Platform, Failure> {
         return Ok(Platform::host());
     }
     text.parse().map_err(|error| {
-        usage(format!("`--platform {text}`: {error}"), "write it as OS/ARCH, such as `linux/arm64`")
+        Failure::usage(format!("`--platform {text}`: {error}"), "write it as OS/ARCH, such as `linux/arm64`")
     })
 }
 
@@ -377,16 +376,15 @@ impl Layout {
             Some(Ok(digest)) => Pick::Digest(digest),
             Some(Err(_)) => {
                 let title = format!("`oci-layout://{text}` ends in no digest");
-                return Err(usage(title, "write it as oci-layout://DIRECTORY:TAG or …@sha256:DIGEST"));
+                return Err(Failure::usage(
+                    title,
+                    "write it as oci-layout://DIRECTORY:TAG or …@sha256:DIGEST",
+                ));
             }
             None => Pick::Tag(tag.to_owned()),
         };
         Ok(Self { directory: PathBuf::from(directory), pick })
     }
-}
-
-fn usage(title: String, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
 }
 
 /// Splits at the first separator.
@@ -403,14 +401,14 @@ fn build_args(args: &StepArgs, environment: &Environment) -> Result<Vec<BuildArg
     for file in &args.build_arg_files {
         let text = std::fs::read_to_string(file).map_err(|error| {
             let title = format!("cannot read `{}`: {error}", file.display());
-            usage(title, "check the path behind `--build-arg-file`")
+            Failure::usage(title, "check the path behind `--build-arg-file`")
         })?;
         // As buildah reads them: a line is what `--build-arg` would be given.
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         for line in lines {
             if line.starts_with('=') {
                 let title = format!("`{}`: `{line}` has no name", file.display());
-                return Err(usage(title, "write each line as NAME=VALUE"));
+                return Err(Failure::usage(title, "write each line as NAME=VALUE"));
             }
             given.push(build_arg(line, environment));
         }
@@ -429,7 +427,8 @@ fn build_args(args: &StepArgs, environment: &Environment) -> Result<Vec<BuildArg
 
 /// The time from which on results count, if they may be as old as this.
 fn oldest(text: &str) -> Result<Timestamp, Failure> {
-    let wrong = || usage(format!("`--cache-ttl {text}` is no duration"), "write it as `90m`, `24h` or `7d`");
+    let wrong =
+        || Failure::usage(format!("`--cache-ttl {text}` is no duration"), "write it as `90m`, `24h` or `7d`");
     let age: Span = text.parse().map_err(|_| wrong())?;
     // A day has 24 hours.
     let age = age.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
@@ -459,7 +458,7 @@ fn host_mount(text: &str) -> Result<HostMount, Failure> {
     let Volume { source, target, access } = Volume::parse(text)?;
     if let Err(error) = std::fs::metadata(&source) {
         let title = format!("`--volume {text}`: cannot use `{}`: {error}", source.display());
-        return Err(usage(title, "give a directory or file that is there"));
+        return Err(Failure::usage(title, "give a directory or file that is there"));
     }
     let access = match access {
         sandbox::Access::ReadOnly => plan::Access::ReadOnly,
@@ -475,7 +474,7 @@ fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
     let address: Result<IpAddr, _> = address.trim_start_matches('[').trim_end_matches(']').parse();
     match address {
         Ok(address) if !name.is_empty() => Ok(ExtraHost { name, address }),
-        _ => Err(usage(
+        _ => Err(Failure::usage(
             format!("`--add-host {text}` names no address"),
             "write it as NAME:ADDRESS, such as `db:10.0.0.2`",
         )),
@@ -494,7 +493,7 @@ fn named_contexts(args: &StepArgs) -> Result<Named, Failure> {
     let mut named = Named::default();
     for text in &args.build_contexts {
         let (name, Some(value)) = split(text, '=') else {
-            return Err(usage(
+            return Err(Failure::usage(
                 format!("`--build-context {text}` has no source"),
                 "write it as NAME=DIRECTORY, NAME=URL, NAME=docker-image://IMAGE or NAME=oci-layout://DIRECTORY",
             ));
@@ -524,8 +523,9 @@ fn named_contexts(args: &StepArgs) -> Result<Named, Failure> {
 }
 
 fn tag_or_digest(text: &str) -> Result<Reference, Failure> {
-    Reference::parse(text)
-        .map_err(|error| usage(format!("`{text}` is no image name: {error}"), "a name looks like `app:1.2`"))
+    Reference::parse(text).map_err(|error| {
+        Failure::usage(format!("`{text}` is no image name: {error}"), "a name looks like `app:1.2`")
+    })
 }
 
 /// `id=ID[,src=FILE|,env=VARIABLE|,type=env,src=VARIABLE][,cache=hash]`; without any, the variable ID if there is one, else the file ID.
@@ -541,10 +541,15 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Fai
             ("env", Some(value)) => variable = Some(value),
             ("type", Some(value)) if value == "file" || value == "env" => is_variable = value == "env",
             ("cache", Some(value)) if value == "hash" => in_key = SecretInKey::Counted,
-            _ => return Err(usage(format!("`--secret {text}` has an unknown field `{field}`"), HELP)),
+            _ => {
+                return Err(Failure::usage(
+                    format!("`--secret {text}` has an unknown field `{field}`"),
+                    HELP,
+                ));
+            }
         }
     }
-    let id = id.ok_or_else(|| usage(format!("`--secret {text}` has no id"), HELP))?;
+    let id = id.ok_or_else(|| Failure::usage(format!("`--secret {text}` has no id"), HELP))?;
     // As buildx has it: of the type `env`, a source is a variable.
     if is_variable && variable.is_none() {
         variable = file.take();
@@ -552,15 +557,24 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, Secret), Fai
     let from_environment = |name: &str| environment.variable(name).map(|value| value.as_bytes().to_vec());
     let value = match (file, variable) {
         (Some(file), _) => std::fs::read(&file).map_err(|error| {
-            usage(format!("secret `{id}`: cannot read `{file}`: {error}"), "check the path behind `src=`")
+            Failure::usage(
+                format!("secret `{id}`: cannot read `{file}`: {error}"),
+                "check the path behind `src=`",
+            )
         })?,
         (None, Some(name)) => from_environment(&name).ok_or_else(|| {
-            usage(format!("secret `{id}`: the variable `{name}` is not set"), "export it before the build")
+            Failure::usage(
+                format!("secret `{id}`: the variable `{name}` is not set"),
+                "export it before the build",
+            )
         })?,
         (None, None) => match from_environment(&id) {
             Some(value) => value,
             None => std::fs::read(&id).map_err(|_| {
-                usage(format!("secret `{id}`: there is neither a variable nor a file of that name"), HELP)
+                Failure::usage(
+                    format!("secret `{id}`: there is neither a variable nor a file of that name"),
+                    HELP,
+                )
             })?,
         },
     };

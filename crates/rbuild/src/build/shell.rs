@@ -34,7 +34,7 @@ fn open(args: &ShellArgs, global: &Global, environment: &Environment) -> Result<
     if args.steps.allowed.contains(&Allowed::LocalDelete) {
         let title =
             format!("`--allow={}` is for outputs, and a shell has none", Allowed::LocalDelete.as_str());
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help("leave it out")));
+        return Err(Failure::usage(title, "leave it out"));
     }
     let asked = Asked::of_steps(&args.steps, environment)?;
     keep_stdin(args.steps.names(&args.context))?;
@@ -79,7 +79,7 @@ fn keep_stdin(names: Names<'_>) -> Result<(), Failure> {
     let title =
         "standard input is the shell's, so neither the Dockerfile nor the context can come from there";
     let help = "write them to files, and name those with `--file` and `--context`";
-    Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
+    Err(Failure::usage(title, help))
 }
 
 /// The step that the command line names; else the one that the last build of the Dockerfile failed at.
@@ -97,7 +97,7 @@ fn spot(step: Option<&StepName>, after: bool, dockerfile: &Dockerfile) -> Result
         None if after => {
             let title = format!("`--after` needs a step, and `{}` is a stage", step.stage);
             let help = format!("name one of its steps, such as `{}@2`", step.stage);
-            return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+            return Err(Failure::usage(title, help));
         }
         None => Moment::End,
         Some(number) if after => Moment::After(number),

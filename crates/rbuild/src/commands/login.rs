@@ -28,7 +28,7 @@ pub(crate) fn login(args: &LoginArgs, environment: &Environment) -> Result<(), F
     let registry = reference.registry();
     let path = config_file(environment)?;
     if args.password_stdin && args.username.is_none() {
-        return Err(usage(
+        return Err(Failure::usage(
             "`--password-stdin` leaves no way to ask for the name",
             "give it with `--username`",
         ));
@@ -41,13 +41,16 @@ pub(crate) fn login(args: &LoginArgs, environment: &Environment) -> Result<(), F
     };
     let password = password(args, environment)?;
     if username.is_empty() || password.reveal().is_empty() {
-        return Err(usage("neither the name nor the password may be empty", "give both"));
+        return Err(Failure::usage("neither the name nor the password may be empty", "give both"));
     }
     if username.contains([':', '\n', '\r']) {
-        return Err(usage("a user name has neither a colon nor a line break in it", "check the name"));
+        return Err(Failure::usage(
+            "a user name has neither a colon nor a line break in it",
+            "check the name",
+        ));
     }
     if password.reveal().contains(['\n', '\r', '\0']) {
-        return Err(usage("the password has several lines", "give one line"));
+        return Err(Failure::usage("the password has several lines", "give one line"));
     }
     let given = Credentials::given(registry, &username, password.clone());
     let client =
@@ -131,13 +134,13 @@ fn of_registry(server: Option<&str>) -> Result<Reference, Failure> {
     let reference = Reference::parse(&format!("{host}/login")).ok();
     reference.filter(|reference| reference.registry() == host).ok_or_else(|| {
         let help = "a registry is named as in an image name: `docker.io`, `registry.example.com:5000`";
-        usage(&format!("`{server}` is no registry"), help)
+        Failure::usage(format!("`{server}` is no registry"), help)
     })
 }
 
 fn config_file(environment: &Environment) -> Result<PathBuf, Failure> {
     environment.docker_config().ok_or_else(|| {
-        usage("there is no place to keep logins in", "set DOCKER_CONFIG to a directory, or HOME")
+        Failure::usage("there is no place to keep logins in", "set DOCKER_CONFIG to a directory, or HOME")
     })
 }
 
@@ -167,7 +170,7 @@ fn password(args: &LoginArgs, environment: &Environment) -> Result<Secret, Failu
         Failure::new(Exit::Usage, diagnostic.note(error.to_string()))
     })?;
     if text.len() as u64 > MAX_PASSWORD_BYTES {
-        return Err(usage("the password is longer than any", "check what is directed there"));
+        return Err(Failure::usage("the password is longer than any", "check what is directed there"));
     }
     // `echo` adds a line end that is not meant.
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
@@ -180,7 +183,7 @@ fn ask(
     read: impl FnOnce(&Term) -> io::Result<String>,
 ) -> Result<String, Failure> {
     if !(environment.stdin_is_terminal && environment.stderr_is_terminal) {
-        return Err(usage(
+        return Err(Failure::usage(
             "there is nobody to ask for name and password",
             "give them with `--username NAME --password-stdin`",
         ));
@@ -227,8 +230,4 @@ fn of_credentials(path: &Path, error: &CredentialsError) -> Failure {
         _ => "see what the helper needs: it may want to be unlocked".to_owned(),
     };
     Failure::new(Exit::Usage, diagnostic.help(help))
-}
-
-fn usage(title: &str, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
 }

@@ -61,7 +61,7 @@ impl<'d> Draft<'d> {
     fn must_be_there(&self) -> Result<ManifestList, Failure> {
         self.read()?.ok_or_else(|| {
             let title = format!("there is no list `{}`", self.name.familiar());
-            usage(title, "make it with `rbuild manifest create LIST IMAGE…`")
+            Failure::usage(title, "make it with `rbuild manifest create LIST IMAGE…`")
         })
     }
 
@@ -78,10 +78,6 @@ impl<'d> Draft<'d> {
     }
 }
 
-fn usage(title: String, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
-}
-
 fn create(args: &ManifestCreateArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let images = args.images.iter().map(|text| names::name(text)).collect::<Result<Vec<_>, _>>()?;
     let session = Session::open(global)?;
@@ -89,7 +85,10 @@ fn create(args: &ManifestCreateArgs, global: &Global, environment: &Environment)
     let mut list = match draft.read()? {
         Some(_) if !args.amend => {
             let title = format!("there is a list `{}` already", draft.name.familiar());
-            return Err(usage(title, "add to it with `--amend`, or remove it with `rbuild manifest rm`"));
+            return Err(Failure::usage(
+                title,
+                "add to it with `--amend`, or remove it with `rbuild manifest rm`",
+            ));
         }
         found => found.unwrap_or_default(),
     };
@@ -125,7 +124,7 @@ fn annotate(args: &ManifestAnnotateArgs, global: &Global) -> Result<(), Failure>
             }
             AnnotateError::Several { .. } => "name one of them with its digest",
         };
-        usage(error.to_string(), help)
+        Failure::usage(error.to_string(), help)
     })?;
     draft.write(&list)?;
     session.close()

@@ -2,15 +2,14 @@
 
 use oci::Reference;
 
-use crate::diagnostic::Diagnostic;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// The name of an image that is elsewhere.
 pub(crate) fn name(text: &str) -> Result<Reference, Failure> {
     Reference::parse(text).map_err(|error| {
         let title = format!("`{text}` is no image name: {error}");
         let help = "a name looks like `alpine` or `alpine:3.20`";
-        Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+        Failure::usage(title, help)
     })
 }
 
@@ -18,7 +17,7 @@ pub(crate) fn name(text: &str) -> Result<Reference, Failure> {
 pub(crate) fn new_name(text: &str) -> Result<Reference, Failure> {
     let refused = |why: &str, help: &str| {
         let title = format!("`{text}` cannot name an image: {why}");
-        Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+        Failure::usage(title, help)
     };
     let reference = Reference::parse(text).map_err(|error| {
         refused(
@@ -43,5 +42,5 @@ pub(crate) fn check_without_tag(text: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let title = format!("`{text}` has a tag, and `--all-tags` is for all of them");
-    Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help("leave out one of the two")))
+    Err(Failure::usage(title, "leave out one of the two"))
 }

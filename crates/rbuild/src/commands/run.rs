@@ -86,7 +86,7 @@ fn check_image(image: &str) -> Result<(), Failure> {
         None => "`rbuild run --help` lists the options".to_owned(),
     };
     let title = format!("`{written}` is no option of `rbuild run`");
-    Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)))
+    Err(Failure::usage(title, help))
 }
 
 /// The image that is here, else the registry's. One for another platform than was asked for is as good as none.

@@ -71,24 +71,24 @@ fn place(term: &str) -> Result<(Reference, &str), Failure> {
         _ => ("docker.io", term),
     };
     if word.is_empty() {
-        return Err(usage(format!("`{term}` has no word to look for"), "give one, as in `registry.lan/app`"));
+        return Err(Failure::usage(
+            format!("`{term}` has no word to look for"),
+            "give one, as in `registry.lan/app`",
+        ));
     }
     let reference = Reference::parse(&format!("{host}/x"));
-    let reference =
-        reference.map_err(|error| usage(format!("`{host}` is no registry: {error}"), "check the name"))?;
+    let reference = reference
+        .map_err(|error| Failure::usage(format!("`{host}` is no registry: {error}"), "check the name"))?;
     Ok((reference, word))
-}
-
-fn usage(title: String, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
 }
 
 impl Filters {
     fn parse(texts: &[String]) -> Result<Self, Failure> {
         let mut filters = Self::default();
         for text in texts {
-            let wrong =
-                || usage(format!("`--filter {text}` is none"), "write `stars=N` or `is-official=true`");
+            let wrong = || {
+                Failure::usage(format!("`--filter {text}` is none"), "write `stars=N` or `is-official=true`")
+            };
             let (name, value) = text.split_once('=').ok_or_else(wrong)?;
             match name {
                 "stars" => filters.stars = value.parse().map_err(|_| wrong())?,

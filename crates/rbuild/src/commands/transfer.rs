@@ -58,7 +58,7 @@ fn standard_input(environment: &Environment) -> Result<io::StdinLock<'static>, F
     if environment.stdin_is_terminal {
         let title = "standard input is a terminal, not an archive";
         let help = "name a file, or direct one here with `<`";
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+        return Err(Failure::usage(title, help));
     }
     Ok(io::stdin().lock())
 }
@@ -104,7 +104,7 @@ pub(crate) fn save(args: &SaveArgs, global: &Global, environment: &Environment) 
     if args.output.is_none() && environment.stdout_is_terminal {
         let title = "an archive is nothing for a terminal";
         let help = "name a file with `--output FILE`, or direct the output somewhere with `>`";
-        return Err(Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help)));
+        return Err(Failure::usage(title, help));
     }
     let session = Session::open(global)?;
     let cancelled = session.cancelled();

@@ -17,7 +17,7 @@ use plan::{Images, Plan, Request, Warning};
 
 use crate::build::{Dockerfile, Input, errors};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// The build argument that stands for the `# check=` of the file.
 const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
@@ -108,7 +108,7 @@ fn check_argument(request: &Request) -> Result<Option<Check>, Failure> {
     value.parse().map(Some).map_err(|error: dockerfile::CheckError| {
         let title = format!("`--build-arg {CHECK_ARGUMENT}={value}` cannot be understood: {error}");
         let help = "write it as `skip=RULE,…`, `error=true` or `experimental=RULE,…`, joined by `;`";
-        Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
+        Failure::usage(title, help)
     })
 }
 

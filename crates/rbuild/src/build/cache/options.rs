@@ -8,7 +8,6 @@ use layer::compress;
 use oci::{Compression, Reference};
 
 use super::mounts::Mounts;
-use super::usage;
 use suggest::nearest;
 
 use crate::commands::names;
@@ -212,7 +211,7 @@ impl Fields {
 
 impl Written<'_> {
     fn wrong(self, why: &str) -> Failure {
-        usage(format!("`{} {}` {why}", self.flag, self.text), self.help)
+        Failure::usage(format!("`{} {}` {why}", self.flag, self.text), self.help)
     }
 
     /// `None` for a name alone.

@@ -3,8 +3,7 @@
 use image::export::{Annotation, AnnotationOf};
 
 use crate::build::request;
-use crate::diagnostic::Diagnostic;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 const HELP: &str = "write it as KEY=VALUE or TYPE:KEY=VALUE, where TYPE is manifest, index, manifest-descriptor or index-descriptor, \
      the first and the third with [OS/ARCH] if they are for one platform";
@@ -13,7 +12,7 @@ const HELP: &str = "write it as KEY=VALUE or TYPE:KEY=VALUE, where TYPE is manif
 pub(crate) fn annotations(text: &str) -> Result<Vec<Annotation>, Failure> {
     let wrong = |why: &str| {
         let title = format!("`--annotation {text}` {why}");
-        Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(HELP))
+        Failure::usage(title, HELP)
     };
     let (key, value) = text.split_once('=').ok_or_else(|| wrong("has no value"))?;
     let (types, key) = key.split_once(':').unwrap_or(("manifest", key));

@@ -9,8 +9,7 @@ use oci::{Compression, Reference};
 use super::{Kind, Output, Target, annotations};
 use crate::commands::names;
 use crate::commands::push::Push;
-use crate::diagnostic::Diagnostic;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 const HELP: &str = "write it as type=image, type=registry (with compression=CODEC, compression-level=N, force-compression=true, name=NAME, push-by-digest=true, registry.insecure=true), type=oci|docker|tar,dest=FILE (`-` is standard output), or type=local,dest=DIRECTORY (with mode=delete: nothing else in it)";
 
@@ -263,7 +262,7 @@ impl Fields {
 
 pub(crate) fn wrong(text: &str, why: &str) -> Failure {
     let title = format!("`--output {text}` {why}");
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(HELP))
+    Failure::usage(title, HELP)
 }
 
 #[cfg(test)]

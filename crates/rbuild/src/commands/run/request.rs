@@ -16,9 +16,8 @@ use sys::terminal::WindowSize;
 use crate::cli::{RunArgs, RunNetwork};
 use crate::commands::run::streams;
 use crate::commands::run::surroundings::Surroundings;
-use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::network;
 
 /// What was asked for.
@@ -106,7 +105,7 @@ impl Request {
         targets.sort();
         match targets.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => {
-                Err(usage(format!("two mounts are to be at `{}`", pair[0]), "leave one of them out"))
+                Err(Failure::usage(format!("two mounts are to be at `{}`", pair[0]), "leave one of them out"))
             }
             None => Ok(()),
         }
@@ -122,7 +121,10 @@ impl Request {
         let cwd = match &self.cwd {
             Some(cwd) => cwd.clone(),
             None => RootfsPath::parse_clamped(&execution.working_dir).map_err(|error| {
-                usage(format!("the image's working directory: {error}"), "give another with `--workdir`")
+                Failure::usage(
+                    format!("the image's working directory: {error}"),
+                    "give another with `--workdir`",
+                )
             })?,
         };
         let user = match &self.user {
@@ -182,7 +184,7 @@ impl Request {
         };
         let args = [entrypoint, command].concat();
         if args.is_empty() {
-            return Err(usage(
+            return Err(Failure::usage(
                 "no command is given, and the image has none".to_owned(),
                 "name one behind the image",
             ));
@@ -213,16 +215,12 @@ impl Request {
     }
 }
 
-fn usage(title: String, help: &str) -> Failure {
-    Failure::new(Exit::Usage, Diagnostic::error("usage", title).help(help))
-}
-
 fn input(args: &RunArgs, environment: &Environment) -> Result<Input, Failure> {
     match (args.interactive, args.tty, environment.stdin_is_terminal) {
         (false, _, _) => Ok(Input::Closed),
         (true, true, true) => Ok(Input::Keyboard),
         (true, false, _) => Ok(Input::Ours),
-        (true, true, false) => Err(usage(
+        (true, true, false) => Err(Failure::usage(
             "`-it` needs a terminal, and standard input is none".to_owned(),
             "leave out `-t` to direct a file or a pipe into the process",
         )),
@@ -250,7 +248,7 @@ fn variable(text: &str, environment: &Environment) -> (String, Option<String>) {
 
 fn user(text: &str) -> Result<User, Failure> {
     text.parse().map_err(|error: sandbox::UserError| {
-        usage(error.to_string(), "a user is written as USER or USER:GROUP, each a name or a number")
+        Failure::usage(error.to_string(), "a user is written as USER or USER:GROUP, each a name or a number")
     })
 }
 
@@ -258,16 +256,16 @@ fn user(text: &str) -> Result<User, Failure> {
 fn absolute(flag: &str, text: &str) -> Result<RootfsPath, Failure> {
     const HELP: &str = "a path in the container begins with `/`";
     if !text.starts_with('/') {
-        return Err(usage(format!("`{flag}`: `{text}` is no absolute path"), HELP));
+        return Err(Failure::usage(format!("`{flag}`: `{text}` is no absolute path"), HELP));
     }
-    RootfsPath::parse_clamped(text).map_err(|error| usage(format!("`{flag}`: {error}"), HELP))
+    RootfsPath::parse_clamped(text).map_err(|error| Failure::usage(format!("`{flag}`: {error}"), HELP))
 }
 
 /// A path that something is mounted at.
 fn target(flag: &str, text: &str) -> Result<RootfsPath, Failure> {
     let path = absolute(flag, text)?;
     if path.is_root() {
-        return Err(usage(
+        return Err(Failure::usage(
             format!("`{flag}`: nothing can be mounted at `/`"),
             "mount it at a directory below",
         ));
@@ -283,7 +281,7 @@ impl Volume {
         let (Some(source), Some(path), options, None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(usage(format!("`--volume {text}` is not understood"), HELP));
+            return Err(Failure::usage(format!("`--volume {text}` is not understood"), HELP));
         };
         let target = target("--volume", path)?;
         let source = source_path(source)?;
@@ -292,7 +290,12 @@ impl Volume {
             access = match option {
                 "ro" | "readonly" => Access::ReadOnly,
                 "rw" => Access::ReadWrite,
-                _ => return Err(usage(format!("`--volume {text}` has an unknown option `{option}`"), HELP)),
+                _ => {
+                    return Err(Failure::usage(
+                        format!("`--volume {text}` has an unknown option `{option}`"),
+                        HELP,
+                    ));
+                }
             };
         }
         Ok(Self { source, target, access })
@@ -305,10 +308,11 @@ fn source_path(text: &str) -> Result<PathBuf, Failure> {
         return Ok(PathBuf::from(text));
     }
     if text == "." || text == ".." || text.starts_with("./") || text.starts_with("../") {
-        return std::path::absolute(text)
-            .map_err(|error| usage(format!("`--volume`: `{text}`: {error}"), "give the path from the root"));
+        return std::path::absolute(text).map_err(|error| {
+            Failure::usage(format!("`--volume`: `{text}`: {error}"), "give the path from the root")
+        });
     }
-    Err(usage(
+    Err(Failure::usage(
         format!("`--volume`: `{text}` is no path"),
         "a path begins with `/` or `./`; volumes with names do not exist yet",
     ))
@@ -322,7 +326,7 @@ fn make(volume: &Volume) -> Result<(), Failure> {
     };
     match made {
         Ok(()) => Ok(()),
-        Err(error) => Err(usage(
+        Err(error) => Err(Failure::usage(
             format!("`--volume`: cannot use `{}`: {error}", source.display()),
             "give a directory or file that can be read",
         )),
@@ -341,14 +345,20 @@ impl Tmpfs {
             .map(|o| o.split_once('=').unwrap_or((o, "")))
             .collect();
         for (key, value) in fields {
-            let wrong = || usage(format!("`--tmpfs {text}`: `{key}={value}` is not understood"), HELP);
+            let wrong =
+                || Failure::usage(format!("`--tmpfs {text}`: `{key}={value}` is not understood"), HELP);
             match key {
                 "size" => tmpfs.size_bytes = Some(plan::parse_size(value).ok_or_else(wrong)?),
                 "mode" => {
                     let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
                     tmpfs.mode = mode.ok_or_else(wrong)?;
                 }
-                _ => return Err(usage(format!("`--tmpfs {text}` has an unknown option `{key}`"), HELP)),
+                _ => {
+                    return Err(Failure::usage(
+                        format!("`--tmpfs {text}` has an unknown option `{key}`"),
+                        HELP,
+                    ));
+                }
             }
         }
         Ok(tmpfs)
