@@ -9,9 +9,7 @@ use image::export::{Annotation, Encoding};
 use image::load::Pick;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use oci::{Platform, Reference};
-use plan::{
-    BaseLabels, BuildArg, ContextKind, ExtraHost, HostMount, ImagePath, NamedContext, NetworkMode, Request,
-};
+use plan::{BaseLabels, BuildArg, ContextKind, ExtraHost, HostMount, ImagePath, NamedContext, Request};
 use sandbox::Limits;
 use solver::{CacheMode, Secret, SecretInKey};
 use source::Access;
@@ -23,7 +21,7 @@ use crate::build::legacy;
 use crate::build::lock;
 use crate::build::output::{self, Kind, Output};
 use crate::build::resolver::Resolver;
-use crate::cli::{Allowed, BuildArgs, BuildNetwork, Progress, PullPolicy, RegistryArgs, Squash, StepArgs};
+use crate::cli::{Allowed, BuildArgs, Progress, PullPolicy, RegistryArgs, Squash, StepArgs};
 use crate::commands::names;
 use crate::commands::run::request::Volume;
 use crate::environment::Environment;
@@ -170,11 +168,7 @@ impl Asked {
             platform: platforms.first().cloned(),
             named_contexts,
             first_base: args.from.as_deref().map(tag_or_digest).transpose()?,
-            network: match args.network {
-                BuildNetwork::Default => NetworkMode::Default,
-                BuildNetwork::None => NetworkMode::None,
-                BuildNetwork::Host => NetworkMode::Host,
-            },
+            network: args.network.into(),
             allowed: args.allowed.iter().filter_map(|allowed| allowed.entitlement()).collect(),
             volumes: args.volumes.iter().map(|text| host_mount(text)).collect::<Result<_, _>>()?,
             extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use dockerfile::{Level, Rule, UnknownLevel, UnknownRule};
-use plan::Entitlement;
+use plan::{Entitlement, NetworkMode};
 use suggest::nearest;
 
 use super::{Format, FormatArgs, PullPolicy, RegistryArgs, with_name};
@@ -48,6 +48,16 @@ pub(crate) enum BuildNetwork {
     None,
     /// The machine's own.
     Host,
+}
+
+impl From<BuildNetwork> for NetworkMode {
+    fn from(network: BuildNetwork) -> Self {
+        match network {
+            BuildNetwork::Default => Self::Default,
+            BuildNetwork::None => Self::None,
+            BuildNetwork::Host => Self::Host,
+        }
+    }
 }
 
 /// What decides how the steps of a Dockerfile come out, and how they are worked on.
