@@ -9,7 +9,7 @@
 //! | [`rootfs_tree`] | the files | everybody |
 //!
 //! The same image gives the same bytes every time. Layers that came from outside leave as they came; ours are compressed here, once, and the
-//! result stays with the layer. A file appears under its name when it is complete.
+//! result stays with the layer: [`compress`] does no more than that. A file appears under its name when it is complete.
 
 mod annotations;
 mod documents;
@@ -34,7 +34,7 @@ use crate::flat::Flat;
 use crate::oci_layout::{INDEX_FILE, blob_path};
 use crate::stream::{self, CopyError};
 use crate::{Error, Layers, LocalImage};
-use package::{File, Group};
+use package::{File, Group, Packing};
 
 pub use annotations::{Annotation, AnnotationOf};
 pub use output::Destination;
@@ -188,6 +188,24 @@ impl From<store::Error> for ExportError {
     fn from(error: store::Error) -> Self {
         Error::from(error).into()
     }
+}
+
+/// Compresses layers as they come out of `ids` and keeps the results with them, for whoever exports or pushes them later.
+///
+/// # Errors
+/// [`ExportError`]; what was compressed before stays.
+pub fn compress(
+    layers: &Layers<'_>,
+    ids: impl IntoIterator<Item = LayerId>,
+    encoding: Encoding,
+) -> Result<(), ExportError> {
+    for id in ids {
+        if layers.is_cancelled() {
+            return Err(Error::Cancelled.into());
+        }
+        package::layer(layers, &id, Packing::of(encoding))?;
+    }
+    Ok(())
 }
 
 /// Writes images into one archive. `compression` is for layers of our own making; what came from outside is not packed anew.

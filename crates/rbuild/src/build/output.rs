@@ -11,7 +11,7 @@ use image::export::{
     self, Annotation, AnnotationOf, Destination, Encoding, ExportError, Exported, Format, Named, Part,
 };
 use image::{Assembled, Layers, LocalImage};
-use oci::{Platform, Reference};
+use oci::{Compression, Platform, Reference};
 use plan::Plan;
 use serde_json::Value;
 use source::Access;
@@ -47,6 +47,8 @@ pub(crate) struct Output {
     annotations: Vec<Annotation>,
     /// Whether it is sent to the registries that its names say, and how.
     pub(crate) push: Option<Push>,
+    /// How layers are compressed of an image that is only kept, unless it is as its names say.
+    kept: Option<Encoding>,
     /// Whether whoever answers for those registries is believed.
     pub(crate) is_insecure: bool,
     /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
@@ -97,6 +99,7 @@ impl Output {
             tagged: Vec::new(),
             annotations: Vec::new(),
             push: None,
+            kept: None,
             is_insecure: false,
             splits_platforms: None,
             removes_others: false,
@@ -121,6 +124,19 @@ impl Output {
             Kind::Layout { directory, .. } | Kind::Directory(directory) => Some(directory),
             _ => self.file(),
         }
+    }
+
+    /// How layers of a kept image with these names are compressed before anybody pushes it, if they are. A name that says a registry is there
+    /// for that; `app` and `team/app`, which are Docker Hub's when they are pushed, mostly stay where they are, and so does podman's
+    /// `localhost/app`.
+    fn kept_as(&self, names: &[Reference]) -> Option<Encoding> {
+        if self.kind != Kind::Image || self.push.is_some() {
+            return None;
+        }
+        let says_registry = |name: &Reference| !matches!(name.registry(), "docker.io" | "localhost");
+        let encoding =
+            self.kept.or_else(|| names.iter().any(says_registry).then(|| Compression::Gzip.into()))?;
+        (encoding.compression != Compression::None).then_some(encoding)
     }
 
     /// Whether there are manifests in it.
@@ -217,20 +233,26 @@ pub(crate) fn write(
     Ok(exported)
 }
 
-/// Has layers of the image that is pushed first sent while it is still built, unless they become others in the end.
+/// Has layers sent, of the image that is pushed first, while it is still built; or compressed, if that is for a push later. Not if they become
+/// others in the end.
 pub(crate) fn ahead<'m>(
     asked: &Asked,
     plan: &Plan,
     mover: &'m Mover<'_>,
 ) -> Result<Option<Ahead<'m>>, Failure> {
-    let pushed = asked.outputs.iter().find_map(|output| Some((output, output.push?)));
-    let Some((output, push)) = pushed.filter(|_| asked.squash.is_none() && !asked.rewrites_times) else {
+    if asked.squash.is_some() || asked.rewrites_times {
         return Ok(None);
-    };
+    }
     let of_target = plan.outputs.iter().take(asked.platforms.len().max(1));
     let steps = of_target.flat_map(|output| plan.chain(output.step)).collect();
-    let ahead = |name| Ahead::new(mover, name, push.encoding, steps).map_err(ClientError::into_failure);
-    asked.names_of(output).into_iter().next().map(ahead).transpose()
+    let pushed = asked.outputs.iter().find_map(|output| Some((output, output.push?)));
+    let Some((output, push)) = pushed else {
+        let encoding = asked.outputs.iter().find_map(|output| output.kept_as(&asked.names_of(output)));
+        return Ok(encoding.map(|encoding| Ahead::compressing(encoding, steps)));
+    };
+    let Some(name) = asked.names_of(output).into_iter().next() else { return Ok(None) };
+    let ahead = Ahead::compressing(push.encoding, steps);
+    ahead.sending(mover, name).map(Some).map_err(ClientError::into_failure)
 }
 
 /// Sends the image wherever it is to be sent; says which manifest it got.

@@ -123,7 +123,7 @@ pub(crate) fn way_to_trust(error: &RequestError) -> Option<String> {
 pub(crate) struct Mover<'m> {
     pub(super) layers: &'m Layers<'m>,
     pub(super) connection: Connection<'m>,
-    pub(super) view: View,
+    pub(crate) view: View,
 }
 
 impl<'m> Mover<'m> {

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testkit::Need;
@@ -290,16 +291,19 @@ fn who_may_not_push_is_told_once_and_keeps_the_image() {
     succeed(world.rbuild().args(["run", &name, "cat", "/two"]));
 }
 
+/// Of each layer that was sent: whether it was compressed meanwhile, and its bytes.
+fn bodies(registry: &Registry) -> Vec<(bool, usize)> {
+    let requests = registry.requests().into_iter().filter(|seen| seen.method == "PATCH");
+    requests.map(|seen| (seen.header("transfer-encoding").is_some(), seen.body.len())).collect()
+}
+
 #[test]
 fn a_large_layer_leaves_while_it_is_compressed() {
     const NAME: &str = "a_large_layer_leaves_while_it_is_compressed";
     let name = |registry: &Registry| registry.reference("team/app:1");
-    let bodies = |registry: &Registry| {
-        let requests = registry.requests().into_iter().filter(|seen| seen.method == "PATCH");
-        requests.map(|seen| (seen.header("transfer-encoding").is_some(), seen.body.len())).collect::<Vec<_>>()
-    };
     let registry = Registry::start();
-    let Some(world) = world(NAME, &name(&registry)) else { return };
+    let Some(world) = world(NAME, "unpushed") else { return };
+    succeed(world.rbuild().args(["tag", "unpushed", &name(&registry)]));
     let said = text(succeed(world.rbuild().args(["push", &name(&registry)])).stderr);
     assert_eq!(said.matches(": layer ").count(), 4, "{said}");
     // That of the base is large, too.
@@ -318,6 +322,71 @@ fn a_large_layer_leaves_while_it_is_compressed() {
     let sent = bodies(&second);
     assert!(sent.iter().all(|(is_open, _)| !is_open), "{sent:?}");
     world.assert_sound();
+}
+
+#[test]
+fn a_build_compresses_what_its_names_say_will_be_pushed() {
+    const NAME: &str = "a_build_compresses_what_its_names_say_will_be_pushed";
+    let Some(world) = world(NAME, "unpushed") else { return };
+    let check = |is_compressed: bool, output: &str, tag: &str, push: &[&str]| {
+        let registry = Registry::start();
+        let (tag, name) = (tag.replace("REGISTRY", &registry.host()), registry.reference("app:1"));
+        // Layers of its own each time.
+        let dockerfile = format!("FROM base\n{LARGE}LABEL case=\"{output} {tag}\"\n");
+        write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
+        let mut build = world.rbuild();
+        build.args(["build", "--no-cache", "-t", &tag]).arg(world.path("context"));
+        if !output.is_empty() {
+            build.args(["-o", output]);
+        }
+        succeed(&mut build);
+        succeed(world.rbuild().args(["tag", &tag, &name]));
+        succeed(world.rbuild().arg("push").args(push).arg(&name));
+        let sent = bodies(&registry);
+        let large = sent.iter().find(|(_, bytes)| (6_000_000..6_100_000).contains(bytes));
+        let case = format!("{output} {tag} {push:?}");
+        assert_eq!(large.map(|(is_open, _)| !is_open), Some(is_compressed), "{case}: {sent:?}");
+    };
+    check(true, "", "REGISTRY/team/app:1", &[]);
+    for local in ["app", "team/app", "localhost/app"] {
+        check(false, "", local, &[]);
+    }
+    check(true, "type=image,compression=gzip", "app", &[]);
+    check(true, "type=image,compression=zstd", "app", &["--compression=zstd"]);
+    check(false, "type=image,compression=zstd", "app", &[]);
+    check(false, "type=image,compression=gzip,compression-level=9", "app", &[]);
+    check(false, "type=image,compression=uncompressed", "REGISTRY/team/app:1", &[]);
+    world.assert_sound();
+}
+
+#[test]
+fn layers_are_compressed_while_later_steps_run() {
+    const NAME: &str = "layers_are_compressed_while_later_steps_run";
+    let registry = Registry::start();
+    let Some(world) = world(NAME, "unpushed") else { return };
+    let store = world.store();
+    registry.on("/gate", move |_, exchange| {
+        let until = Instant::now() + PATIENCE;
+        while !has_compressed_layer(&store.join("blobs")) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        exchange.respond(200, &[], b"open")
+    });
+    let dockerfile = format!("FROM base\n{LARGE}{}RUN false\n", behind_the_gate(&registry));
+    write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
+    let mut build = world.rbuild();
+    build.args(["build", "--allow=network.host", "--no-cache", "-t", &registry.reference("app:1")]);
+    let said = check_code(build.arg(world.path("context")), 1);
+    assert!(said.contains("RUN false"), "{said}");
+    assert!(has_compressed_layer(&world.store().join("blobs")), "{said}");
+    world.assert_sound();
+}
+
+/// Whether there is a blob as large as [`LARGE`] makes it.
+fn has_compressed_layer(blobs: &Path) -> bool {
+    let files = walkdir::WalkDir::new(blobs).into_iter().filter_map(Result::ok);
+    let large = files.filter_map(|file| file.metadata().ok()).filter(|file| file.is_file());
+    large.map(|file| file.len()).any(|bytes| (6_000_000..6_100_000).contains(&bytes))
 }
 
 #[test]

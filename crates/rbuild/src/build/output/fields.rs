@@ -113,10 +113,22 @@ impl Output {
             })
         };
         let push = fields.is_pushed().then(push).transpose()?;
+        let is_kept = kind == Kind::Image && push.is_none();
+        let kept = (is_kept && fields.compresses()).then(|| encoding(Compression::Gzip)).transpose()?;
         let is_insecure = fields.is_insecure.unwrap_or(false);
         let Fields { names, tagged, annotations, splits_platforms, removes_others, .. } = fields;
         let removes_others = removes_others.unwrap_or(false);
-        Ok(Self { kind, names, tagged, annotations, push, is_insecure, splits_platforms, removes_others })
+        Ok(Self {
+            kind,
+            names,
+            tagged,
+            annotations,
+            push,
+            kept,
+            is_insecure,
+            splits_platforms,
+            removes_others,
+        })
     }
 }
 
@@ -228,8 +240,8 @@ impl Fields {
             Some(_) if self.says_how_to_push() && !self.is_pushed() => {
                 Err(wrong(text, "says how it is pushed, and is not pushed"))
             }
-            Some("image" | "local" | "tar") if self.compresses() && !self.is_pushed() => {
-                Err(wrong(text, "has a `compression`, and has nothing that is compressed"))
+            Some("local" | "tar") if self.compresses() => {
+                Err(wrong(text, "has a `compression`, and files by themselves have none"))
             }
             Some("image" | "registry" | "local" | "tar") if self.is_tar.is_some() => {
                 Err(wrong(text, "has a `tar`, which is for OCI layouts"))
@@ -329,12 +341,7 @@ mod tests {
                 "`--output type=docker,dest=a,compression-level=1` has a `compression-level`, and nothing is compressed"
             ],
         );
-        check(
-            "type=image,force-compression=true",
-            expect![
-                "`--output type=image,force-compression=true` has a `compression`, and has nothing that is compressed"
-            ],
-        );
+        check("type=image,force-compression=true", expect!["Image"]);
         check(
             "type=oci,dest=a,compression=zstd,compression-level=19,force-compression=true",
             expect![[
@@ -344,7 +351,7 @@ mod tests {
         check(
             "type=local,dest=x,compression=gzip",
             expect![
-                "`--output type=local,dest=x,compression=gzip` has a `compression`, and has nothing that is compressed"
+                "`--output type=local,dest=x,compression=gzip` has a `compression`, and files by themselves have none"
             ],
         );
         check(

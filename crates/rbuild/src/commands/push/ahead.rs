@@ -1,4 +1,5 @@
-//! Layers of an image that is to be pushed leave while later steps of its build are still at work.
+//! Layers of an image that is to be pushed leave while later steps of its build are still at work; those of one that is likely to be pushed
+//! later are compressed meanwhile.
 //!
 //! Nothing depends on it: what did not arrive is pushed with the image, and only what fails then is told. A layer may leave that the image does not
 //! have in the end, when a later step is taken from a cache with the layers below it; nothing at the registry names it.
@@ -8,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use image::Layers;
-use image::export::Encoding;
+use image::export::{self, Encoding};
 use image::push::{self, Progress, PushOptions};
 use oci::{Digest, LayerId, Reference};
 use plan::StepId;
@@ -18,21 +20,31 @@ use registry::Client;
 use solver::{Event, Hook};
 
 use crate::commands::push::show;
-use crate::commands::registry::{ClientError, Mover, Shown, TRANSFERS};
+use crate::commands::registry::{ClientError, Mover, Shown, TRANSFERS, View};
+use crate::listing::tell;
 use crate::session::Session;
+
+/// What nobody needs to be told of.
+const SHORT: Duration = Duration::from_millis(500);
 
 /// Where layers go ahead, and how far they are.
 pub(crate) struct Ahead<'a> {
-    reference: Reference,
     encoding: Encoding,
     /// Whose layers are those of the image.
     steps: BTreeSet<StepId>,
-    client: Client,
-    _hook: Hook<'a>,
+    /// Where they are sent; else they are only compressed.
+    remote: Option<Remote<'a>>,
     /// Whether the rest is wanted no more.
     is_over: AtomicBool,
     state: Mutex<State>,
     done: Condvar,
+}
+
+/// A repository that is pushed to.
+struct Remote<'a> {
+    reference: Reference,
+    client: Client,
+    _hook: Hook<'a>,
 }
 
 #[derive(Default)]
@@ -48,32 +60,31 @@ struct State {
 }
 
 impl<'a> Ahead<'a> {
-    /// Layers of these steps will go to where `reference` will be pushed, in this form.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub(crate) fn new(
-        mover: &'a Mover<'_>,
-        reference: Reference,
-        encoding: Encoding,
-        steps: BTreeSet<StepId>,
-    ) -> Result<Self, ClientError> {
-        let (client, hook) = mover.connection.client()?;
-        Ok(Self {
-            reference,
+    /// Layers of these steps will be in this form.
+    pub(crate) fn compressing(encoding: Encoding, steps: BTreeSet<StepId>) -> Self {
+        Self {
             encoding,
             steps,
-            client: client.clone(),
-            _hook: hook,
+            remote: None,
             is_over: AtomicBool::new(false),
             state: Mutex::default(),
             done: Condvar::new(),
-        })
+        }
+    }
+
+    /// And will go to where `reference` will be pushed.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) fn sending(self, mover: &'a Mover<'_>, reference: Reference) -> Result<Self, ClientError> {
+        let (client, hook) = mover.connection.client()?;
+        let remote = Remote { reference, client: client.clone(), _hook: hook };
+        Ok(Self { remote: Some(remote), ..self })
     }
 
     /// Whether it is for this push.
     pub(crate) fn is_for(&self, reference: &Reference, encoding: Encoding) -> bool {
-        self.reference == *reference && self.encoding == encoding
+        self.encoding == encoding && self.remote.as_ref().is_some_and(|to| to.reference == *reference)
     }
 
     /// Builds. If that fails, what is under way is given up.
@@ -88,7 +99,7 @@ impl<'a> Ahead<'a> {
             let mut end = OnDrop { ahead: self, act: Self::give_up };
             scope.spawn(|| {
                 let _done = OnDrop { ahead: self, act: Self::end };
-                self.send(layers, session);
+                self.work(layers, session);
             });
             let built = build();
             if built.is_ok() {
@@ -101,7 +112,7 @@ impl<'a> Ahead<'a> {
     /// Ends what is under way: there will be no image.
     pub(crate) fn give_up(&self) {
         self.is_over.store(true, Ordering::Relaxed);
-        self.client.cancel();
+        self.remote.iter().for_each(|remote| remote.client.cancel());
         self.close();
     }
 
@@ -134,9 +145,35 @@ impl<'a> Ahead<'a> {
         arrived.collect()
     }
 
-    fn send(&self, layers: Receiver<LayerId>, session: &Session) {
+    /// Waits until layers that are only compressed are, and says what it is doing if that takes a while.
+    pub(crate) fn compress_all(&self, view: View) {
+        if self.remote.is_some() {
+            return;
+        }
+        self.close();
+        let is_at_work = |state: &mut State| !state.is_done;
+        let state = self.done.wait_timeout_while(self.state(), SHORT, is_at_work);
+        let (state, waited) = state.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() && view != View::Quiet {
+            tell("compressing layers for a push");
+        }
+        drop(self.done.wait_while(state, is_at_work));
+    }
+
+    fn work(&self, layers: Receiver<LayerId>, session: &Session) {
         let (cancelled, is_over) = (session.cancelled(), || self.is_over.load(Ordering::Relaxed));
         let cancelled = || cancelled() || is_over();
+        let own = Layers::new(&session.lease, &cancelled);
+        match &self.remote {
+            Some(remote) => self.send(remote, layers, &own),
+            None => {
+                let compressed = export::compress(&own, layers.into_iter(), self.encoding);
+                compressed.unwrap_or_else(|error| tracing::debug!(%error, "no more layers are compressed"));
+            }
+        }
+    }
+
+    fn send(&self, remote: &Remote<'_>, layers: Receiver<LayerId>, own: &Layers<'_>) {
         let options = PushOptions {
             encoding: self.encoding,
             annotations: &[],
@@ -145,9 +182,8 @@ impl<'a> Ahead<'a> {
             sent: &HashSet::new(),
             progress: &|progress| self.tell(progress),
         };
-        let own = Layers::new(&session.lease, &cancelled);
-        let ids = layers.into_iter();
-        let ended = push::ahead(&own, &self.client, ids, &self.reference, options, &self.is_over);
+        let Remote { reference, client, .. } = remote;
+        let ended = push::ahead(own, client, layers.into_iter(), reference, options, &self.is_over);
         if let Err(error) = ended {
             tracing::debug!(%error, "no more layers go ahead");
         }
