@@ -47,12 +47,12 @@ impl Builder {
     pub fn can(self, workload: Workload) -> bool {
         match workload.measured() {
             // `docker save` does not compress, and `docker run` is the same for both of docker's builders.
-            Measured::Export(_) | Measured::Run | Measured::Push | Measured::BuildPush => {
-                !matches!(self, Self::Classic | Self::Skopeo)
-            }
-            Measured::Pull => self != Self::Classic,
-            // What buildah builds is compressed when it leaves, always.
-            Measured::PushCompressed => !matches!(self, Self::Classic | Self::Buildah),
+            Measured::Export(_)
+            | Measured::Run
+            | Measured::BuildNamed
+            | Measured::PushCompressing
+            | Measured::BuildPush => !matches!(self, Self::Classic | Self::Skopeo),
+            Measured::Pull | Measured::Push => self != Self::Classic,
             Measured::Build | Measured::BuildWithoutCache => self != Self::Skopeo,
         }
     }
@@ -199,8 +199,9 @@ impl Site<'_> {
             Measured::Export(codec) => self.export(builder, workload.directory(), codec),
             Measured::Run => self.run(builder),
             Measured::Pull => self.pull(builder),
-            Measured::Push if builder == Builder::BuildKit => self.build_push(builder),
-            Measured::Push | Measured::PushCompressed => self.push(builder),
+            Measured::BuildNamed => self.build_named(builder),
+            Measured::PushCompressing if builder == Builder::BuildKit => self.build_push(builder),
+            Measured::Push | Measured::PushCompressing => self.push(builder),
             Measured::BuildPush => self.build_push(builder),
         }
     }
@@ -287,29 +288,41 @@ impl Site<'_> {
         Ok(command)
     }
 
-    /// Builds the image anew and gives it the name that it is pushed by.
+    /// Builds the image anew, by the name that it is pushed by.
     ///
     /// # Errors
     /// If that fails.
-    pub fn prepare_push(&self, builder: Builder, workload: Workload) -> Result<()> {
-        let is_compressed = workload.measured() == Measured::PushCompressed;
+    pub fn prepare_push(&self, builder: Builder) -> Result<()> {
         match builder {
-            // As an image it would be compressed now.
-            Builder::BuildKit if !is_compressed => {
-                let mut command = self.build(builder, "layers", Cache::Used)?;
-                return quiet(command.args(["--output", "type=cacheonly"]));
-            }
-            Builder::Skopeo => return self.lay_out(&self.work.join(TO_PUSH)),
-            _ => quiet(&mut self.build(builder, "layers", Cache::Used)?)?,
+            Builder::Skopeo => self.lay_out(&self.work.join(TO_PUSH)),
+            _ => quiet(&mut self.build_named(builder)?),
         }
-        if is_compressed && builder == Builder::Rbuild {
-            self.lay_out(&self.work.join("compressed"))?;
-        }
-        let name = self.name_there(&format!("{builder}").to_lowercase())?;
-        quiet(self.program(builder)?.args(["tag", "bench-layers", &name]))
     }
 
-    /// Makes an OCI layout of the image. rbuild keeps what it compresses for it.
+    /// Builds it so that nobody has compressed what is new, and gives it that name then.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn prepare_push_compressing(&self, builder: Builder) -> Result<()> {
+        let mut build = self.build(builder, "layers", Cache::Used)?;
+        if builder == Builder::BuildKit {
+            // As an image it would be compressed now.
+            return quiet(build.args(["--output", "type=cacheonly"]));
+        }
+        quiet(&mut build)?;
+        quiet(self.program(builder)?.args(["tag", "bench-layers", &self.name_of(builder)?]))
+    }
+
+    fn build_named(&self, builder: Builder) -> Result<Command> {
+        self.build_as(builder, "layers", Cache::Used, &self.name_of(builder)?)
+    }
+
+    /// The name by which a builder pushes.
+    fn name_of(&self, builder: Builder) -> Result<String> {
+        self.name_there(&format!("{builder}").to_lowercase())
+    }
+
+    /// Makes an OCI layout of the image.
     fn lay_out(&self, directory: &Path) -> Result<()> {
         if directory.exists() {
             fs::remove_dir_all(directory)?;
@@ -323,7 +336,7 @@ impl Site<'_> {
     /// # Errors
     /// If there is no registry.
     pub fn push(&self, builder: Builder) -> Result<Command> {
-        let name = self.name_there(&format!("{builder}").to_lowercase())?;
+        let name = self.name_of(builder)?;
         let mut command = self.program(builder)?;
         match builder {
             Builder::Buildah => command.args(["push", "--quiet", "--tls-verify=false", &name]),
@@ -356,8 +369,7 @@ impl Site<'_> {
     }
 
     fn build_push(&self, builder: Builder) -> Result<Command> {
-        let name = self.name_there(&format!("{builder}").to_lowercase())?;
-        let mut build = self.build_as(builder, "layers", Cache::Used, &name)?;
+        let mut build = self.build_named(builder)?;
         if builder != Builder::Buildah {
             build.arg("--push");
             return Ok(build);

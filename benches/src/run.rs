@@ -68,9 +68,9 @@ fn run_one(site: &Site<'_>, workload: Workload, rounds: Rounds) -> Result<Outcom
         site.fill_registry()?;
     }
     for builder in &able {
-        if matches!(workload, Workload::Push | Workload::PushCompressed | Workload::BuildPush) {
-            let prepared = site.prepare_push(*builder, workload);
-            let pushed = prepared.and_then(|()| quiet(&mut site.measured(*builder, workload)?));
+        if workload.directory() == "layers" && workload != Workload::Pull {
+            let prepared = site.prepare_push(*builder);
+            let pushed = prepared.and_then(|()| quiet(&mut site.push(*builder)?));
             note_failure(&mut outcome, *builder, pushed)?;
         }
         if workload.wants_first_build() {
@@ -112,9 +112,13 @@ fn one_sample(site: &Site<'_>, builder: Builder, workload: Workload, round: usiz
         }
         Before::ChangeOneFile => site.material.change_one_file(serial)?,
         Before::ChangeOneLayer => site.material.change_one_layer(serial)?,
-        Before::ChangeAndBuild | Before::ChangeBuildAndCompress => {
+        Before::ChangeAndBuildNamed => {
             site.material.change_one_layer(serial)?;
-            site.prepare_push(builder, workload)?;
+            site.prepare_push(builder)?;
+        }
+        Before::ChangeAndBuild => {
+            site.material.change_one_layer(serial)?;
+            site.prepare_push_compressing(builder)?;
         }
     }
     // What one builder left unwritten must not be waited for by the next.
