@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use libdeflater::{CompressionLvl, Compressor};
@@ -227,35 +228,43 @@ fn gzip_member(block: &[u8], level: i32) -> io::Result<Vec<u8>> {
 }
 
 /// Cuts a stream into blocks, works on several at once while the next are read, and gives the results on in order. Of an empty stream it gives
-/// one of an empty block.
+/// one of an empty block. After an error no block is begun.
 fn in_blocks<T: Send>(
     mut from: impl Read,
     block_bytes: usize,
     work: impl Fn(&[u8]) -> io::Result<T> + Sync,
     mut give: impl FnMut(T) -> io::Result<()>,
 ) -> io::Result<()> {
+    let is_over = AtomicBool::new(false);
+    let work = |block: &[u8]| {
+        let is_over = is_over.load(Ordering::Relaxed);
+        if is_over { Err(io::ErrorKind::Interrupted.into()) } else { work(block) }
+    };
     let work = &work;
     rayon::in_place_scope(|scope| {
-        let mut under_way = VecDeque::with_capacity(BLOCKS_AT_ONCE);
-        let mut is_first = true;
-        loop {
-            let mut block = Vec::with_capacity(block_bytes);
-            from.by_ref().take(block_bytes as u64).read_to_end(&mut block)?;
-            let is_last = block.len() < block_bytes;
-            if !block.is_empty() || is_first {
-                let (sender, receiver) = mpsc::sync_channel(1);
-                scope.spawn(move |_| drop(sender.send(work(&block))));
-                under_way.push_back(receiver);
+        let mut blocks = || {
+            let mut under_way = VecDeque::with_capacity(BLOCKS_AT_ONCE);
+            let mut is_first = true;
+            loop {
+                let mut block = Vec::with_capacity(block_bytes);
+                from.by_ref().take(block_bytes as u64).read_to_end(&mut block)?;
+                let is_last = block.len() < block_bytes;
+                if !block.is_empty() || is_first {
+                    let (sender, receiver) = mpsc::sync_channel(1);
+                    scope.spawn(move |_| drop(sender.send(work(&block))));
+                    under_way.push_back(receiver);
+                }
+                is_first = false;
+                while under_way.len() == BLOCKS_AT_ONCE || (is_last && !under_way.is_empty()) {
+                    let Some(next) = under_way.pop_front() else { break };
+                    give(result_of(&next)?)?;
+                }
+                if is_last {
+                    return Ok(());
+                }
             }
-            is_first = false;
-            while under_way.len() == BLOCKS_AT_ONCE || (is_last && !under_way.is_empty()) {
-                let Some(next) = under_way.pop_front() else { break };
-                give(result_of(&next)?)?;
-            }
-            if is_last {
-                return Ok(());
-            }
-        }
+        };
+        blocks().inspect_err(|_| is_over.store(true, Ordering::Relaxed))
     })
 }
 
@@ -276,6 +285,8 @@ fn result_of<T>(task: &Receiver<io::Result<T>>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     /// Text that compresses somewhat, of about `bytes` bytes.
@@ -332,6 +343,25 @@ mod tests {
                 packed
             };
             assert!(with_threads(1) == with_threads(3));
+        }
+    }
+
+    #[test]
+    fn after_an_error_no_block_is_begun() {
+        let begun = AtomicUsize::new(0);
+        let work = |_: &[u8]| Ok(begun.fetch_add(1, Ordering::Relaxed));
+        // Its only thread reads first.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let broken = || io::Cursor::new([0; 4]).chain(Broken);
+        assert!(pool.install(|| in_blocks(broken(), 1, work, |_| Ok(()))).is_err());
+        assert_eq!(begun.into_inner(), 0);
+    }
+
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("broken"))
         }
     }
 

@@ -181,6 +181,9 @@ impl Delivery<'_> {
         let inline = transport.inline(plan, solved, &assembled, layers, &work.cache()?)?;
         let made = output::Made { images: &assembled, layers, annotations: &inline };
         ahead.into_iter().for_each(|ahead| ahead.compress_all(mover.view));
+        if session.cancel.is_cancelled() {
+            return Err(Failure::cancelled());
+        }
         let exported = output::write(asked, made, plan.output().epoch.map(Time::whole))?;
         // Losing what `explain` and `diff` show loses nothing that was built.
         if let Err(error) = report::keep(dockerfile, plan, solved, session) {

@@ -73,17 +73,25 @@ fn the_machine_and_the_store_have_an_exit_code_of_their_own() {
 fn a_build_that_is_interrupted_ends_at_once_and_says_so() {
     const NAME: &str = "a_build_that_is_interrupted_ends_at_once_and_says_so";
     let Some(world) = World::with_base(NAME) else { return };
-    let slow = context(&world, "slow", "FROM base\nRUN echo begun && sleep 60\n");
-    let mut command = world.rbuild();
-    command.args(["build", "--progress=plain", &slow]).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("rbuild starts");
-    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.ends_with("| begun")), "the step begins");
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill starts");
-    assert!(kill.success());
-    let rest: Vec<String> = lines.collect();
-    assert_eq!(child.wait().expect("it ends").code(), Some(130), "{rest:?}");
-    assert_eq!(rest.last().map(String::as_str), Some("cancelled"), "{rest:?}");
+    let check = |dockerfile: &str, args: &[&str], begun: &str| {
+        let slow = context(&world, "slow", dockerfile);
+        let mut command = world.rbuild();
+        command.args(["build", "--progress=plain"]).args(args).arg(&slow).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("rbuild starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.ends_with(begun)), "{begun}");
+        crate::commands_run::send(&child, crate::commands_run::SIGINT);
+        let rest: Vec<String> = lines.collect();
+        assert_eq!(child.wait().expect("it ends").code(), Some(130), "{rest:?}");
+        assert_eq!(rest.last().map(String::as_str), Some("cancelled"), "{rest:?}");
+        world.assert_sound();
+    };
+    check("FROM base\nRUN echo begun && sleep 60\n", &[], "| begun");
+    check(
+        "FROM base\nRUN head -c 60000000 /dev/urandom > /large\n",
+        &["-o", "type=image,compression=zstd,compression-level=22"],
+        "compressing layers for a push",
+    );
 }
 
 /// A file system of two megabytes, gone with the value.
