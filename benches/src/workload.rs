@@ -28,13 +28,15 @@ pub enum Workload {
     Run,
     /// An image of 300 MB in seven layers from a registry, unpacked.
     Pull,
-    /// An image by the name that it is pushed by, of those 300 MB one layer of 50 MB new.
+    /// An image of those 300 MB, one layer of 50 MB new, by a name that says no registry.
+    BuildLocal,
+    /// The same by the name that it is pushed by.
     BuildNamed,
     /// What that left, to a registry.
     Push,
-    /// The same, but nobody has compressed the new layer before.
+    /// An image of which nobody has compressed the new layer before, to a registry.
     PushCompressing,
-    /// Both in one command.
+    /// A build and a push in one command.
     BuildPush,
 }
 
@@ -102,7 +104,7 @@ pub enum Measured {
 
 impl Workload {
     /// All, in the order of a whole run.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CachedRebuild,
         Self::TrivialRuns,
         Self::IndependentStages,
@@ -113,10 +115,11 @@ impl Workload {
         Self::Export,
         Self::ExportZstd,
         Self::Pull,
+        Self::BuildLocal,
         Self::BuildNamed,
         Self::Push,
-        Self::BuildPush,
         Self::PushCompressing,
+        Self::BuildPush,
     ];
 
     /// The name on the command line and in results.
@@ -133,6 +136,7 @@ impl Workload {
             Self::ExportZstd => "export-zstd",
             Self::Run => "run",
             Self::Pull => "pull",
+            Self::BuildLocal => "build-local",
             Self::BuildNamed => "build-named",
             Self::Push => "push",
             Self::PushCompressing => "push-compressing",
@@ -147,7 +151,12 @@ impl Workload {
             Self::ColdCopy | Self::UnchangedContext | Self::OneFileChanged => "large-context",
             Self::Run => "base",
             Self::ExportZstd => "export",
-            Self::Pull | Self::BuildNamed | Self::Push | Self::PushCompressing | Self::BuildPush => "layers",
+            Self::Pull
+            | Self::BuildLocal
+            | Self::BuildNamed
+            | Self::Push
+            | Self::PushCompressing
+            | Self::BuildPush => "layers",
             other => other.name(),
         }
     }
@@ -166,12 +175,11 @@ impl Workload {
             Self::ExportZstd => "the same, zstd",
             Self::Run => "`true` in a container, no network",
             Self::Pull => "pull and unpack an image of 300 MB in 7 gzip layers",
-            Self::BuildNamed => {
-                "build that image by the name that it is pushed by, one layer of 50 MB new, the others cached"
-            }
-            Self::Push => "push what that build left, one layer of 50 MB new, the others there",
-            Self::PushCompressing => "the same, of what nobody has compressed before",
-            Self::BuildPush => "build that layer and push, in one command",
+            Self::BuildLocal => "build that image, one layer of 50 MB new, by a name that says no registry",
+            Self::BuildNamed => "the same by the name that it is pushed by",
+            Self::Push => "push what `build-named` left, one layer of 50 MB new, the others there",
+            Self::PushCompressing => "push that layer when nobody has compressed it before",
+            Self::BuildPush => "build that layer and push the image, in one command",
         }
     }
 
@@ -188,7 +196,9 @@ impl Workload {
             // Of an unchanged context the CPU time counts, against a statx pass in the same run.
             Self::UnchangedContext | Self::Export | Self::ExportZstd => None,
             Self::Pull => Some(2.2),
-            Self::BuildNamed | Self::Push | Self::PushCompressing | Self::BuildPush => None,
+            Self::BuildLocal | Self::BuildNamed | Self::Push | Self::PushCompressing | Self::BuildPush => {
+                None
+            }
         }
     }
 
@@ -199,7 +209,7 @@ impl Workload {
             Self::ColdCopy | Self::Pull => Before::Forget,
             Self::Push => Before::ChangeAndBuildNamed,
             Self::PushCompressing => Before::ChangeAndBuild,
-            Self::BuildNamed | Self::BuildPush => Before::ChangeOneLayer,
+            Self::BuildLocal | Self::BuildNamed | Self::BuildPush => Before::ChangeOneLayer,
             Self::Export | Self::ExportZstd => Before::ForgetAndBuild,
             Self::OneFileChanged => Before::ChangeOneFile,
             _ => Before::Nothing,
@@ -223,7 +233,9 @@ impl Workload {
     pub fn measured(self) -> Measured {
         match self {
             Self::TrivialRuns | Self::IndependentStages | Self::ColdCopy => Measured::BuildWithoutCache,
-            Self::CachedRebuild | Self::UnchangedContext | Self::OneFileChanged => Measured::Build,
+            Self::CachedRebuild | Self::UnchangedContext | Self::OneFileChanged | Self::BuildLocal => {
+                Measured::Build
+            }
             Self::Export => Measured::Export(Codec::Gzip),
             Self::ExportZstd => Measured::Export(Codec::Zstd),
             Self::Run => Measured::Run,

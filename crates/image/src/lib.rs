@@ -16,7 +16,7 @@
 //! * An image's id is the digest of its config's bytes, which are never written anew: what came from outside leaves as it came.
 //! * Layers from outside keep their bytes. Those of our own making are canonical: their tar is made again from entry list and tree, and checked
 //!   against its DiffID whenever that happens.
-//! * Nothing is compressed before it leaves. A compressed form is kept with its layer and used again.
+//! * Nothing is compressed before it leaves, or somebody asks for that. A compressed form is kept with its layer and used again.
 //! * Everything from outside is verified while it streams, and named in the store only when all of it was right.
 //! * Memory does not grow with bytes, only with the number of entries.
 //!
@@ -66,6 +66,7 @@ pub use layers::{Layers, TarRead};
 pub use list::{HistoryLine, Listed, history, list};
 pub use load::load;
 pub use names::{NameError, RemoveMode, Removed, name, remove, tag};
+pub use parallel::apart;
 pub use pull::pull;
 pub use push::push;
 pub use receive::{DescriptorError, ReceiveError};

@@ -1,7 +1,10 @@
 //! Work on several things at once, for as many at a time as the caller says.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use crate::Error;
 
 /// Calls `work` with every item on at most `threads` threads; the results are in the order of the items. After a failure no further item
 /// is begun, and the failure of the first item in order is given.
@@ -32,6 +35,21 @@ pub(crate) fn map<T: Sync, R: Send, E: Send>(
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_unstable_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The most threads that compress one layer.
+const COMPRESSORS: usize = 8;
+
+/// Calls `work` on a pool of threads of its own: what it puts there, to compress layers, is not before what others have to do in theirs.
+///
+/// # Errors
+/// Those of starting threads.
+pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let resource = |error| Error::Resource { what: "threads", source: io::Error::other(error) };
+    // One more, which reads what the others compress.
+    let threads = rayon::current_num_threads().min(COMPRESSORS) + 1;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(resource)?;
+    Ok(pool.install(work))
 }
 
 #[cfg(test)]

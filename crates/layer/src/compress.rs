@@ -238,7 +238,7 @@ fn in_blocks<T: Send>(
     let is_over = AtomicBool::new(false);
     let work = |block: &[u8]| {
         let is_over = is_over.load(Ordering::Relaxed);
-        if is_over { Err(io::ErrorKind::Interrupted.into()) } else { work(block) }
+        if is_over { Err(io::Error::other("given up")) } else { work(block) }
     };
     let work = &work;
     rayon::in_place_scope(|scope| {

@@ -27,8 +27,8 @@ impl Lease {
     /// Makes an image and everything it needs durable, and gives it tags; returns what each tag meant before. When this returns, a power
     /// cut takes nothing of it back.
     ///
-    /// An image that is there already, with these layers and manifests and tags, costs a few look-ups and writes nothing. The manifests known
-    /// before are kept beside the given ones.
+    /// An image that is there already, with these layers and manifests and tags, costs a few look-ups and writes nothing, unless a layer has a new
+    /// compressed form. The manifests known before are kept beside the given ones.
     ///
     /// # Errors
     /// [`Error::MissingLayer`], [`Error::MissingBlob`] if the image needs what is not there; then nothing of it is visible.
@@ -36,6 +36,9 @@ impl Lease {
         self.pin_for_commit(image)?;
         let is_known = |known: Image| known.clone().with_manifests_of(image.clone()) == known;
         if self.known_image(image)?.is_some_and(is_known) {
+            if !files::names(&self.store().layout().unsynced_blobs())?.is_empty() {
+                self.make_durable(image)?;
+            }
             self.store().settle_names(Names::Images)?;
         } else {
             self.make_durable(image)?;

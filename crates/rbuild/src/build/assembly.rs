@@ -1,16 +1,19 @@
 //! From what was solved to images: config, history and layers put together, for each platform.
 
+use image::export;
 use image::{AssembleOptions, Assembled, Contents, Layers};
 use jiff::Timestamp;
-use oci::{History, LayerId, Reference};
+use oci::{Compression, History, LayerId, Reference};
 use plan::{Op, Output, Plan, StageLabel, StepId};
 use solver::{Filesystem, Solved};
 use sys::root::Time;
 
 use crate::build::errors;
+use crate::build::output;
 use crate::build::request::Asked;
 use crate::cli::Squash;
 use crate::failure::Failure;
+use crate::listing::tell;
 
 /// What the calls of this module work with.
 #[derive(Clone, Copy)]
@@ -78,6 +81,9 @@ impl Assembly<'_> {
             let base = squash.map(|squash| squash_base(self.plan, output, squash)).transpose()?;
             let (history, created) = self.history(output);
             let image = self.contents(output, filesystem, history, base).and_then(|contents| {
+                if output::compresses(&self.asked.outputs, names) {
+                    self.compress(&contents.layers)?;
+                }
                 image::assemble(self.layers, &contents, &AssembleOptions { created, tags })
             });
             assembled.push(image.map_err(|error| errors::of_image(&error))?);
@@ -87,6 +93,20 @@ impl Assembly<'_> {
             image::name(self.layers, &ids, names).map_err(|error| errors::of_image(&error))?;
         }
         Ok(assembled)
+    }
+
+    /// For a push later, before the image is made durable, and what is compressed with it. That can be done without.
+    fn compress(self, ids: &[LayerId]) -> Result<(), image::Error> {
+        let compressed = export::compress(self.layers, ids.iter().cloned(), Compression::Gzip.into());
+        if let Err(error) = compressed {
+            if self.layers.is_cancelled() {
+                return Err(image::Error::Cancelled);
+            }
+            if self.asked.progress.is_for_people() {
+                tell(format_args!("note: layers are not compressed for a push later: {error}"));
+            }
+        }
+        Ok(())
     }
 
     /// Config and layers; those above the first `squashed` become one.

@@ -177,13 +177,12 @@ impl Delivery<'_> {
         let Work { dockerfile, asked, session, layers, .. } = work;
         let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
         artifacts::must_be_there(&artifacts::write(asked, plan, layers, &filesystems)?)?;
+        if let Some(ahead) = ahead {
+            ahead.wait_for_compressed(mover.view);
+        }
         let assembled = Assembly { plan, solved, asked, layers }.assemble()?;
         let inline = transport.inline(plan, solved, &assembled, layers, &work.cache()?)?;
         let made = output::Made { images: &assembled, layers, annotations: &inline };
-        ahead.into_iter().for_each(|ahead| ahead.compress_all(mover.view));
-        if session.cancel.is_cancelled() {
-            return Err(Failure::cancelled());
-        }
         let exported = output::write(asked, made, plan.output().epoch.map(Time::whole))?;
         // Losing what `explain` and `diff` show loses nothing that was built.
         if let Err(error) = report::keep(dockerfile, plan, solved, session) {

@@ -25,7 +25,7 @@ use crate::cli::{Allowed, BuildArgs, Progress};
 use crate::commands::failures;
 use crate::commands::push::Push;
 use crate::commands::push::PushError;
-use crate::commands::push::ahead::Ahead;
+use crate::commands::push::ahead::{Ahead, Remote};
 use crate::commands::registry::{ClientError, Mover};
 use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
@@ -47,8 +47,8 @@ pub(crate) struct Output {
     annotations: Vec<Annotation>,
     /// Whether it is sent to the registries that its names say, and how.
     pub(crate) push: Option<Push>,
-    /// How layers are compressed of an image that is only kept, unless it is as its names say.
-    kept: Option<Encoding>,
+    /// Whether layers of an image that is only kept are compressed; `None`: if its names say that it will be pushed.
+    compresses: Option<bool>,
     /// Whether whoever answers for those registries is believed.
     pub(crate) is_insecure: bool,
     /// Whether the files of each platform are in a directory of their own; unless it is said, those of several are.
@@ -99,7 +99,7 @@ impl Output {
             tagged: Vec::new(),
             annotations: Vec::new(),
             push: None,
-            kept: None,
+            compresses: None,
             is_insecure: false,
             splits_platforms: None,
             removes_others: false,
@@ -124,19 +124,6 @@ impl Output {
             Kind::Layout { directory, .. } | Kind::Directory(directory) => Some(directory),
             _ => self.file(),
         }
-    }
-
-    /// How layers of a kept image with these names are compressed before anybody pushes it, if they are. A name that says a registry is there
-    /// for that; `app` and `team/app`, which are Docker Hub's when they are pushed, mostly stay where they are, and so does podman's
-    /// `localhost/app`.
-    fn kept_as(&self, names: &[Reference]) -> Option<Encoding> {
-        if self.kind != Kind::Image || self.push.is_some() {
-            return None;
-        }
-        let says_registry = |name: &Reference| !matches!(name.registry(), "docker.io" | "localhost");
-        let encoding =
-            self.kept.or_else(|| names.iter().any(says_registry).then(|| Compression::Gzip.into()))?;
-        (encoding.compression != Compression::None).then_some(encoding)
     }
 
     /// Whether there are manifests in it.
@@ -233,6 +220,19 @@ pub(crate) fn write(
     Ok(exported)
 }
 
+/// Whether layers of an image with these names are compressed before it is there, for somebody who pushes it later. A name that says a registry
+/// is there for that; `app` and `team/app`, which are Docker Hub's when they are pushed, mostly stay where they are, and so does podman's
+/// `localhost/app`.
+pub(crate) fn compresses(outputs: &[Output], names: &[Reference]) -> bool {
+    let mut said = outputs.iter().filter_map(|output| output.compresses).peekable();
+    if said.peek().is_some() {
+        return said.any(|compresses| compresses);
+    }
+    let is_pushed = outputs.iter().any(|output| output.push.is_some());
+    let says_registry = |name: &Reference| !matches!(name.registry(), "docker.io" | "localhost");
+    !is_pushed && names.iter().any(says_registry)
+}
+
 /// Has layers sent, of the image that is pushed first, while it is still built; or compressed, if that is for a push later. Not if they become
 /// others in the end.
 pub(crate) fn ahead<'m>(
@@ -247,12 +247,12 @@ pub(crate) fn ahead<'m>(
     let steps = of_target.flat_map(|output| plan.chain(output.step)).collect();
     let pushed = asked.outputs.iter().find_map(|output| Some((output, output.push?)));
     let Some((output, push)) = pushed else {
-        let encoding = asked.outputs.iter().find_map(|output| output.kept_as(&asked.names_of(output)));
-        return Ok(encoding.map(|encoding| Ahead::compressing(encoding, steps)));
+        let is_wanted = compresses(&asked.outputs, &asked.kept_names());
+        return Ok(is_wanted.then(|| Ahead::new(Compression::Gzip.into(), steps, None)));
     };
     let Some(name) = asked.names_of(output).into_iter().next() else { return Ok(None) };
-    let ahead = Ahead::compressing(push.encoding, steps);
-    ahead.sending(mover, name).map(Some).map_err(ClientError::into_failure)
+    let remote = Remote::new(mover, name).map_err(ClientError::into_failure)?;
+    Ok(Some(Ahead::new(push.encoding, steps, Some(remote))))
 }
 
 /// Sends the image wherever it is to be sent; says which manifest it got.

@@ -1,7 +1,7 @@
 use std::fs;
 
 use oci::{Compression, Digest, ImageId};
-use store::{Error, Image, KnownManifest, PrunePolicy, Store, Tag};
+use store::{BlobOrigin, Error, Image, KnownManifest, LayerBlob, PrunePolicy, Store, Tag};
 
 use crate::support::{
     Fixture, Form, assert_clean, commit, layer_id, meaning, publish, reference, snapshot, uncommitted_image,
@@ -47,6 +47,22 @@ fn a_commit_that_changes_nothing_writes_nothing() {
     lease.commit_image(&image, &[reference("app")]).unwrap();
     lease.close().unwrap();
     assert_eq!(snapshot(&fixture.root()), before);
+}
+
+#[test]
+fn what_a_layer_was_compressed_to_is_made_durable_with_an_image_that_is_there() {
+    let fixture = Fixture::new();
+    let lease = fixture.store.lease().unwrap();
+    let image = commit(&lease, "app", &["a"]);
+    let digest = lease.put_blob(b"compressed").unwrap().digest;
+    let draft = lease.layer_draft().unwrap();
+    let origin = BlobOrigin::Encoded { level: 1, version: 1 };
+    draft.add_blob(&LayerBlob { digest: digest.clone(), compression: Compression::Gzip, origin }).unwrap();
+    lease.extend_layer(draft, &layer_id("a")).unwrap();
+    assert!(!fixture.rebooted().contains_blob(&digest).unwrap());
+    lease.commit_image(&image, &[reference("app")]).unwrap();
+    assert!(fixture.rebooted().contains_blob(&digest).unwrap());
+    assert_clean(&fixture.rebooted());
 }
 
 #[test]

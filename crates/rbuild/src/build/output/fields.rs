@@ -114,7 +114,7 @@ impl Output {
         };
         let push = fields.is_pushed().then(push).transpose()?;
         let is_kept = kind == Kind::Image && push.is_none();
-        let kept = (is_kept && fields.compresses()).then(|| encoding(Compression::Gzip)).transpose()?;
+        let compresses = fields.compression.filter(|_| is_kept).map(|codec| codec != Compression::None);
         let is_insecure = fields.is_insecure.unwrap_or(false);
         let Fields { names, tagged, annotations, splits_platforms, removes_others, .. } = fields;
         let removes_others = removes_others.unwrap_or(false);
@@ -124,7 +124,7 @@ impl Output {
             tagged,
             annotations,
             push,
-            kept,
+            compresses,
             is_insecure,
             splits_platforms,
             removes_others,
@@ -214,6 +214,12 @@ impl Fields {
         self.compression.is_some() || self.compression_level.is_some() || self.forces_compression.is_some()
     }
 
+    /// Whether it says more than whether.
+    fn says_how_to_compress(&self) -> bool {
+        let is_usual = matches!(self.compression, None | Some(Compression::None | Compression::Gzip));
+        !is_usual || self.compression_level.is_some() || self.forces_compression.is_some()
+    }
+
     fn says_how_to_push(&self) -> bool {
         self.pushes_by_digest == Some(true)
             || self.is_insecure == Some(true)
@@ -239,6 +245,11 @@ impl Fields {
             }
             Some(_) if self.says_how_to_push() && !self.is_pushed() => {
                 Err(wrong(text, "says how it is pushed, and is not pushed"))
+            }
+            Some("image") if !self.is_pushed() && self.says_how_to_compress() => {
+                let title = format!("`--output {text}` says how it is compressed, and is not pushed");
+                let help = "push it in the same command, with `push=true`, or later, with `rbuild push --compression=CODEC`";
+                Err(Failure::usage(title, help))
             }
             Some("local" | "tar") if self.compresses() => {
                 Err(wrong(text, "has a `compression`, and files by themselves have none"))
@@ -341,7 +352,15 @@ mod tests {
                 "`--output type=docker,dest=a,compression-level=1` has a `compression-level`, and nothing is compressed"
             ],
         );
-        check("type=image,force-compression=true", expect!["Image"]);
+        check("type=image,compression=uncompressed", expect!["Image"]);
+        for how in ["compression=zstd", "compression-level=9", "force-compression=true"] {
+            let text = format!("type=image,{how}");
+            let refused = Output::parse(&text, false).unwrap_err().diagnostics.remove(0);
+            assert_eq!(
+                refused.title,
+                format!("`--output {text}` says how it is compressed, and is not pushed")
+            );
+        }
         check(
             "type=oci,dest=a,compression=zstd,compression-level=19,force-compression=true",
             expect![[

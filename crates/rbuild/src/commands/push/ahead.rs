@@ -41,7 +41,7 @@ pub(crate) struct Ahead<'a> {
 }
 
 /// A repository that is pushed to.
-struct Remote<'a> {
+pub(crate) struct Remote<'a> {
     reference: Reference,
     client: Client,
     _hook: Hook<'a>,
@@ -59,27 +59,26 @@ struct State {
     is_done: bool,
 }
 
+impl<'a> Remote<'a> {
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) fn new(mover: &'a Mover<'_>, reference: Reference) -> Result<Self, ClientError> {
+        let (client, hook) = mover.connection.client()?;
+        Ok(Self { reference, client: client.clone(), _hook: hook })
+    }
+}
+
 impl<'a> Ahead<'a> {
-    /// Layers of these steps will be in this form.
-    pub(crate) fn compressing(encoding: Encoding, steps: BTreeSet<StepId>) -> Self {
+    /// Compresses the layers of these steps, and sends them where they will be pushed.
+    pub(crate) fn new(encoding: Encoding, steps: BTreeSet<StepId>, remote: Option<Remote<'a>>) -> Self {
         Self {
             encoding,
             steps,
-            remote: None,
+            remote,
             is_over: AtomicBool::new(false),
             state: Mutex::default(),
             done: Condvar::new(),
         }
-    }
-
-    /// And will go to where `reference` will be pushed.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub(crate) fn sending(self, mover: &'a Mover<'_>, reference: Reference) -> Result<Self, ClientError> {
-        let (client, hook) = mover.connection.client()?;
-        let remote = Remote { reference, client: client.clone(), _hook: hook };
-        Ok(Self { remote: Some(remote), ..self })
     }
 
     /// Whether it is for this push.
@@ -99,7 +98,9 @@ impl<'a> Ahead<'a> {
             let mut end = OnDrop { ahead: self, act: Self::give_up };
             scope.spawn(|| {
                 let _done = OnDrop { ahead: self, act: Self::end };
-                self.work(layers, session);
+                if let Err(error) = image::apart(|| self.work(layers, session)) {
+                    tracing::debug!(%error, "no layers go ahead");
+                }
             });
             let built = build();
             if built.is_ok() {
@@ -112,7 +113,9 @@ impl<'a> Ahead<'a> {
     /// Ends what is under way: there will be no image.
     pub(crate) fn give_up(&self) {
         self.is_over.store(true, Ordering::Relaxed);
-        self.remote.iter().for_each(|remote| remote.client.cancel());
+        if let Some(remote) = &self.remote {
+            remote.client.cancel();
+        }
         self.close();
     }
 
@@ -146,7 +149,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// Waits until layers that are only compressed are, and says what it is doing if that takes a while.
-    pub(crate) fn compress_all(&self, view: View) {
+    pub(crate) fn wait_for_compressed(&self, view: View) {
         if self.remote.is_some() {
             return;
         }
@@ -155,7 +158,9 @@ impl<'a> Ahead<'a> {
         let state = self.done.wait_timeout_while(self.state(), SHORT, is_at_work);
         let (state, waited) = state.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() && view != View::Quiet {
-            tell("compressing layers for a push");
+            tell(
+                "note: compressing layers for a push later; `-o type=image,compression=uncompressed` leaves that to it",
+            );
         }
         drop(self.done.wait_while(state, is_at_work));
     }
@@ -167,8 +172,9 @@ impl<'a> Ahead<'a> {
         match &self.remote {
             Some(remote) => self.send(remote, layers, &own),
             None => {
-                let compressed = export::compress(&own, layers.into_iter(), self.encoding);
-                compressed.unwrap_or_else(|error| tracing::debug!(%error, "no more layers are compressed"));
+                if let Err(error) = export::compress(&own, layers, self.encoding) {
+                    tracing::debug!(%error, "no more layers are compressed");
+                }
             }
         }
     }
