@@ -189,15 +189,11 @@ impl Ignore {
     /// Whether a path belongs to the context. The root always does.
     #[must_use]
     pub fn matches(&self, path: &RootfsPath) -> Verdict<'_> {
-        if self.is_empty() {
+        let bytes = path.as_bytes();
+        if bytes.is_empty() {
             return Verdict::Included;
         }
-        let bytes = path.as_bytes();
-        let mut above = self.above_root();
-        for (slash, _) in bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
-            above = self.enter(&above, &bytes[..slash]);
-        }
-        self.decide(&above, bytes)
+        verdict(self.rules.iter().rev().find(|rule| rule.pattern.matches_or_above(bytes)))
     }
 
     pub(crate) fn above_root(&self) -> Above {
@@ -217,10 +213,7 @@ impl Ignore {
         }
         let rules = self.rules.iter().zip(&above.0);
         let last = rules.rev().find(|(rule, inherited)| **inherited || rule.pattern.matches(path));
-        match last {
-            Some((rule, _)) if !rule.brings_back => Verdict::Excluded(&rule.origin),
-            _ => Verdict::Included,
-        }
+        verdict(last.map(|(rule, _)| rule))
     }
 
     /// Whether something below an excluded directory may be included: some `!` rule comes after the last rule that hides the directory.
@@ -231,6 +224,14 @@ impl Ignore {
                 rule.brings_back || !(**inherited || rule.pattern.matches(directory))
             })
             .any(|(rule, _)| rule.brings_back && rule.pattern.may_match_below(directory))
+    }
+}
+
+/// What the last rule that matches decides.
+fn verdict(last: Option<&Rule>) -> Verdict<'_> {
+    match last {
+        Some(rule) if !rule.brings_back => Verdict::Excluded(&rule.origin),
+        _ => Verdict::Included,
     }
 }
 

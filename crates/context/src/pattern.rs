@@ -126,6 +126,30 @@ impl Pattern {
         self.tokens.iter().all(|token| reached.advance(token)) && reached.end()
     }
 
+    /// Whether it matches this path or a directory above it: the same as to ask for each of them, in the time of one.
+    pub(crate) fn matches_or_above(&self, path: &[u8]) -> bool {
+        let is_end = |end: usize| matches!(path.get(end), None | Some(b'/'));
+        if let Some(text) = self.as_literal() {
+            return path.starts_with(text) && is_end(text.len());
+        }
+        if path.len() < self.least_bytes {
+            return false;
+        }
+        if let Some(Token::Literal(head)) = self.tokens.first()
+            && !path.starts_with(head)
+        {
+            return false;
+        }
+        if let Some(Token::Literal(tail)) = self.tokens.last() {
+            let mut windows = path.windows(tail.len()).enumerate();
+            if !windows.any(|(at, window)| window == tail && is_end(at + tail.len())) {
+                return false;
+            }
+        }
+        let mut reached = Reached::start(path);
+        self.tokens.iter().all(|token| reached.advance(token)) && reached.at.into_iter().any(is_end)
+    }
+
     /// Whether some path below this directory could match. May say yes too often, never no.
     pub(crate) fn may_match_below(&self, directory: &[u8]) -> bool {
         let mut prefix = directory.to_vec();
@@ -484,6 +508,15 @@ mod tests {
             prop_assume!(!pattern.starts_with("**"));
             let compiled = Pattern::parse(pattern.as_bytes(), Dialect::Ignore).unwrap();
             prop_assert_eq!(compiled.matches(text.as_bytes()), naive(pattern.as_bytes(), text.as_bytes()));
+        }
+
+        #[test]
+        fn directories_above_a_path_are_asked_at_once(pattern in "[ab*?/]{1,8}", path in "[ab]{1,2}(/[ab]{1,2}){0,3}") {
+            let compiled = Pattern::parse(pattern.as_bytes(), Dialect::Ignore).unwrap();
+            let path = path.as_bytes();
+            let mut ends = (1..=path.len()).filter(|end| matches!(path.get(*end), None | Some(b'/')));
+            let one_by_one = ends.any(|end| compiled.matches(&path[..end]));
+            prop_assert_eq!(compiled.matches_or_above(path), one_by_one);
         }
 
         #[test]
