@@ -113,22 +113,12 @@ impl Output {
             })
         };
         let push = fields.is_pushed().then(push).transpose()?;
-        let is_kept = kind == Kind::Image && push.is_none();
-        let compresses = fields.compression.filter(|_| is_kept).map(|codec| codec != Compression::None);
+        let compresses = fields.compresses_kept();
         let is_insecure = fields.is_insecure.unwrap_or(false);
-        let Fields { names, tagged, annotations, splits_platforms, removes_others, .. } = fields;
-        let removes_others = removes_others.unwrap_or(false);
-        Ok(Self {
-            kind,
-            names,
-            tagged,
-            annotations,
-            push,
-            compresses,
-            is_insecure,
-            splits_platforms,
-            removes_others,
-        })
+        let removes_others = fields.removes_others.unwrap_or(false);
+        let Fields { names, tagged, annotations, splits_platforms, .. } = fields;
+        let fields = Self { names, tagged, annotations, splits_platforms, ..Self::new(kind) };
+        Ok(Self { push, compresses, is_insecure, removes_others, ..fields })
     }
 }
 
@@ -214,7 +204,13 @@ impl Fields {
         self.compression.is_some() || self.compression_level.is_some() || self.forces_compression.is_some()
     }
 
-    /// Whether it says more than whether.
+    /// Of an image that is only kept: whether it is compressed for a push later, if that is said.
+    fn compresses_kept(&self) -> Option<bool> {
+        let is_kept = self.kind.as_deref() == Some("image") && !self.is_pushed();
+        self.compression.filter(|_| is_kept).map(|codec| codec != Compression::None)
+    }
+
+    /// Whether it says more of compression than whether.
     fn says_how_to_compress(&self) -> bool {
         let is_usual = matches!(self.compression, None | Some(Compression::None | Compression::Gzip));
         !is_usual || self.compression_level.is_some() || self.forces_compression.is_some()
