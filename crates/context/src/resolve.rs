@@ -4,7 +4,6 @@
 //! anything, so that the result is the real path, by which ignore rules and scans know the file. What is ignored does not exist
 //! for a source: a link into an ignored directory dangles.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -429,9 +428,7 @@ fn literal_component(component: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether a pattern matches a path or a directory above it.
 fn matches_or_is_below(pattern: &Pattern, path: &RootfsPath) -> bool {
-    let above: Cow<'_, [u8]> = path.as_bytes().into();
-    let slashes = above.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
-    !path.is_root() && slashes.chain([above.len()]).any(|end| pattern.matches(&above[..end]))
+    !path.is_root() && pattern.matches_or_above(path.as_bytes())
 }
 
 fn missing(path: &RootfsPath, why: Missing) -> ContextError {

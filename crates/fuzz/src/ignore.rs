@@ -10,7 +10,7 @@ use sys::RootfsPath;
 const PATHS: &[&str] =
     &["a", "a/b/c", "src/main.rs", ".git/objects/00/1", "node_modules/x/index.js", "x.log"];
 
-/// Longest path that is asked about: each directory of it is matched, and the time of a match is the product of both lengths.
+/// Longest path that is asked about: the time of a match is the product of both lengths.
 const PATH_BYTES: usize = 512;
 
 /// How many lines become paths: with all of them, the honest work would be the square of the length.

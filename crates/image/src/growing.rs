@@ -39,6 +39,7 @@ enum End {
 pub(crate) struct GrowingWriter<'l> {
     writer: Option<BlobWriter<'l>>,
     growing: Arc<GrowingBlob>,
+    has_failed: bool,
 }
 
 impl<'l> GrowingWriter<'l> {
@@ -50,11 +51,16 @@ impl<'l> GrowingWriter<'l> {
             changed: Condvar::new(),
             is_abandoned: AtomicBool::new(false),
         });
-        Ok(Self { writer: Some(writer), growing })
+        Ok(Self { writer: Some(writer), growing, has_failed: false })
     }
 
     pub(crate) fn growing(&self) -> &Arc<GrowingBlob> {
         &self.growing
+    }
+
+    /// Whether something could not be written.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     pub(crate) fn finish(mut self) -> Result<Blob, store::Error> {
@@ -71,7 +77,7 @@ impl Write for GrowingWriter<'_> {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let writer = self.writer.as_mut().expect("it is not finished");
-        let written = writer.write(bytes)?;
+        let written = writer.write(bytes).inspect_err(|_| self.has_failed = true)?;
         self.growing.change(|state| state.bytes += written as u64);
         Ok(written)
     }

@@ -104,7 +104,7 @@ pub enum PackError {
 
 /// Packs an entry list, sorted by path.
 ///
-/// `threads` bounds the readers; `cancelled` is asked between files.
+/// `threads` bounds the readers; `cancelled` is asked between files, and between pieces of large ones.
 ///
 /// # Errors
 /// [`PackError`].
@@ -137,7 +137,7 @@ pub fn pack(
                 return Err(PackError::Cancelled);
             }
             output.begin(entry)?;
-            incoming.copy_content(entry, &mut output)?;
+            incoming.copy_content(entry, &mut output, cancelled)?;
             output.end(entry)?;
         }
         incoming.finish()?;
@@ -285,10 +285,18 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn copy_content(&mut self, entry: &Entry, output: &mut Output<'_, '_, '_>) -> Result<(), PackError> {
+    fn copy_content(
+        &mut self,
+        entry: &Entry,
+        output: &mut Output<'_, '_, '_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(), PackError> {
         let mut left = usize::try_from(entry.size()).expect("sizes are bounded far below the address space");
         while left > 0 {
             if self.used == self.piece.len() {
+                if cancelled() {
+                    return Err(PackError::Cancelled);
+                }
                 self.next_piece(entry)?;
             }
             let length = left.min(self.piece.len() - self.used);

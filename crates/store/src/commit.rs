@@ -27,8 +27,8 @@ impl Lease {
     /// Makes an image and everything it needs durable, and gives it tags; returns what each tag meant before. When this returns, a power
     /// cut takes nothing of it back.
     ///
-    /// An image that is there already, with these layers and manifests and tags, costs a few look-ups and writes nothing, unless a layer has a new
-    /// compressed form. The manifests known before are kept beside the given ones.
+    /// An image that is there already, with these layers and manifests and tags, costs a few look-ups and writes nothing, but for compressed forms
+    /// that its layers got since. The manifests known before are kept beside the given ones.
     ///
     /// # Errors
     /// [`Error::MissingLayer`], [`Error::MissingBlob`] if the image needs what is not there; then nothing of it is visible.
@@ -36,9 +36,7 @@ impl Lease {
         self.pin_for_commit(image)?;
         let is_known = |known: Image| known.clone().with_manifests_of(image.clone()) == known;
         if self.known_image(image)?.is_some_and(is_known) {
-            if !files::names(&self.store().layout().unsynced_blobs())?.is_empty() {
-                self.make_durable(image)?;
-            }
+            self.make_blobs_durable(image)?;
             self.store().settle_names(Names::Images)?;
         } else {
             self.make_durable(image)?;
@@ -82,12 +80,25 @@ impl Lease {
         unsynced.sync_data(self.store())?;
         unsynced.prove(self.store())
     }
+
+    /// The blobs of an image of which everything else was made durable before. Most of the time there is none in the whole store.
+    fn make_blobs_durable(&self, image: &Image) -> Result<(), Error> {
+        if files::names(&self.store().layout().unsynced_blobs())?.is_empty() {
+            return settle_blobs(self.store());
+        }
+        let mut unsynced = Unsynced::of(self.store(), image)?;
+        unsynced.layers.clear();
+        unsynced.sync_data(self.store())?;
+        unsynced.prove(self.store())
+    }
 }
 
 /// What of an image no sync has covered.
 struct Unsynced {
     layers: Vec<Layer>,
     blobs: Vec<Digest>,
+    /// The directories of layers that say which of those blobs they have.
+    owners: Vec<PathBuf>,
 }
 
 impl Unsynced {
@@ -104,8 +115,10 @@ impl Unsynced {
                 unsynced.push(digest.clone());
             }
         }
+        let owns = |layer: &&Layer| layer.blobs().iter().any(|blob| unsynced.contains(&blob.digest));
+        let owners = layers.iter().filter(owns).map(|layer| layer.dir().to_owned()).collect();
         let layers = layers.into_iter().filter(|layer| !layer.unsynced().is_empty()).collect();
-        Ok(Self { layers, blobs: unsynced })
+        Ok(Self { layers, blobs: unsynced, owners })
     }
 
     /// Step 1.
@@ -133,6 +146,11 @@ impl Unsynced {
                 store.change_names(Names::Blobs(algorithm), move_all)?;
             }
         }
+        if self.owners.len() > MAX_SINGLE_SYNCS {
+            sync_all(store.root())?;
+        } else {
+            self.owners.iter().try_for_each(|directory| files::sync_dir(directory))?;
+        }
         self.prove_layers(store)
     }
 
@@ -153,6 +171,13 @@ impl Unsynced {
         }
         Ok(())
     }
+}
+
+/// What another process moved may be in its directory only as far as this run of the kernel knows.
+fn settle_blobs(store: &Store) -> Result<(), Error> {
+    [Algorithm::Sha256, Algorithm::Sha512]
+        .into_iter()
+        .try_for_each(|algorithm| store.settle_names(Names::Blobs(algorithm)))
 }
 
 fn find(store: &Store, id: &LayerId) -> Result<Layer, Error> {

@@ -304,8 +304,12 @@ fn compressed(
         (packing.begun)(writer.growing());
     }
     let read = layers.read_tar(layer.id(), |tar| {
-        compress::compress_at(tar, compression, level, &mut writer)
-            .map_err(|source| Error::Read { layer: layer.id().clone(), source })
+        compress::compress_at(tar, compression, level, &mut writer).map_err(|source| {
+            if writer.has_failed() {
+                return Error::at("write a blob in", layers.lease().store().root())(source);
+            }
+            Error::Read { layer: layer.id().clone(), source }
+        })
     })?;
     if read.diff_id != *diff_id {
         let (layer, expected, got) = (layer.id().clone(), diff_id.clone(), read.diff_id);
@@ -316,6 +320,7 @@ fn compressed(
     let draft = layers.lease().layer_draft()?;
     draft.add_blob(&blob)?;
     layers.lease().extend_layer(draft, layer.id())?;
+    tracing::debug!(layer = %layer.id(), bytes = written.size_bytes, "a layer is compressed");
     let content = if written.is_new { Content::NewBlob } else { Content::Blob };
     let file = File { size: written.size_bytes, content: content(written.digest) };
     Ok(PackedLayer { digest: blob.digest, compression, file })

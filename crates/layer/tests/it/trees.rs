@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use layer::merged::Merged;
 use layer::pack::{FileDigests, Form, pack};
@@ -180,6 +181,12 @@ fn packing_can_be_cancelled() {
     let base = tempfile::tempdir().unwrap();
     fs::write(base.path().join("f"), "x").unwrap();
     let cancelled = || true;
+    let error = seal(&dir(base.path()), &Merged::default(), 1, &cancelled).unwrap_err();
+    assert_eq!(error.to_string(), "cancelled");
+    // In the midst of a large file, too.
+    fs::write(base.path().join("large"), vec![1; 16 << 20]).unwrap();
+    let asked = AtomicUsize::new(0);
+    let cancelled = || asked.fetch_add(1, Ordering::Relaxed) == 8;
     let error = seal(&dir(base.path()), &Merged::default(), 1, &cancelled).unwrap_err();
     assert_eq!(error.to_string(), "cancelled");
 }

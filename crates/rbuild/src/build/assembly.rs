@@ -1,9 +1,8 @@
 //! From what was solved to images: config, history and layers put together, for each platform.
 
-use image::export;
 use image::{AssembleOptions, Assembled, Contents, Layers};
 use jiff::Timestamp;
-use oci::{Compression, History, LayerId, Reference};
+use oci::{History, LayerId, Reference};
 use plan::{Op, Output, Plan, StageLabel, StepId};
 use solver::{Filesystem, Solved};
 use sys::root::Time;
@@ -12,6 +11,10 @@ use crate::build::errors;
 use crate::build::output;
 use crate::build::request::Asked;
 use crate::cli::Squash;
+use crate::commands::failures;
+use crate::commands::push::ahead::Ahead;
+use crate::commands::registry::View;
+use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::listing::tell;
 
@@ -22,6 +25,15 @@ pub(super) struct Assembly<'a> {
     pub(super) solved: &'a Solved,
     pub(super) asked: &'a Asked,
     pub(super) layers: &'a Layers<'a>,
+    /// Who compresses what is pushed later, if anybody does.
+    pub(super) compressor: Option<&'a Ahead<'a>>,
+}
+
+/// The images of one target, one for each platform, before they are in the store.
+struct Target {
+    /// And when each was made.
+    images: Vec<(Contents, Option<String>)>,
+    names: Vec<Reference>,
 }
 
 /// Refuses what cannot be squashed, before anything is built.
@@ -52,61 +64,62 @@ fn squash_base(plan: &Plan, output: &Output, squash: &Squash) -> Result<usize, F
 
 impl Assembly<'_> {
     /// Makes the images and names them; gives those of the target, one for each platform.
-    pub(super) fn assemble(self) -> Result<Vec<Assembled>, Failure> {
+    pub(super) fn assemble(self, view: View) -> Result<Vec<Assembled>, Failure> {
         let platforms = self.asked.platforms.len().max(1);
-        let kept_names = self.asked.kept_names();
-        let names = std::iter::once(&kept_names[..]);
-        let names = names.chain(self.asked.stage_tags.values().map(Vec::as_slice));
         let outputs = self.plan.outputs.chunks(platforms).zip(self.solved.filesystems.chunks(platforms));
         let mut targets = Vec::new();
-        for (number, ((outputs, filesystems), names)) in outputs.zip(names).enumerate() {
+        for (number, ((outputs, filesystems), names)) in
+            outputs.zip(self.asked.names_of_targets()).enumerate()
+        {
             let squash = self.asked.squash.as_ref().filter(|_| number == 0);
-            targets.push(self.images(outputs, filesystems, names, squash)?);
-        }
-        Ok(targets.swap_remove(0))
-    }
-
-    /// The images of one target.
-    fn images(
-        self,
-        outputs: &[Output],
-        filesystems: &[Filesystem],
-        names: &[Reference],
-        squash: Option<&Squash>,
-    ) -> Result<Vec<Assembled>, Failure> {
-        // A name leads to all images, or to those that it led to before.
-        let tags = if outputs.len() == 1 { names } else { &[] };
-        let mut assembled = Vec::with_capacity(outputs.len());
-        for (output, filesystem) in outputs.iter().zip(filesystems) {
-            let base = squash.map(|squash| squash_base(self.plan, output, squash)).transpose()?;
-            let (history, created) = self.history(output);
-            let image = self.contents(output, filesystem, history, base).and_then(|contents| {
-                if output::compresses(&self.asked.outputs, names) {
-                    self.compress(&contents.layers)?;
-                }
-                image::assemble(self.layers, &contents, &AssembleOptions { created, tags })
+            let images = outputs.iter().zip(filesystems).map(|(output, filesystem)| {
+                let base = squash.map(|squash| squash_base(self.plan, output, squash)).transpose()?;
+                let (history, created) = self.history(output);
+                let contents = self.contents(output, filesystem, history, base);
+                Ok((contents.map_err(|error| errors::of_image(&error))?, created))
             });
-            assembled.push(image.map_err(|error| errors::of_image(&error))?);
+            targets.push(Target { images: images.collect::<Result<_, Failure>>()?, names });
         }
-        if outputs.len() > 1 {
-            let ids: Vec<_> = assembled.iter().map(|image| image.id.clone()).collect();
-            image::name(self.layers, &ids, names).map_err(|error| errors::of_image(&error))?;
-        }
-        Ok(assembled)
+        // Whoever interrupts it has nothing named.
+        self.compress(&targets, view)?;
+        let assembled: Result<Vec<_>, _> = targets.iter().map(|target| self.commit(target)).collect();
+        Ok(assembled.map_err(|error| errors::of_image(&error))?.swap_remove(0))
     }
 
-    /// For a push later, before the image is made durable, and what is compressed with it. That can be done without.
-    fn compress(self, ids: &[LayerId]) -> Result<(), image::Error> {
-        let compressed = export::compress(self.layers, ids.iter().cloned(), Compression::Gzip.into());
-        if let Err(error) = compressed {
-            if self.layers.is_cancelled() {
-                return Err(image::Error::Cancelled);
-            }
-            if self.asked.progress.is_for_people() {
-                tell(format_args!("note: layers are not compressed for a push later: {error}"));
+    /// For a push later, so that it becomes durable with the image. That can be done without.
+    fn compress(self, targets: &[Target], view: View) -> Result<(), Failure> {
+        let Some(compressor) = self.compressor else { return Ok(()) };
+        let wanted = targets.iter().filter(|target| output::compresses(&self.asked.outputs, &target.names));
+        let ids = wanted.flat_map(|target| &target.images).flat_map(|(contents, _)| contents.layers.clone());
+        let Err(error) = compressor.compress(ids.collect(), view) else { return Ok(()) };
+        if self.layers.is_cancelled() {
+            return Err(Failure::cancelled());
+        }
+        for Diagnostic { title, notes, help, .. } in failures::of_export(&error).diagnostics {
+            let why = [vec![title], notes].concat().join(": ");
+            if view == View::Quiet {
+                tracing::warn!("layers are not compressed for a push later: {why}");
+            } else {
+                tell(format_args!("note: layers are not compressed for a push later: {why}"));
+                help.iter().for_each(|help| tell(format_args!("note: {help}")));
             }
         }
         Ok(())
+    }
+
+    /// Makes the images of one target durable, and names them.
+    fn commit(self, target: &Target) -> Result<Vec<Assembled>, image::Error> {
+        // A name leads to all images, or to those that it led to before.
+        let tags = if target.images.len() == 1 { &target.names[..] } else { &[] };
+        let assemble = |(contents, created): &(Contents, Option<String>)| {
+            image::assemble(self.layers, contents, &AssembleOptions { created: created.clone(), tags })
+        };
+        let assembled: Vec<Assembled> = target.images.iter().map(assemble).collect::<Result<_, _>>()?;
+        if assembled.len() > 1 {
+            let ids: Vec<_> = assembled.iter().map(|image| image.id.clone()).collect();
+            image::name(self.layers, &ids, &target.names)?;
+        }
+        Ok(assembled)
     }
 
     /// Config and layers; those above the first `squashed` become one.

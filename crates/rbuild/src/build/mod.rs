@@ -177,10 +177,8 @@ impl Delivery<'_> {
         let Work { dockerfile, asked, session, layers, .. } = work;
         let filesystems: Vec<_> = solved.filesystems.iter().cloned().map(Some).collect();
         artifacts::must_be_there(&artifacts::write(asked, plan, layers, &filesystems)?)?;
-        if let Some(ahead) = ahead {
-            ahead.wait_for_compressed(mover.view);
-        }
-        let assembled = Assembly { plan, solved, asked, layers }.assemble()?;
+        let compressor = ahead.filter(|ahead| ahead.only_compresses());
+        let assembled = Assembly { plan, solved, asked, layers, compressor }.assemble(mover.view)?;
         let inline = transport.inline(plan, solved, &assembled, layers, &work.cache()?)?;
         let made = output::Made { images: &assembled, layers, annotations: &inline };
         let exported = output::write(asked, made, plan.output().epoch.map(Time::whole))?;

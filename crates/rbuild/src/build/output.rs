@@ -148,6 +148,7 @@ pub(crate) fn check(asked: &Asked, environment: &Environment) -> Result<(), Fail
             "is a terminal, and an archive is nothing for one: direct it somewhere with `>`",
         ));
     }
+    check_kept(outputs)?;
     let is_one = asked.platforms.len() <= 1;
     if !asked.annotations.is_empty() && !outputs.iter().any(Output::has_manifests) {
         let title = "`--annotation` has nowhere to stand: the image is kept without a manifest";
@@ -224,33 +225,32 @@ pub(crate) fn write(
 /// is there for that; `app` and `team/app`, which are Docker Hub's when they are pushed, mostly stay where they are, and so does podman's
 /// `localhost/app`.
 pub(crate) fn compresses(outputs: &[Output], names: &[Reference]) -> bool {
-    let mut said = outputs.iter().filter_map(|output| output.compresses).peekable();
-    if said.peek().is_some() {
-        return said.any(|compresses| compresses);
-    }
-    let is_pushed = outputs.iter().any(|output| output.push.is_some());
+    let is_pushed = || outputs.iter().any(|output| output.push.is_some());
     let says_registry = |name: &Reference| !matches!(name.registry(), "docker.io" | "localhost");
-    !is_pushed && names.iter().any(says_registry)
+    let is_said = outputs.iter().find_map(|output| output.compresses);
+    is_said.unwrap_or_else(|| !is_pushed() && names.iter().any(says_registry))
 }
 
-/// Has layers sent, of the image that is pushed first, while it is still built; or compressed, if that is for a push later. Not if they become
-/// others in the end.
+/// Has layers sent, of the image that is pushed first, while it is still built; or compressed, of those that are pushed later. Not while it is
+/// built if they become others in the end.
 pub(crate) fn ahead<'m>(
     asked: &Asked,
     plan: &Plan,
     mover: &'m Mover<'_>,
 ) -> Result<Option<Ahead<'m>>, Failure> {
-    if asked.squash.is_some() || asked.rewrites_times {
-        return Ok(None);
-    }
-    let of_target = plan.outputs.iter().take(asked.platforms.len().max(1));
-    let steps = of_target.flat_map(|output| plan.chain(output.step)).collect();
+    let changes_layers = asked.squash.is_some() || asked.rewrites_times;
     let pushed = asked.outputs.iter().find_map(|output| Some((output, output.push?)));
     let Some((output, push)) = pushed else {
-        let is_wanted = compresses(&asked.outputs, &asked.kept_names());
-        return Ok(is_wanted.then(|| Ahead::new(Compression::Gzip.into(), steps, None)));
+        let of_targets = plan.outputs.chunks(asked.platforms.len().max(1)).zip(asked.names_of_targets());
+        let wanted: Vec<_> = of_targets.filter(|(_, names)| compresses(&asked.outputs, names)).collect();
+        let known = wanted.iter().filter(|_| !changes_layers).flat_map(|(outputs, _)| *outputs);
+        let steps = known.flat_map(|output| plan.chain(output.step)).collect();
+        return Ok((!wanted.is_empty()).then(|| Ahead::new(Compression::Gzip.into(), steps, None)));
     };
-    let Some(name) = asked.names_of(output).into_iter().next() else { return Ok(None) };
+    let name = asked.names_of(output).into_iter().next().filter(|_| !changes_layers);
+    let Some(name) = name else { return Ok(None) };
+    let of_target = plan.outputs.iter().take(asked.platforms.len().max(1));
+    let steps = of_target.flat_map(|output| plan.chain(output.step)).collect();
     let remote = Remote::new(mover, name).map_err(ClientError::into_failure)?;
     Ok(Some(Ahead::new(push.encoding, steps, Some(remote))))
 }
@@ -448,6 +448,21 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     Ok(if rest.as_os_str().is_empty() { canonical } else { canonical.join(rest) })
+}
+
+/// What is said of the one image that is kept must be one thing, and of use.
+fn check_kept(outputs: &[Output]) -> Result<(), Failure> {
+    let mut said = outputs.iter().filter_map(|output| output.compresses);
+    let Some(first) = said.next() else { return Ok(()) };
+    if said.any(|other| other != first) {
+        let title = "one `--output` has the image compressed, another one has it not, and it is one image";
+        return Err(Failure::usage(title, "say it once"));
+    }
+    if outputs.iter().any(|output| output.push.is_some()) {
+        let title = "one `--output` says whether the image is compressed for a push later, and another one pushes it now";
+        return Err(Failure::usage(title, "say `compression=` of the one that pushes"));
+    }
+    Ok(())
 }
 
 fn check_push(output: &Output, asked: &Asked) -> Result<(), Failure> {

@@ -249,6 +249,11 @@ impl Asked {
         names
     }
 
+    /// What the image of the target is called in the store, and then those of the stages with names of their own, in the order of the plan.
+    pub(crate) fn names_of_targets(&self) -> impl Iterator<Item = Vec<Reference>> {
+        std::iter::once(self.kept_names()).chain(self.stage_tags.values().cloned())
+    }
+
     /// What the image of the target is called in an output.
     pub(crate) fn names_of(&self, output: &Output) -> Vec<Reference> {
         let more = output.names.iter().filter(|name| !self.tags.contains(name));

@@ -287,8 +287,8 @@ pub(crate) struct BuildArgs {
     pub(crate) metadata_file: Option<PathBuf>,
     /// What to make of the result: type=image|registry|oci|docker|local|tar[,dest=PATH]; other fields are name=NAME, push=true,
     /// compression=CODEC, rewrite-timestamp=true, annotation.KEY=VALUE, platform-split=true, mode=delete, push-by-digest=true, name-canonical=true and registry.insecure=true; may be given several times.
-    /// With a tag of a registry other than Docker Hub, layers are compressed for a push later: type=image,compression=uncompressed leaves that
-    /// to the push, compression=gzip does it for any tag
+    /// With a tag of a registry other than Docker Hub and localhost/, layers are compressed for a push later:
+    /// type=image,compression=uncompressed leaves that to the push, compression=gzip does it for any tag
     #[arg(short, long = "output", value_name = "type=TYPE,…")]
     pub(crate) outputs: Vec<String>,
     /// Say something about the image in its manifest, or as TYPE:KEY=VALUE in another place: manifest, index, manifest-descriptor or

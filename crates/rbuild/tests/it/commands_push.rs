@@ -1,12 +1,11 @@
 //! `push`, and `build --push`.
 
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::time::Duration;
 
 use serde_json::Value;
 use testkit::Need;
@@ -364,29 +363,29 @@ fn layers_are_compressed_while_later_steps_run() {
     const NAME: &str = "layers_are_compressed_while_later_steps_run";
     let registry = Registry::start();
     let Some(world) = world(NAME, "unpushed") else { return };
-    let store = world.store();
+    let (open, is_open) = mpsc::channel();
+    let is_open = Mutex::new(is_open);
     registry.on("/gate", move |_, exchange| {
-        let until = Instant::now() + PATIENCE;
-        while !has_compressed_layer(&store.join("blobs")) && Instant::now() < until {
-            thread::sleep(Duration::from_millis(10));
-        }
-        exchange.respond(200, &[], b"open")
+        let opened = is_open.lock().unwrap().recv_timeout(PATIENCE);
+        exchange.respond(if opened.is_ok() { 200 } else { 504 }, &[], b"open")
     });
-    let dockerfile = format!("FROM base\n{LARGE}{}RUN false\n", behind_the_gate(&registry));
+    let dockerfile = format!("FROM base\n{LARGE}{}", behind_the_gate(&registry));
     write_files(&world.path("context"), &[("Dockerfile", &dockerfile)]);
+    let name = registry.reference("app:1");
     let mut build = world.rbuild();
-    build.args(["build", "--allow=network.host", "--no-cache", "-t", &registry.reference("app:1")]);
-    let said = check_code(build.arg(world.path("context")), 1);
-    assert!(said.contains("RUN false"), "{said}");
-    assert!(has_compressed_layer(&world.store().join("blobs")), "{said}");
+    build.args(["--debug", "build", "--allow=network.host", "-t", &name]).arg(world.path("context"));
+    let mut build = build.stderr(Stdio::piped()).spawn().expect("rbuild starts");
+    let lines = BufReader::new(build.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    let mut said = Vec::new();
+    for line in lines {
+        if line.contains("a layer is compressed") && line.contains("bytes=60") {
+            // It waits for that.
+            open.send(()).expect("the step");
+        }
+        said.push(line);
+    }
+    assert!(build.wait().expect("it ends").success(), "{said:#?}");
     world.assert_sound();
-}
-
-/// Whether there is a blob as large as [`LARGE`] makes it.
-fn has_compressed_layer(blobs: &Path) -> bool {
-    let files = walkdir::WalkDir::new(blobs).into_iter().filter_map(Result::ok);
-    let large = files.filter_map(|file| file.metadata().ok()).filter(|file| file.is_file());
-    large.map(|file| file.len()).any(|bytes| (6_000_000..6_100_000).contains(&bytes))
 }
 
 #[test]
@@ -638,7 +637,12 @@ fn memory_does_not_grow_with_layers() {
     };
     let name = format!("{}/team/large:1", registry.host);
     let context = world.path("context");
-    limited(&world, &["build", "-t", &name, context.to_str().expect("UTF-8")]);
+    let context = context.to_str().expect("UTF-8");
+    limited(&world, &["build", "-t", "unpushed", context]);
+    // Compressed while it leaves, and while it is built.
+    limited(&world, &["tag", "unpushed", &name]);
+    limited(&world, &["push", &name]);
+    limited(&world, &["build", "--no-cache", "-t", &name, context]);
     limited(&world, &["push", &name]);
     let other = World::new();
     limited(&other, &["pull", &name]);

@@ -1,10 +1,11 @@
 //! The exit codes of `build` and its kin: who is to blame, for a script.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use testkit::Need;
 use testkit::registry::Registry;
 
 use crate::world::{World, check_code, write_files};
@@ -62,11 +63,39 @@ fn the_machine_and_the_store_have_an_exit_code_of_their_own() {
     let (code, text) = elsewhere(&other);
     assert_eq!(code, Some(4), "{text}");
     assert!(text.contains("error[not-a-store]") && text.contains("`--root`"), "{text}");
-    let small = SmallDisk::mount(world.path("small"));
+    let small = SmallDisk::mount(world.path("small"), "2m");
     fs::write(Path::new(&good).join("large"), vec![1; 8 << 20]).expect("a large file");
     let (code, text) = elsewhere(&small.0.join("store"));
     assert_eq!(code, Some(4), "{text}");
     assert!(text.contains("error[no-space]") && text.contains("rbuild prune"), "{text}");
+}
+
+#[test]
+fn an_image_that_there_is_no_room_to_compress_is_built_without() {
+    const NAME: &str = "an_image_that_there_is_no_room_to_compress_is_built_without";
+    if !testkit::can_run(NAME, &[Need::Root]) {
+        return;
+    }
+    let world = World::new();
+    let small = SmallDisk::mount(world.path("small"), "10m");
+    let context = context(&world, "context", "FROM scratch\nCOPY noise /\n");
+    let mut noise = vec![0; 6 << 20];
+    fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut noise)).expect("noise");
+    fs::write(Path::new(&context).join("noise"), noise).expect("a large file");
+    let build = |args: &[&str]| {
+        let mut build = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+        build.arg("--root").arg(small.0.join("store")).arg("build").args(args).arg(&context);
+        build.output().expect("rbuild starts")
+    };
+    for args in [&["-t", "registry.test/app"][..], &["-q", "-t", "registry.test/app"]] {
+        let output = build(args);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        let told = text.lines().find(|line| line.contains("not compressed for a push later: cannot write"));
+        assert!(told.is_some_and(|line| line.contains("No space left")), "{text}");
+    }
+    let text = build(&["-t", "app"]).stderr;
+    assert!(!String::from_utf8_lossy(&text).contains("compress"));
 }
 
 #[test]
@@ -75,7 +104,10 @@ fn a_build_that_is_interrupted_ends_at_once_and_says_so() {
     let Some(world) = World::with_base(NAME) else { return };
     let check = |dockerfile: &str, args: &[&str], begun: &str| {
         let slow = context(&world, "slow", dockerfile);
-        let mut command = world.rbuild();
+        let rbuild = world.rbuild();
+        // One processor has enough to do.
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", "0"]).arg(rbuild.get_program()).args(rbuild.get_args());
         command.args(["build", "--progress=plain"]).args(args).arg(&slow).stderr(Stdio::piped());
         let mut child = command.spawn().expect("rbuild starts");
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
@@ -90,19 +122,19 @@ fn a_build_that_is_interrupted_ends_at_once_and_says_so() {
     check(
         "FROM base\nRUN head -c 200000000 /dev/urandom > /large\n",
         &["-o", "type=image,compression=gzip", "-t", "unfinished"],
-        "] done in",
+        "compressing layers for a push later",
     );
     check_code(world.rbuild().args(["inspect", "unfinished"]), 2);
 }
 
-/// A file system of two megabytes, gone with the value.
+/// A file system of few bytes, gone with the value.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: PathBuf) -> Self {
+    fn mount(path: PathBuf, size: &str) -> Self {
         fs::create_dir(&path).expect("a directory");
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&path);
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path);
         assert!(mount.status().expect("mount starts").success());
         Self(path)
     }

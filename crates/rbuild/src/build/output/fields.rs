@@ -213,7 +213,7 @@ impl Fields {
     /// Whether it says more of compression than whether.
     fn says_how_to_compress(&self) -> bool {
         let is_usual = matches!(self.compression, None | Some(Compression::None | Compression::Gzip));
-        !is_usual || self.compression_level.is_some() || self.forces_compression.is_some()
+        !is_usual || self.compression_level.is_some() || self.forces_compression == Some(true)
     }
 
     fn says_how_to_push(&self) -> bool {
@@ -244,7 +244,7 @@ impl Fields {
             }
             Some("image") if !self.is_pushed() && self.says_how_to_compress() => {
                 let title = format!("`--output {text}` says how it is compressed, and is not pushed");
-                let help = "push it in the same command, with `push=true`, or later, with `rbuild push --compression=CODEC`";
+                let help = "push it in the same command, with `push=true`; or later, with `rbuild push`, which has --compression and --force-compression";
                 Err(Failure::usage(title, help))
             }
             Some("local" | "tar") if self.compresses() => {

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use image::Layers;
-use image::export::{self, Encoding};
+use image::export::{self, Encoding, ExportError};
 use image::push::{self, Progress, PushOptions};
 use oci::{Digest, LayerId, Reference};
 use plan::StepId;
@@ -56,6 +56,8 @@ struct State {
     told: Vec<Progress>,
     /// Who is told now.
     shown: Option<Arc<Shown>>,
+    /// Why layers that are only compressed are not.
+    failure: Option<ExportError>,
     is_done: bool,
 }
 
@@ -126,10 +128,7 @@ impl<'a> Ahead<'a> {
             return;
         }
         let mut state = self.state();
-        let State { known, to: Some(to), .. } = &mut *state else { return };
-        let new = filesystem.ids().into_iter().filter(|id| known.insert(id.clone()));
-        // Nobody receives any more after a failure, which is met again when the image is pushed.
-        new.for_each(|id| drop(to.send(id)));
+        state.add(filesystem.ids());
     }
 
     /// Waits for what is under way, and shows it; gives the layers that have arrived.
@@ -148,21 +147,29 @@ impl<'a> Ahead<'a> {
         arrived.collect()
     }
 
-    /// Waits until layers that are only compressed are, and says what it is doing if that takes a while.
-    pub(crate) fn wait_for_compressed(&self, view: View) {
-        if self.remote.is_some() {
-            return;
-        }
-        self.close();
+    /// Whether layers are only compressed.
+    pub(crate) fn only_compresses(&self) -> bool {
+        self.remote.is_none()
+    }
+
+    /// Has these compressed, too, and waits until all are. Says what it is doing if that takes a while.
+    ///
+    /// # Errors
+    /// [`ExportError`]; the image can do without.
+    pub(crate) fn compress(&self, ids: Vec<LayerId>, view: View) -> Result<(), ExportError> {
+        let mut state = self.state();
+        state.add(ids);
+        state.to = None;
         let is_at_work = |state: &mut State| !state.is_done;
-        let state = self.done.wait_timeout_while(self.state(), SHORT, is_at_work);
+        let state = self.done.wait_timeout_while(state, SHORT, is_at_work);
         let (state, waited) = state.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() && view != View::Quiet {
             tell(
                 "note: compressing layers for a push later; `-o type=image,compression=uncompressed` leaves that to it",
             );
         }
-        drop(self.done.wait_while(state, is_at_work));
+        let state = self.done.wait_while(state, is_at_work);
+        state.unwrap_or_else(PoisonError::into_inner).failure.take().map_or(Ok(()), Err)
     }
 
     fn work(&self, layers: Receiver<LayerId>, session: &Session) {
@@ -172,9 +179,8 @@ impl<'a> Ahead<'a> {
         match &self.remote {
             Some(remote) => self.send(remote, layers, &own),
             None => {
-                if let Err(error) = export::compress(&own, layers, self.encoding) {
-                    tracing::debug!(%error, "no more layers are compressed");
-                }
+                let compressed = export::compress(&own, layers, self.encoding);
+                self.state().failure = compressed.err();
             }
         }
     }
@@ -219,6 +225,16 @@ impl<'a> Ahead<'a> {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Has those that are new sent or compressed.
+    fn add(&mut self, ids: Vec<LayerId>) {
+        let Self { known, to: Some(to), .. } = self else { return };
+        let new = ids.into_iter().filter(|id| known.insert(id.clone()));
+        // Nobody receives any more after a failure, which is met again when the image is pushed.
+        new.for_each(|id| drop(to.send(id)));
     }
 }
 
