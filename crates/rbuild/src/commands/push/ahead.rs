@@ -101,7 +101,7 @@ impl<'a> Ahead<'a> {
             scope.spawn(|| {
                 let _done = OnDrop { ahead: self, act: Self::end };
                 if let Err(error) = image::apart(|| self.work(layers, session)) {
-                    tracing::debug!(%error, "no layers go ahead");
+                    self.state().failure = Some(error.into());
                 }
             });
             let built = build();
