@@ -305,7 +305,7 @@ mod tests {
         check(
             "type=oci,dest=a.tar",
             expect![[
-                r#"Archive { format: Oci, encoding: Encoding { compression: Gzip, level: 5, is_forced: false }, to: File("a.tar") }"#
+                r#"Archive { format: Oci, encoding: Encoding { compression: Gzip, level: 4, is_forced: false }, to: File("a.tar") }"#
             ]],
         );
         check(
