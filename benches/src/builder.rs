@@ -319,7 +319,7 @@ impl Site<'_> {
 
     /// The name by which a builder pushes.
     fn name_of(&self, builder: Builder) -> Result<String> {
-        self.name_there(&format!("{builder}").to_lowercase())
+        self.name_there(&format!("{builder}").to_lowercase().replace(' ', "-"))
     }
 
     /// Makes an OCI layout of the image.
