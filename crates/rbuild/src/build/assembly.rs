@@ -91,14 +91,14 @@ impl Assembly<'_> {
         let Some(compressor) = self.compressor else { return Ok(()) };
         let wanted = targets.iter().filter(|target| output::compresses(&self.asked.outputs, &target.names));
         let ids = wanted.flat_map(|target| &target.images).flat_map(|(contents, _)| contents.layers.clone());
-        let Err(error) = compressor.compress(ids.collect(), view) else { return Ok(()) };
+        let Err(error) = compressor.compress(ids.collect(), self.layers, view) else { return Ok(()) };
         if self.layers.is_cancelled() {
             return Err(Failure::cancelled());
         }
         for Diagnostic { title, notes, help, .. } in failures::of_export(&error).diagnostics {
             let why = [vec![title], notes].concat().join(": ");
             if view == View::Quiet {
-                tracing::warn!("layers are not compressed for a push later: {why}");
+                tracing::debug!("layers are not compressed for a push later: {why}");
             } else {
                 tell(format_args!("note: layers are not compressed for a push later: {why}"));
                 help.iter().for_each(|help| tell(format_args!("note: {help}")));

@@ -391,10 +391,10 @@ mod tests {
 
     #[test]
     fn caches_to_export_are_read_as_buildx_reads_them() {
-        to("type=local,dest=d,mounts=all", expect!["d Min gzip 5 false All false"]);
+        to("type=local,dest=d,mounts=all", expect!["d Min gzip 4 false All false"]);
         to(
             "type=local,dest=d,mounts=npm,/root/.cache,mode=max",
-            expect![[r#"d Max gzip 5 false Ids(["npm", "/root/.cache"]) false"#]],
+            expect![[r#"d Max gzip 4 false Ids(["npm", "/root/.cache"]) false"#]],
         );
         to(
             "type=local,dest=d,mode=max,npm",
@@ -406,8 +406,8 @@ mod tests {
                 "`--cache-to type=inline,mounts=all` has a `mounts`, and stands in the image as that is pushed"
             ],
         );
-        to("type=inline", expect!["inline Min gzip 5 false None false"]);
-        to("type=inline,mode=min", expect!["inline Min gzip 5 false None false"]);
+        to("type=inline", expect!["inline Min gzip 4 false None false"]);
+        to("type=inline,mode=min", expect!["inline Min gzip 4 false None false"]);
         to(
             "type=inline,mode=max",
             expect![
@@ -418,15 +418,15 @@ mod tests {
             "type=inline,ref=a",
             expect!["`--cache-to type=inline,ref=a` has a `ref`, and stands in the image as that is pushed"],
         );
-        to("r.io/app:cache", expect!["r.io/app:cache Min gzip 5 false None false"]);
+        to("r.io/app:cache", expect!["r.io/app:cache Min gzip 4 false None false"]);
         to(
             "type=registry,ref=r.io/a,mode=max,compression=zstd,ignore-error=true",
             expect!["r.io/a:latest Max zstd 3 false None true"],
         );
-        to("type=local,dest=dir,mode=min,ignore-error=false", expect!["dir Min gzip 5 false None false"]);
+        to("type=local,dest=dir,mode=min,ignore-error=false", expect!["dir Min gzip 4 false None false"]);
         to(
             "type=registry,ref=a,oci-mediatypes=true,image-manifest=true",
-            expect!["a:latest Min gzip 5 false None false"],
+            expect!["a:latest Min gzip 4 false None false"],
         );
         to(
             "type=registry,ref=a,image-manifest=false",
@@ -454,7 +454,7 @@ mod tests {
                 "`--cache-to type=registry,ref=a,ignore-error=yes` has a `ignore-error` that is neither true nor false"
             ],
         );
-        to("type=registry,ref=a,ignore-error=1", expect!["a:latest Min gzip 5 false None true"]);
+        to("type=registry,ref=a,ignore-error=1", expect!["a:latest Min gzip 4 false None true"]);
         to(
             "type=local,dest=d,oci-mediatypes=true,compression=zstd,compression-level=19,force-compression=true",
             expect!["d Min zstd 19 true None false"],

@@ -156,9 +156,14 @@ impl<'a> Ahead<'a> {
     ///
     /// # Errors
     /// [`ExportError`]; the image can do without.
-    pub(crate) fn compress(&self, ids: Vec<LayerId>, view: View) -> Result<(), ExportError> {
+    pub(crate) fn compress(
+        &self,
+        ids: Vec<LayerId>,
+        layers: &Layers<'_>,
+        view: View,
+    ) -> Result<(), ExportError> {
         let mut state = self.state();
-        state.add(ids);
+        state.add(ids.clone());
         state.to = None;
         let is_at_work = |state: &mut State| !state.is_done;
         let state = self.done.wait_timeout_while(state, SHORT, is_at_work);
@@ -169,7 +174,12 @@ impl<'a> Ahead<'a> {
             );
         }
         let state = self.done.wait_while(state, is_at_work);
-        state.unwrap_or_else(PoisonError::into_inner).failure.take().map_or(Ok(()), Err)
+        let failure = state.unwrap_or_else(PoisonError::into_inner).failure.take();
+        match failure {
+            None => Ok(()),
+            // What a step needed of the disk may be free by now.
+            Some(_) => export::compress(layers, ids, self.encoding),
+        }
     }
 
     fn work(&self, layers: Receiver<LayerId>, session: &Session) {
