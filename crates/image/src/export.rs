@@ -9,7 +9,7 @@
 //! | [`rootfs_tree`] | the files | everybody |
 //!
 //! The same image gives the same bytes every time. Layers that came from outside leave as they came; ours are compressed here, once, and the
-//! result stays with the layer: [`compress`] does no more than that. A file appears under its name when it is complete.
+//! result stays with the layer: [`compress()`] does no more than that. A file appears under its name when it is complete.
 
 mod annotations;
 mod documents;
