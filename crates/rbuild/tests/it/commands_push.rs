@@ -356,6 +356,17 @@ fn a_build_compresses_what_its_names_say_will_be_pushed() {
     check(true, "REGISTRY/team/app:1", &epoch);
     check(true, "stage=REGISTRY/team/stage:1", &[]);
     world.assert_sound();
+    let refused = |outputs: [&str; 2]| {
+        let mut build = world.rbuild();
+        build
+            .args(["build", "-t", "registry.test/app"])
+            .args(outputs.map(|output| format!("--output={output}")));
+        check_code(build.arg(world.path("context")), 2)
+    };
+    let said = refused(["type=image,compression=gzip", "type=image,compression=uncompressed"]);
+    assert!(said.contains("it is one image"), "{said}");
+    let said = refused(["type=image,compression=gzip", "type=registry"]);
+    assert!(said.contains("another one pushes it now"), "{said}");
 }
 
 #[test]
