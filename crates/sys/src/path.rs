@@ -163,7 +163,24 @@ impl RootfsPath {
     /// # Errors
     /// [`PathError`] if the name is no component or the whole no longer fits.
     pub fn join_name(&self, name: impl AsRef<[u8]>) -> Result<Self, PathError> {
-        self.join(&Self::parse(name)?)
+        let name = name.as_ref();
+        if self.is_root() {
+            return Self::parse(name);
+        }
+        if !self.takes_name(name) {
+            return self.join(&Self::parse(name)?);
+        }
+        let mut joined = Vec::with_capacity(self.0.len() + 1 + name.len());
+        joined.extend_from_slice(&self.0);
+        joined.push(b'/');
+        joined.extend_from_slice(name);
+        Ok(Self(joined.into()))
+    }
+
+    /// Whether a name is one component, as it is, and this path extended by it still fits.
+    #[must_use]
+    pub fn takes_name(&self, name: &[u8]) -> bool {
+        is_normal_name(name) && self.0.len() + 1 + name.len() <= MAX_PATH_BYTES
     }
 
     /// The rest of this path below `ancestor`; `None` if it does not lie there. A path lies below itself, by the empty rest.
@@ -183,11 +200,13 @@ impl RootfsPath {
 
 /// Whether the bytes are already in the form that [`RootfsPath::parse`] gives, the common case by far.
 fn is_normal(bytes: &[u8]) -> bool {
-    bytes.is_empty()
-        || (bytes.len() <= MAX_PATH_BYTES
-            && bytes
-                .split(|&b| b == b'/')
-                .all(|c| !matches!(c, b"" | b"." | b"..") && c.len() <= MAX_NAME_BYTES && !c.contains(&0)))
+    bytes.is_empty() || (bytes.len() <= MAX_PATH_BYTES && bytes.split(|&b| b == b'/').all(is_normal_name))
+}
+
+fn is_normal_name(bytes: &[u8]) -> bool {
+    !matches!(bytes, b"" | b"." | b"..")
+        && bytes.len() <= MAX_NAME_BYTES
+        && !bytes.iter().any(|&b| b == 0 || b == b'/')
 }
 
 impl Ord for RootfsPath {
@@ -240,6 +259,18 @@ mod tests {
         check("./", "/");
         check("a/../b", "path `a/../b` contains a `..` component");
         check("a\0b", "path `a\0b` contains a NUL byte");
+    }
+
+    #[test]
+    fn a_joined_name_is_as_if_the_whole_had_been_parsed() {
+        let deep = "d".repeat(250) + "/" + &["e"; 1900].join("/");
+        for stem in ["", "a", "a/b", &deep] {
+            let directory = RootfsPath::parse(stem).unwrap();
+            for name in ["c", "c/d", ".", "", "/c/", "..", "c\0", &"n".repeat(255), &"n".repeat(256)] {
+                let whole = RootfsPath::parse(format!("{stem}/{name}"));
+                assert_eq!(directory.join_name(name).ok(), whole.ok(), "{stem} {name}");
+            }
+        }
     }
 
     #[test]
