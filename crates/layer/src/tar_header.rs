@@ -139,7 +139,8 @@ fn pax_records(member: &Member<'_>, entry: &Entry) -> Vec<u8> {
     if gid > MAX_ID {
         append_record(b"gid", gid.to_string().as_bytes(), &mut records);
     }
-    if member.mtime.nanos != 0 || !(0..=MAX_SECONDS).contains(&member.mtime.seconds) {
+    let seconds = member.mtime.seconds;
+    if member.mtime.nanos != 0 || !(0..=MAX_SECONDS).contains(&seconds) {
         append_record(b"mtime", pax_time(member.mtime).as_bytes(), &mut records);
     }
     for xattr in &entry.xattrs {

@@ -56,7 +56,8 @@ pub enum Node {
     Socket,
 }
 
-/// Seconds and nanoseconds since the epoch, as inodes keep them.
+/// Seconds and nanoseconds since the epoch, as inodes keep them. In 12 bytes: whoever keeps a tree of files keeps two for each.
+#[repr(Rust, packed(4))]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Time {
     /// Whole seconds, negative before 1970.

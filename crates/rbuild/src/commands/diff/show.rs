@@ -130,12 +130,13 @@ fn file_document(difference: &Difference) -> Value {
 }
 
 fn entry_document(entry: &Entry) -> Value {
+    let seconds = entry.mtime.seconds;
     let mut document = json!({
         "kind": kind_text(&entry.kind),
         "mode": format!("{:04o}", entry.mode),
         "uid": entry.uid,
         "gid": entry.gid,
-        "mtime": entry.mtime.seconds,
+        "mtime": seconds,
     });
     match &entry.kind {
         Kind::File { size, digest, .. } => {
