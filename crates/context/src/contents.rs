@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -37,6 +38,7 @@ pub(crate) fn read_all<'a>(
     if unread.is_empty() {
         return Ok(());
     }
+    shared.has_read.store(true, Ordering::Relaxed);
     // Before the first byte is read: what is written later must bear a later time.
     let trust = shared.trust(nodes);
     tracing::debug!(files = unread.len(), ?trust, "reading files that the stat cache does not know");
@@ -68,7 +70,7 @@ fn read(shared: &Shared, node: &Node, trust: Trust, buffer: &mut [u8]) -> Result
 
 fn without_bytes(node: &Node, trust: Trust, xattrs: Box<[Xattr]>) -> Result<Contents, ContextError> {
     let origin = Origin::Read { storable: trust.covers(node.stamp()) };
-    Ok(Contents { digest: FileDigest([0; 32]), xattrs, reread: None, origin })
+    Ok(Contents::new(FileDigest([0; 32]), origin, xattrs, None))
 }
 
 /// A file that is gone, or is something else now, has changed; whatever else is wrong is told as it is.
@@ -100,8 +102,8 @@ fn read_file(
         let Some(digest) = digest.filter(|_| before == after) else { continue };
         let stamp = Stamp::new(&after, node.stamp().cacheable);
         let origin = Origin::Read { storable: trust.covers(&stamp) };
-        let reread = (stamp != *node.stamp()).then(|| Box::new(stamp));
-        return Ok(Contents { digest, xattrs, reread, origin });
+        let reread = (stamp != *node.stamp()).then_some(stamp);
+        return Ok(Contents::new(digest, origin, xattrs, reread));
     }
     Err(ContextError::Changed { path: path.clone() })
 }

@@ -16,7 +16,7 @@ use crate::error::ContextError;
 use crate::ignore::Ignore;
 use crate::node::Node;
 use crate::selection::{Selection, Source};
-use crate::stat_cache::{StatCache, Trust};
+use crate::stat_cache::{LastDirectory, StatCache, Trust};
 use crate::tree::Tree;
 use crate::{contents, resolve, scan, stat_cache};
 
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     stat_cache_path: Option<PathBuf>,
     stat_cache: OnceLock<StatCache>,
     memo: Mutex<Memo>,
+    /// Whether a file was read: then the stat cache may have to learn of it.
+    pub(crate) has_read: AtomicBool,
     cancelled: AtomicBool,
 }
 
@@ -55,6 +57,7 @@ pub(crate) struct Shared {
 struct Memo {
     trees: Vec<(RootfsPath, Slot)>,
     files: HashMap<RootfsPath, Arc<Tree>>,
+    records: LastDirectory,
 }
 
 /// A scanned tree, once its scan has succeeded. Locked while it is scanned: who needs it too waits instead of scanning again.
@@ -84,6 +87,7 @@ impl Context {
             stat_cache_path: stat_cache.map(Path::to_owned),
             stat_cache: OnceLock::new(),
             memo: Mutex::default(),
+            has_read: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -124,6 +128,9 @@ impl Context {
     /// [`ContextError::Save`]. Nothing depends on it but the speed of the next build.
     pub fn save(&self) -> Result<(), ContextError> {
         let Some(path) = &self.shared.stat_cache_path else { return Ok(()) };
+        if !self.shared.has_read.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let memo = self.shared.memo();
         let trees: Vec<_> =
             memo.trees.iter().filter_map(|(top, slot)| Some((top, finished(slot)?))).collect();
@@ -181,7 +188,7 @@ impl Shared {
         if let Some(tree) = memo.files.get(path) {
             return Ok(Slice { tree: Arc::clone(tree), range: 0..1 });
         }
-        let tree = Arc::new(Tree::single(scan::single(self, path, status)?));
+        let tree = Arc::new(Tree::single(scan::single(self, path, status, &mut memo.records)?));
         memo.files.insert(path.clone(), Arc::clone(&tree));
         Ok(Slice { tree, range: 0..1 })
     }

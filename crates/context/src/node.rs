@@ -61,7 +61,7 @@ pub struct Xattr {
 /// One file, directory, link or special file of a context.
 ///
 /// Attributes are those of the last look: the scan's, or of the time its content was read if it had changed in between.
-/// About 240 bytes with a path of 40, so that a context of a million files fits in memory.
+/// About 200 bytes with a path of 40, so that a context of a million files fits in memory.
 #[derive(Debug)]
 pub struct Node {
     path: RootfsPath,
@@ -78,9 +78,8 @@ pub(crate) struct Stamp {
     pub(crate) mode: u16,
     /// Whether the stat cache may keep it: false below a mount point, whose clock is another.
     pub(crate) cacheable: bool,
-    pub(crate) links: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    /// Whether the inode has more names than one.
+    pub(crate) is_linked: bool,
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) size_bytes: u64,
@@ -93,12 +92,18 @@ pub(crate) struct Stamp {
 pub(crate) struct Contents {
     /// Zeroes for anything but a regular file.
     pub(crate) digest: FileDigest,
-    /// Sorted by name.
-    pub(crate) xattrs: Box<[Xattr]>,
-    /// The attributes at the time of reading, if they are not the scan's any more.
-    pub(crate) reread: Option<Box<Stamp>>,
     /// Where it was learned.
     pub(crate) origin: Origin,
+    /// What few files have.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Clone, Debug)]
+struct Rare {
+    /// Sorted by name.
+    xattrs: Box<[Xattr]>,
+    /// The attributes at the time of reading, if they are not the scan's any more.
+    reread: Option<Stamp>,
 }
 
 /// Where a node's contents were learned.
@@ -114,8 +119,9 @@ pub(crate) enum Origin {
 }
 
 impl Node {
-    pub(crate) fn new(path: RootfsPath, scanned: Stamp, target: Box<[u8]>) -> Self {
-        Self { path, scanned, target, contents: OnceLock::new() }
+    /// `known` is what an earlier build read of the file as it is now.
+    pub(crate) fn new(path: RootfsPath, scanned: Stamp, target: Box<[u8]>, known: Option<Contents>) -> Self {
+        Self { path, scanned, target, contents: known.map_or_else(OnceLock::new, OnceLock::from) }
     }
 
     /// Where it is, below the context's root.
@@ -166,17 +172,11 @@ impl Node {
         self.stamp().modified
     }
 
-    /// Owner and group on the host. A context's files count as 0:0: this is for messages.
-    #[must_use]
-    pub fn host_owner(&self) -> (u32, u32) {
-        (self.stamp().uid, self.stamp().gid)
-    }
-
     /// Device and inode number if the file has more than one name: nodes with equal values are hard links of one another.
     #[must_use]
     pub fn hard_link(&self) -> Option<(u64, u64)> {
         let stamp = self.stamp();
-        (stamp.links > 1 && !self.is_directory()).then_some((stamp.device, stamp.inode))
+        (stamp.is_linked && !self.is_directory()).then_some((stamp.device, stamp.inode))
     }
 
     /// The digest of a regular file's content; `None` for anything else, and before [`crate::Selection::read`].
@@ -189,12 +189,16 @@ impl Node {
     /// The extended attributes that travel, sorted by name; empty before [`crate::Selection::read`].
     #[must_use]
     pub fn xattrs(&self) -> &[Xattr] {
-        self.contents.get().map_or(&[], |contents| &contents.xattrs)
+        self.rare().map_or(&[], |rare| &rare.xattrs)
     }
 
     /// The attributes of the last look.
     pub(crate) fn stamp(&self) -> &Stamp {
-        self.contents.get().and_then(|contents| contents.reread.as_deref()).unwrap_or(&self.scanned)
+        self.rare().and_then(|rare| rare.reread.as_ref()).unwrap_or(&self.scanned)
+    }
+
+    fn rare(&self) -> Option<&Rare> {
+        self.contents.get()?.rare.as_deref()
     }
 
     pub(crate) fn contents(&self) -> Option<&Contents> {
@@ -207,15 +211,26 @@ impl Node {
     }
 }
 
+impl Contents {
+    /// `xattrs` are sorted by name; `reread` are the attributes at the time of reading, if they are not the scan's any more.
+    pub(crate) fn new(
+        digest: FileDigest,
+        origin: Origin,
+        xattrs: Box<[Xattr]>,
+        reread: Option<Stamp>,
+    ) -> Self {
+        let is_rare = !xattrs.is_empty() || reread.is_some();
+        Self { digest, origin, rare: is_rare.then(|| Box::new(Rare { xattrs, reread })) }
+    }
+}
+
 impl Stamp {
     pub(crate) fn new(status: &Status, cacheable: bool) -> Self {
         Self {
             kind: status.kind,
             mode: status.mode,
             cacheable,
-            links: status.links,
-            uid: status.uid,
-            gid: status.gid,
+            is_linked: status.links > 1,
             device: status.device,
             inode: status.inode,
             size_bytes: status.size_bytes,
@@ -251,8 +266,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_and_its_path_fit_in_250_bytes() {
+    fn a_node_and_its_path_fit_in_200_bytes() {
         // A path of 40 bytes takes a block of 48.
-        assert!(size_of::<Node>() + 48 <= 250, "{}", size_of::<Node>());
+        assert!(size_of::<Node>() + 48 <= 200, "{}", size_of::<Node>());
     }
 }

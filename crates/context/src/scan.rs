@@ -20,7 +20,7 @@ use crate::context::Shared;
 use crate::error::ContextError;
 use crate::ignore::{Above, Verdict};
 use crate::node::{Node, Stamp};
-use crate::stat_cache::Records;
+use crate::stat_cache::{LastDirectory, Record, Records};
 use crate::tree::{Place, Tree};
 
 /// Scans a directory, which exists and is not a link: it, then everything below, in the order of [`RootfsPath`]. Directories that are
@@ -52,8 +52,11 @@ struct Scanner<'a> {
 #[derive(Default)]
 struct Worker {
     nodes: Vec<Node>,
+    /// Whether the stat cache does not know one of them, directories aside: they may be left out in the end.
+    has_unknown: bool,
     names: Names,
     path: Vec<u8>,
+    records: Vec<u8>,
 }
 
 /// What the threads tell each other.
@@ -67,10 +70,11 @@ struct Found {
     failure: Option<ContextError>,
 }
 
-#[derive(Clone)]
 struct Listing {
     worker: usize,
     nodes: Range<usize>,
+    /// Which of them are directories, in ascending order: putting nodes in order looks at no others.
+    directories: Vec<usize>,
 }
 
 impl<'a> Scanner<'a> {
@@ -101,27 +105,31 @@ impl<'a> Scanner<'a> {
         let worker = rayon::current_thread_index().expect("tasks of a rayon scope run on rayon's threads");
         let mut own = self.workers[worker].lock().expect("no task panics with the lock");
         let start = own.nodes.len();
-        let Worker { nodes, names, path } = &mut *own;
+        let Worker { nodes, has_unknown, names, path, records } = &mut *own;
         let opened = directory::open_dir_below(&self.shared.root, &task.path);
         let dir = match opened.and_then(|dir| names.read(&dir).map(|()| dir)) {
             Ok(dir) => dir,
             // Removed since its parent was read: as empty as if it had been removed a moment later.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Listing { worker, nodes: start..start });
+                return Ok(Listing { worker, nodes: start..start, directories: Vec::new() });
             }
             Err(source) => return Err(ContextError::Read { path: task.path.clone(), source }),
         };
-        let mut records = self.shared.stat_cache().directory(task.path.as_bytes());
-        let stem = start_path(path, &task.path);
+        let mut records = self.shared.stat_cache().directory(task.path.as_bytes(), records);
+        let (stem, mut directories) = (start_path(path, &task.path), Vec::new());
         for name in names.iter() {
             path.truncate(stem);
             path.extend_from_slice(name.to_bytes());
-            if let Some(node) = self.look(task, &dir, name, path, &mut records)? {
-                subdirectories.extend(self.task_for(&node, task));
-                nodes.push(node);
+            let Some(node) = self.look(task, &dir, name, path, &mut records)? else { continue };
+            if node.is_directory() {
+                directories.push(nodes.len());
+                subdirectories.push(self.task_for(&node, task));
+            } else {
+                *has_unknown |= node.contents().is_none();
             }
+            nodes.push(node);
         }
-        Ok(Listing { worker, nodes: start..nodes.len() })
+        Ok(Listing { worker, nodes: start..nodes.len(), directories })
     }
 
     /// Looks at one name; `None` if it does not belong to the context.
@@ -144,7 +152,7 @@ impl<'a> Scanner<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ContextError::Read { path: RootfsPath::parse(path)?, source }),
         };
-        let path = RootfsPath::parse(path)?;
+        let path = task.path.join_name(name.to_bytes()).or_else(|_| RootfsPath::parse(path))?;
         if is_hidden {
             if status.kind != Kind::Directory {
                 return Ok(None);
@@ -152,15 +160,13 @@ impl<'a> Scanner<'a> {
             self.found().hidden.insert(path.clone());
         }
         let cacheable = task.cacheable && (!status.is_mount_root || shared.is_on_own_file_system(&status));
-        make_node(shared, path, Stamp::new(&status, cacheable), name.to_bytes(), records).map(Some)
+        make_node(shared, path, Stamp::new(&status, cacheable), records.find(name.to_bytes())).map(Some)
     }
 
-    fn task_for(&self, node: &Node, parent: &Task) -> Option<Task> {
-        node.is_directory().then(|| Task {
-            path: node.path().clone(),
-            above: self.shared.ignore.enter(&parent.above, node.path().as_bytes()),
-            cacheable: node.stamp().cacheable,
-        })
+    fn task_for(&self, directory: &Node, parent: &Task) -> Task {
+        let path = directory.path().clone();
+        let above = self.shared.ignore.enter(&parent.above, path.as_bytes());
+        Task { path, above, cacheable: directory.stamp().cacheable }
     }
 
     fn finish(self, top: Node, is_hidden: bool) -> Result<Tree, ContextError> {
@@ -171,15 +177,18 @@ impl<'a> Scanner<'a> {
         if is_hidden {
             found.hidden.insert(top.path().clone());
         }
-        let workers = self.workers.into_iter();
-        let nodes_of =
-            |worker: Mutex<Worker>| worker.into_inner().expect("no task panics with the lock").nodes;
-        let mut chunks: Vec<Vec<Node>> = workers.map(nodes_of).collect();
+        let mut was_known = true;
+        let mut chunks = Vec::with_capacity(self.workers.len() + 1);
+        for worker in self.workers {
+            let worker = worker.into_inner().expect("no task panics with the lock");
+            was_known &= !worker.has_unknown;
+            chunks.push(worker.nodes);
+        }
         let top_place = Place { chunk: narrow(chunks.len()), index: 0 };
         chunks.push(vec![top]);
         let mut order = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
-        Ordering { chunks: &chunks, found: &found, order: &mut order }.emit(top_place);
-        Ok(Tree::new(chunks, order))
+        Ordering { chunks: &chunks, found: &found, order: &mut order, was_known: &mut was_known }.emit(top_place);
+        Ok(Tree::new(chunks, order, was_known))
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
@@ -192,24 +201,29 @@ struct Ordering<'a> {
     chunks: &'a [Vec<Node>],
     found: &'a Found,
     order: &'a mut Vec<Place>,
+    was_known: &'a mut bool,
 }
 
 impl Ordering<'_> {
-    /// Appends a file and what was found below it. Recursion is bounded by the components of a path, 2,048.
-    fn emit(&mut self, place: Place) {
+    /// Appends a directory and what was found below it. Recursion is bounded by the components of a path, 2,048.
+    fn emit(&mut self, directory: Place) {
         let at = self.order.len();
-        self.order.push(place);
-        let node = &self.chunks[place.chunk as usize][place.index as usize];
-        if !node.is_directory() {
-            return;
-        }
-        if let Some(Listing { worker, nodes }) = self.found.listings.get(node.path()) {
-            for index in nodes.clone() {
-                self.emit(Place { chunk: narrow(*worker), index: narrow(index) });
+        self.order.push(directory);
+        let node = &self.chunks[directory.chunk as usize][directory.index as usize];
+        if let Some(Listing { worker, nodes, directories }) = self.found.listings.get(node.path()) {
+            let place = |index| Place { chunk: narrow(*worker), index: narrow(index) };
+            let mut next = nodes.start;
+            for &below in directories {
+                self.order.extend((next..below).map(place));
+                self.emit(place(below));
+                next = below + 1;
             }
+            self.order.extend((next..nodes.end).map(place));
         }
         if self.order.len() == at + 1 && self.found.hidden.contains(node.path()) {
             self.order.truncate(at);
+        } else {
+            *self.was_known &= node.contents().is_some();
         }
     }
 }
@@ -229,11 +243,16 @@ fn start_path(path: &mut Vec<u8>, directory: &RootfsPath) -> usize {
 }
 
 /// Makes the node of one path, which may be ignored or not.
-pub(crate) fn single(shared: &Shared, path: &RootfsPath, status: &Status) -> Result<Node, ContextError> {
+pub(crate) fn single(
+    shared: &Shared,
+    path: &RootfsPath,
+    status: &Status,
+    records: &mut LastDirectory,
+) -> Result<Node, ContextError> {
     let (parent, name) = split(path.as_bytes());
-    let mut records = shared.stat_cache().directory(parent);
     let cacheable = shared.is_on_own_file_system(status);
-    make_node(shared, path.clone(), Stamp::new(status, cacheable), name, &mut records)
+    let record = records.find(shared.stat_cache(), parent, name);
+    make_node(shared, path.clone(), Stamp::new(status, cacheable), record)
 }
 
 /// A path's directory and name; both empty for the root.
@@ -248,10 +267,9 @@ fn make_node(
     shared: &Shared,
     path: RootfsPath,
     stamp: Stamp,
-    name: &[u8],
-    records: &mut Records<'_>,
+    record: Option<Record<'_>>,
 ) -> Result<Node, ContextError> {
-    let known = records.find(name).filter(|record| stamp.cacheable && record.is_of(&stamp));
+    let known = record.filter(|record| stamp.cacheable && record.is_of(&stamp));
     let target = match (&known, stamp.kind) {
         (Some(record), _) => record.target.into(),
         (None, Kind::Symlink) => directory::read_link_below(&shared.root, &path)
@@ -259,18 +277,14 @@ fn make_node(
             .into(),
         (None, _) => Box::default(),
     };
-    let node = Node::new(path, stamp, target);
-    if let Some(record) = known {
-        node.learn(record.contents());
-    }
-    Ok(node)
+    Ok(Node::new(path, stamp, target, known.map(|record| record.contents())))
 }
 
 /// The node of a directory to be scanned, whether a rule excludes it, and what its rules have decided for everything in it.
 fn look_at(shared: &Shared, path: &RootfsPath) -> Result<(Node, bool, Above), ContextError> {
     let status = directory::status_below(&shared.root, path)
         .map_err(|source| ContextError::Read { path: path.clone(), source })?;
-    let node = single(shared, path, &status)?;
+    let node = single(shared, path, &status, &mut LastDirectory::default())?;
     let ignore = &shared.ignore;
     let enter = |above, ancestor: RootfsPath| ignore.enter(&above, ancestor.as_bytes());
     let above = path.ancestors().skip(1).fold(ignore.above_root(), enter);
@@ -284,7 +298,13 @@ fn look_at(shared: &Shared, path: &RootfsPath) -> Result<(Node, bool, Above), Co
 struct Names {
     /// Each ends in a NUL.
     bytes: Vec<u8>,
-    ranges: Vec<Range<usize>>,
+    ranges: Vec<Name>,
+}
+
+struct Name {
+    /// The first eight bytes as a number, which mostly settles the order without a look at the name.
+    start: u64,
+    range: Range<usize>,
 }
 
 impl Names {
@@ -293,18 +313,28 @@ impl Names {
         bytes.clear();
         ranges.clear();
         directory::for_each_entry(dir, |entry| {
-            let start = bytes.len();
-            bytes.extend_from_slice(entry.name.to_bytes_with_nul());
-            ranges.push(start..bytes.len());
+            let name = entry.name.to_bytes_with_nul();
+            ranges.push(Name { start: start_of(name), range: bytes.len()..bytes.len() + name.len() });
+            bytes.extend_from_slice(name);
             Ok::<(), io::Error>(())
         })?;
-        ranges.sort_unstable_by(|a, b| bytes[a.clone()].cmp(&bytes[b.clone()]));
+        let name = |of: &Name| &bytes[of.range.clone()];
+        ranges.sort_unstable_by(|a, b| a.start.cmp(&b.start).then_with(|| name(a).cmp(name(b))));
         Ok(())
     }
 
     fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.ranges.iter().filter_map(|range| CStr::from_bytes_with_nul(&self.bytes[range.clone()]).ok())
+        let name = |of: &Name| CStr::from_bytes_with_nul(&self.bytes[of.range.clone()]).ok();
+        self.ranges.iter().filter_map(name)
     }
+}
+
+/// Numbers in the order of the names they begin. What is missing of a short name counts as its NUL.
+fn start_of(name: &[u8]) -> u64 {
+    let mut start = [0; 8];
+    let length = name.len().min(start.len());
+    start[..length].copy_from_slice(&name[..length]);
+    u64::from_be_bytes(start)
 }
 
 /// The names in a directory, ignored ones too, sorted.

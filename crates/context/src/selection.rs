@@ -123,6 +123,9 @@ impl Selection {
     /// # Errors
     /// [`ContextError::Read`] and [`ContextError::Changed`], naming the file.
     pub fn read(&self) -> Result<(), ContextError> {
+        if self.matches.iter().all(Match::was_known) {
+            return Ok(());
+        }
         self.context.read(self.matches.iter().flat_map(Match::nodes))
     }
 
@@ -156,6 +159,10 @@ impl Match {
         self.picked
             .iter()
             .flat_map(|picked| picked.indexes.iter().map(|&index| picked.tree.node(index as usize)))
+    }
+
+    fn was_known(&self) -> bool {
+        self.picked.iter().all(|picked| picked.tree.was_known())
     }
 
     fn destination_of(&self, node: &Node) -> RootfsPath {

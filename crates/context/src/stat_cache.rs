@@ -25,15 +25,17 @@
 //!
 //! # The file
 //!
-//! Text line, directories sorted by path, in each its records sorted by name, SHA-256 of all that. It is read at once, checked, and
-//! used as it lies: finding a directory is a binary search, going through it a merge with the sorted names that a scan has anyway.
-//! It is replaced by a rename, without a sync: a torn file fails its check and counts as empty, which costs a
-//! build's reading and nothing else. A crash can leave a `*.new` file beside it; whoever cleans the store may delete those.
+//! A block for each directory, in it its records sorted by name, and an index of the blocks sorted by path. The index is read when the
+//! file is opened; finding a directory in it is a binary search. A block is read when its directory is scanned, into a buffer that stays in
+//! the processor's cache, and gone through in a merge with the sorted names that a scan has anyway. So what a scan holds of the file is the index and, for each thread, one directory.
+//!
+//! It is replaced by a rename, without a sync. A torn or decayed block fails its check and counts as empty, and so does a file whose index
+//! fails its own, which costs a build's reading and nothing else. A crash can leave a `*.new` file beside it; whoever cleans the store may delete those.
 
 mod format;
 mod trust;
 
-pub(crate) use format::{Record, Records, StatCache};
+pub(crate) use format::{LastDirectory, Record, Records, StatCache};
 pub(crate) use trust::Trust;
 
 use std::fs::{self, OpenOptions};
@@ -82,11 +84,6 @@ impl Record<'_> {
 
     /// What it says, as if just read.
     pub(crate) fn contents(&self) -> Contents {
-        Contents {
-            digest: FileDigest(self.digest),
-            xattrs: self.xattrs(),
-            reread: None,
-            origin: Origin::Cache,
-        }
+        Contents::new(FileDigest(self.digest), Origin::Cache, self.xattrs(), None)
     }
 }

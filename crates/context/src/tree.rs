@@ -14,6 +14,7 @@ use crate::node::Node;
 pub(crate) struct Tree {
     chunks: Vec<Vec<Node>>,
     order: Vec<Place>,
+    was_known: bool,
 }
 
 /// Where a node is.
@@ -24,13 +25,19 @@ pub(crate) struct Place {
 }
 
 impl Tree {
-    /// `order` names nodes of `chunks`, perhaps not all of them.
-    pub(crate) fn new(chunks: Vec<Vec<Node>>, order: Vec<Place>) -> Self {
-        Self { chunks, order }
+    /// `order` names nodes of `chunks`, perhaps not all of them; `was_known` is whether the stat cache knew every one of them.
+    pub(crate) fn new(chunks: Vec<Vec<Node>>, order: Vec<Place>, was_known: bool) -> Self {
+        Self { chunks, order, was_known }
     }
 
     pub(crate) fn single(node: Node) -> Self {
-        Self::new(vec![vec![node]], vec![Place { chunk: 0, index: 0 }])
+        let was_known = node.contents().is_some();
+        Self::new(vec![vec![node]], vec![Place { chunk: 0, index: 0 }], was_known)
+    }
+
+    /// Whether nothing in it was ever to be read, told without looking at the nodes.
+    pub(crate) fn was_known(&self) -> bool {
+        self.was_known
     }
 
     pub(crate) fn node(&self, position: usize) -> &Node {

@@ -2,50 +2,67 @@
 //!
 //! | part | fields, little endian |
 //! | --- | --- |
-//! | file | `HEADER`, directories, SHA-256 of all before |
-//! | directory | path and block, each with its length as u32 before it |
+//! | file | `HEADER`, one block for each directory, index, length of the index u64, check of the index |
 //! | block | records |
 //! | record | name (length u16), type letter, mode u16, inode u64, size u64, mtime and ctime (i64 seconds, u32 nanoseconds each), digest (32 bytes, files only), target (length u16, links only), number of xattrs u16, each: name (length u16), value (length u32) |
+//! | index | for each block its directory's path (length u16), its length u64, its check |
+//! | check | XXH3, 64 bits: against torn writes and bad disks, not against malice, since who may write here may write anything |
 //!
 //! The root's own record stands in the directory of the empty path under the empty name.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
 use sys::RootfsPath;
 use sys::directory::Kind;
 use sys::root::Time;
+use twox_hash::XxHash3_64;
 
 use crate::node::{Node, Origin, Xattr};
 use crate::scan::split;
 
-const HEADER: &[u8] = b"rbuild stat cache 1\n";
-const CHECK_BYTES: usize = 32;
+const HEADER: &[u8] = b"rbuild stat cache 2\n";
 
-/// A cache file's bytes, checked, and where its directories are.
+/// The length of the index and its check.
+const TRAILER_BYTES: usize = 8 + 8;
+
+/// An open cache file and its index, checked. Blocks are read when they are asked for.
 #[derive(Debug, Default)]
 pub(crate) struct StatCache {
-    bytes: Vec<u8>,
+    file: Option<File>,
+    index: Vec<u8>,
     /// Sorted by path, bytewise.
     directories: Vec<Directory>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Directory {
+    /// In the index.
     path: Range<usize>,
-    block: Range<usize>,
+    /// Where its block begins in the file.
+    offset: u64,
+    length: usize,
+    check: u64,
 }
 
 /// The records of one directory, to be asked for in ascending order of name.
 #[derive(Clone, Debug)]
 pub(crate) struct Records<'a> {
     rest: &'a [u8],
-    /// The record that was read last, if it was beyond the name asked for.
-    next: Option<Record<'a>>,
+}
+
+/// The directory that was asked for last, for files that are looked at one by one: in the order of their names, they cost one read and
+/// one pass altogether.
+#[derive(Debug, Default)]
+pub(crate) struct LastDirectory {
+    path: Option<Box<[u8]>>,
+    block: Vec<u8>,
+    /// Where the record after the last one that was found begins.
+    at: usize,
 }
 
 /// What is known of one file.
@@ -68,42 +85,60 @@ pub(crate) struct Record<'a> {
 }
 
 impl StatCache {
-    /// Reads a cache file. One that is absent, damaged or of another version counts as empty.
+    /// Opens a cache file. One that is absent, damaged or of another version counts as empty.
     pub(crate) fn load(path: &Path) -> Self {
-        match fs::read(path) {
-            Ok(bytes) => Self::parse(bytes).unwrap_or_else(|| {
-                tracing::debug!(path = %path.display(), "the stat cache is damaged or of another version: starting anew");
-                Self::default()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(error) => {
-                tracing::debug!(path = %path.display(), %error, "the stat cache cannot be read: starting anew");
-                Self::default()
+        Self::open(path).unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::debug!(path = %path.display(), %error, "the stat cache cannot be used: starting anew");
             }
-        }
+            Self::default()
+        })
     }
 
-    fn parse(bytes: Vec<u8>) -> Option<Self> {
-        let (body, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
-        if !body.starts_with(HEADER) || Sha256::digest(body).as_slice() != check {
-            return None;
-        }
-        let (mut at, end) = (HEADER.len(), body.len());
-        let mut directories = Vec::new();
-        while at < end {
-            let path = sized(&bytes[..end], at)?;
-            let block = sized(&bytes[..end], path.end)?;
-            at = block.end;
-            directories.push(Directory { path, block });
-        }
-        Some(Self { bytes, directories })
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let mut header = [0; HEADER.len()];
+        file.read_exact_at(&mut header, 0)?;
+        let index_end = file.metadata()?.len().checked_sub(TRAILER_BYTES as u64);
+        let index_end = index_end.filter(|_| header == HEADER).ok_or_else(damaged)?;
+        let mut trailer = [0; TRAILER_BYTES];
+        file.read_exact_at(&mut trailer, index_end)?;
+        let mut reader = Reader { rest: &trailer };
+        let (length, check) = reader.u64().zip(reader.u64()).ok_or_else(damaged)?;
+        let start = index_end.checked_sub(length).ok_or_else(damaged)?;
+        let mut index = vec![0; length_of(length).ok_or_else(damaged)?];
+        file.read_exact_at(&mut index, start)?;
+        let found = directories_in(&index).filter(|_| XxHash3_64::oneshot(&index) == check);
+        let (directories, _) = found.filter(|&(_, end)| end == start).ok_or_else(damaged)?;
+        Ok(Self { file: Some(file), index, directories })
     }
 
-    /// The records of a directory; none if it is not known.
-    pub(crate) fn directory(&self, path: &[u8]) -> Records<'_> {
-        let found = self.directories.binary_search_by(|known| self.bytes[known.path.clone()].cmp(path));
-        let block = found.map_or(0..0, |index| self.directories[index].block.clone());
-        Records { rest: &self.bytes[block], next: None }
+    /// The records of a directory, read into a buffer; none if it is not known.
+    pub(crate) fn directory<'a>(&self, path: &[u8], buffer: &'a mut Vec<u8>) -> Records<'a> {
+        buffer.clear();
+        let found = self.directories.binary_search_by(|known| self.index[known.path.clone()].cmp(path));
+        if let Ok(index) = found {
+            self.read(&self.directories[index], buffer);
+        }
+        Records { rest: buffer }
+    }
+
+    fn block(&self, directory: &Directory) -> Vec<u8> {
+        let mut block = Vec::new();
+        self.read(directory, &mut block);
+        block
+    }
+
+    /// Reads a block. One that cannot be read or is damaged counts as empty.
+    fn read(&self, directory: &Directory, block: &mut Vec<u8>) {
+        let Some(file) = &self.file else { return };
+        block.resize(directory.length, 0);
+        let read = file.read_exact_at(block, directory.offset);
+        if read.is_err() || XxHash3_64::oneshot(block) != directory.check {
+            let path = String::from_utf8_lossy(&self.index[directory.path.clone()]);
+            tracing::debug!(%path, ?read, "the stat cache is damaged: forgetting a directory");
+            block.clear();
+        }
     }
 
     /// The bytes of the cache file after a build that saw these nodes and scanned these trees; `None` if the build read nothing that
@@ -116,26 +151,66 @@ impl StatCache {
         if !nodes.iter().any(is_new) {
             return None;
         }
+        let kept = self.directories.iter().filter_map(|known| {
+            let directory = &self.index[known.path.clone()];
+            let is_scanned = scanned.iter().any(|top| is_at_or_below(directory, top.as_bytes()));
+            (!is_scanned).then(|| (directory, self.block(known)))
+        });
+        let kept: Vec<(&[u8], Vec<u8>)> = kept.collect();
         let mut lines: Vec<Line<'_>> = nodes.into_iter().map(Line::of_node).collect();
         let seen: BTreeSet<(&[u8], &[u8])> = lines.iter().map(|line| (line.directory, line.name)).collect();
-        let kept: Vec<_> = self.lines().filter(|line| !line.is_stale(&seen, scanned)).collect();
+        let kept = kept.iter().flat_map(|(directory, block)| Line::in_block(directory, block));
+        let kept: Vec<_> = kept.filter(|line| !seen.contains(&(line.directory, line.name))).collect();
         lines.extend(kept);
         // Of two nodes of one path, looked at by itself and in a tree, the one that was read.
         lines.sort_by_key(|line| (line.directory, line.name, !line.is_storable()));
         lines.dedup_by_key(|line| (line.directory, line.name));
         Some(write(&lines))
     }
+}
 
-    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        self.directories.iter().flat_map(|known| {
-            let directory = &self.bytes[known.path.clone()];
-            let records = Records { rest: &self.bytes[known.block.clone()], next: None };
-            records.map(move |record| Line {
-                directory,
-                name: record.name,
-                source: LineSource::Kept(record.encoded),
-            })
-        })
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version")
+}
+
+/// The directories of an index, and where their blocks end.
+fn directories_in(index: &[u8]) -> Option<(Vec<Directory>, u64)> {
+    let (mut directories, mut offset) = (Vec::new(), HEADER.len() as u64);
+    let mut reader = Reader { rest: index };
+    while !reader.rest.is_empty() {
+        let path = reader.short_bytes()?;
+        let end = index.len() - reader.rest.len();
+        let (length, check) = (reader.u64()?, reader.u64()?);
+        directories.push(Directory {
+            path: end - path.len()..end,
+            offset,
+            length: length_of(length)?,
+            check,
+        });
+        offset = offset.checked_add(length)?;
+    }
+    Some((directories, offset))
+}
+
+fn length_of(length: u64) -> Option<usize> {
+    usize::try_from(length).ok()
+}
+
+impl LastDirectory {
+    /// The record of a name in a directory.
+    pub(crate) fn find(&mut self, cache: &StatCache, directory: &[u8], name: &[u8]) -> Option<Record<'_>> {
+        let Self { path, block, at } = self;
+        if path.as_deref() != Some(directory) {
+            cache.directory(directory, block);
+            (*path, *at) = (Some(directory.into()), 0);
+        }
+        let mut records = Records { rest: &block[*at..] };
+        if records.peek().is_none_or(|next| next > name) {
+            records.rest = block;
+        }
+        let found = records.find(name);
+        *at = block.len() - records.rest.len();
+        found
     }
 }
 
@@ -143,33 +218,33 @@ impl<'a> Records<'a> {
     /// The record of a name. Names must be asked for in ascending order.
     pub(crate) fn find(&mut self, name: &[u8]) -> Option<Record<'a>> {
         loop {
-            let record = self.next.take().or_else(|| self.read())?;
-            match record.name.cmp(name) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Some(record),
-                std::cmp::Ordering::Greater => {
-                    self.next = Some(record);
-                    return None;
-                }
+            let order = self.peek()?.cmp(name);
+            if order.is_gt() {
+                return None;
+            }
+            let record = self.next()?;
+            if order.is_eq() {
+                return Some(record);
             }
         }
     }
 
-    /// Reads one record. A block that is not well formed ends at the fault: its bytes were checked, so that only an error of ours makes one.
-    fn read(&mut self) -> Option<Record<'a>> {
-        let whole = self.rest;
-        let mut reader = Reader { rest: whole };
-        let record = Record::read(&mut reader)?;
-        self.rest = reader.rest;
-        Some(Record { encoded: &whole[..whole.len() - reader.rest.len()], ..record })
+    /// The name of the next record.
+    fn peek(&self) -> Option<&'a [u8]> {
+        Reader { rest: self.rest }.short_bytes()
     }
 }
 
 impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 
+    /// Reads one record. A block that is not well formed ends at the fault: its bytes were checked, so that only an error of ours makes one.
     fn next(&mut self) -> Option<Record<'a>> {
-        self.next.take().or_else(|| self.read())
+        let whole = self.rest;
+        let mut reader = Reader { rest: whole };
+        let record = Record::read(&mut reader)?;
+        self.rest = reader.rest;
+        Some(Record { encoded: &whole[..whole.len() - reader.rest.len()], ..record })
     }
 }
 
@@ -206,6 +281,9 @@ impl<'a> Record<'a> {
     }
 
     pub(crate) fn xattrs(&self) -> Box<[Xattr]> {
+        if self.xattr_count == 0 {
+            return Box::default();
+        }
         let mut reader = Reader { rest: self.xattrs };
         let xattrs = (0..self.xattr_count).map_while(|_| reader.xattr());
         xattrs.map(|(name, value)| Xattr { name: name.into(), value: value.into() }).collect()
@@ -230,23 +308,25 @@ impl<'a> Line<'a> {
         Self { directory, name, source: LineSource::Node(node) }
     }
 
+    fn in_block(directory: &'a [u8], block: &'a [u8]) -> impl Iterator<Item = Self> {
+        let records = Records { rest: block };
+        records.map(move |record| Self {
+            directory,
+            name: record.name,
+            source: LineSource::Kept(record.encoded),
+        })
+    }
+
     fn is_storable(&self) -> bool {
         match self.source {
             LineSource::Node(node) => is_storable(node),
             LineSource::Kept(_) => true,
         }
     }
+}
 
-    fn is_stale(&self, seen: &BTreeSet<(&[u8], &[u8])>, scanned: &[&RootfsPath]) -> bool {
-        let is_below = |top: &[u8]| {
-            top.is_empty()
-                || self
-                    .directory
-                    .strip_prefix(top)
-                    .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-        };
-        seen.contains(&(self.directory, self.name)) || scanned.iter().any(|top| is_below(top.as_bytes()))
-    }
+fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
+    top.is_empty() || path.strip_prefix(top).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
 fn is_storable(node: &Node) -> bool {
@@ -254,23 +334,26 @@ fn is_storable(node: &Node) -> bool {
 }
 
 fn write(lines: &[Line<'_>]) -> Vec<u8> {
-    let mut file = HEADER.to_vec();
+    let (mut file, mut index) = (HEADER.to_vec(), Vec::new());
     for directory in lines.chunk_by(|a, b| a.directory == b.directory) {
-        let mut block = Vec::new();
+        let start = file.len();
         for line in directory {
             match line.source {
-                LineSource::Kept(encoded) => block.extend_from_slice(encoded),
-                LineSource::Node(node) if line.is_storable() => put_record(&mut block, line.name, node),
+                LineSource::Kept(encoded) => file.extend_from_slice(encoded),
+                LineSource::Node(node) if line.is_storable() => put_record(&mut file, line.name, node),
                 LineSource::Node(_) => {}
             }
         }
+        let block = &file[start..];
         if !block.is_empty() {
-            put_long(&mut file, directory[0].directory);
-            put_long(&mut file, &block);
+            put_short(&mut index, directory[0].directory);
+            index.extend_from_slice(&(block.len() as u64).to_le_bytes());
+            index.extend_from_slice(&XxHash3_64::oneshot(block).to_le_bytes());
         }
     }
-    let check = Sha256::digest(&file);
-    file.extend_from_slice(&check);
+    file.extend_from_slice(&index);
+    file.extend_from_slice(&(index.len() as u64).to_le_bytes());
+    file.extend_from_slice(&XxHash3_64::oneshot(&index).to_le_bytes());
     file
 }
 
@@ -292,8 +375,8 @@ fn put_record(into: &mut Vec<u8>, name: &[u8], node: &Node) {
     if let crate::Kind::Symlink { target } = node.kind() {
         put_short(into, target);
     }
-    into.extend_from_slice(&u16_of(contents.xattrs.len()).to_le_bytes());
-    for xattr in &contents.xattrs {
+    into.extend_from_slice(&u16_of(node.xattrs().len()).to_le_bytes());
+    for xattr in node.xattrs() {
         put_short(into, &xattr.name);
         put_long(into, &xattr.value);
     }
@@ -324,17 +407,9 @@ fn put_short(into: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn put_long(into: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u32::try_from(bytes.len()).expect("one directory's records are below 4 GiB");
+    let length = u32::try_from(bytes.len()).expect("values of attributes are at most 64 KiB in Linux");
     into.extend_from_slice(&length.to_le_bytes());
     into.extend_from_slice(bytes);
-}
-
-/// The range of bytes after a length of 32 bits.
-fn sized(bytes: &[u8], at: usize) -> Option<Range<usize>> {
-    let length = bytes.get(at..)?.first_chunk::<4>()?;
-    let start = at + 4;
-    let end = start.checked_add(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-    (end <= bytes.len()).then_some(start..end)
 }
 
 /// Reads fields from the front; `None` where the bytes end.
@@ -359,6 +434,10 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_le_bytes)
     }
 
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
@@ -376,7 +455,7 @@ impl<'a> Reader<'a> {
 
     fn xattr(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         let name = self.short_bytes()?;
-        let length = self.array().map(u32::from_le_bytes)?;
+        let length = self.u32()?;
         Some((name, self.bytes(usize::try_from(length).ok()?)?))
     }
 }

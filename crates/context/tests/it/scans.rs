@@ -39,6 +39,27 @@ fn special_files_and_strange_names_are_listed() {
 }
 
 #[test]
+fn names_that_begin_alike_are_in_order_and_each_is_remembered() {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    for stem in [&b"eight.."[..], b"eight...", b"eight...\xFF", b"e", b"\x01", b"\xFE"] {
+        names.push(stem.to_vec());
+        names.extend([b'\x01', b'-', b'0', b'z', b'\x80'].map(|last| [stem, &[last]].concat()));
+    }
+    let world = World::new(&["directory/below"]);
+    for name in &names {
+        fs::write(world.top.path().join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    names.push(b"directory".to_vec());
+    names.sort();
+    names.dedup();
+    let context = world.context();
+    let selection = select(&context, "*").unwrap();
+    let top = selection.entries().map(|entry| entry.node.path().as_bytes().to_vec());
+    assert_eq!(top.filter(|path| !path.contains(&b'/')).collect::<Vec<_>>(), names);
+    world.settle();
+}
+
+#[test]
 fn links_within_a_tree_may_form_circles() {
     let world = World::new(&["a/up -> ..", "a/self -> self", "a/b/top -> /"]);
     expect![[r#"

@@ -1,32 +1,22 @@
 //! What the stat cache remembers, and that it never remembers wrongly.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Barrier;
 
-use context::{Attributes, Context, Ignore};
+use context::{Attributes, Context, Ignore, SelectionDigest};
 use sys::xattr;
 
 use crate::world::{World, edit_unnoticeably, select};
-
-/// Builds until everything is old enough to be remembered: the clock of stamps ticks every few milliseconds.
-#[track_caller]
-fn settle(world: &World) {
-    for _ in 0..10_000 {
-        if world.build().1 == 0 {
-            return;
-        }
-    }
-    panic!("the stat cache remembers nothing");
-}
 
 #[test]
 fn what_did_not_change_is_not_read_again() {
     let world = World::new(&["a/b", "c", "link -> c"]);
     let (first, unread) = world.build();
     assert_eq!(unread, 5);
-    settle(&world);
+    world.settle();
     assert_eq!(world.build(), (first, 0));
     fs::write(world.path("a/b"), "x").unwrap();
     let (changed, unread) = world.build();
@@ -37,7 +27,7 @@ fn what_did_not_change_is_not_read_again() {
 #[test]
 fn an_edit_of_equal_size_with_restored_time_is_seen() {
     let world = World::new(&["file"]);
-    settle(&world);
+    world.settle();
     let (before, _) = world.build();
     edit_unnoticeably(&world.path("file"), b"FILE").unwrap();
     let (after, unread) = world.build();
@@ -92,62 +82,113 @@ fn a_writer_beside_us_leaves_nothing_wrong_behind() {
 #[test]
 fn changed_links_modes_and_attributes_are_seen() {
     let world = World::new(&["file", "other", "link -> file"]);
-    settle(&world);
+    world.settle();
     let (before, _) = world.build();
     fs::remove_file(world.path("link")).unwrap();
     world.add("link -> other");
     let (relinked, _) = world.build();
     assert_ne!(relinked, before);
-    settle(&world);
+    world.settle();
     let file = fs::File::open(world.path("file")).unwrap();
     xattr::set(&file, "user.probe".as_ref(), b"1").unwrap();
     let (marked, unread) = world.build();
     assert_eq!(unread, 1);
     assert_ne!(marked, relinked);
-    settle(&world);
+    world.settle();
     assert_eq!(world.build(), (marked, 0), "attributes come from the cache too");
 }
 
 #[test]
 fn it_is_written_only_when_there_is_something_to_remember() {
     let world = World::new(&["file"]);
-    settle(&world);
+    world.settle();
     let inode = || fs::metadata(world.cache()).unwrap().ino();
     let before = inode();
     world.build();
     assert_eq!(inode(), before);
     assert_eq!(fs::read_dir(world.store.path()).unwrap().count(), 1, "nothing else is written");
     world.add("new");
-    settle(&world);
+    world.settle();
     assert_ne!(inode(), before);
     assert_eq!(fs::read_dir(world.store.path()).unwrap().count(), 1);
 }
 
+/// Builds with a stat cache of these bytes, which must change no result and be remembered anew; how many files were forgotten.
+#[track_caller]
+fn forgotten(world: &World, digest: SelectionDigest, cache: &[u8]) -> usize {
+    fs::write(world.cache(), cache).unwrap();
+    let (found, unread) = world.build();
+    assert_eq!(found, digest);
+    assert_eq!(world.build(), (digest, 0));
+    unread
+}
+
 #[test]
-fn a_damaged_file_is_as_good_as_none() {
+fn what_is_damaged_is_read_anew_and_remembered_again() {
     let world = World::new(&["a/b", "c"]);
-    settle(&world);
+    world.settle();
     let (digest, _) = world.build();
     let bytes = fs::read(world.cache()).unwrap();
-    let damage = |at: usize| {
-        let mut bytes = bytes.clone();
-        bytes[at] ^= 1;
-        bytes
-    };
-    let cut = (0..bytes.len()).step_by(7).map(|length| bytes[..length].to_vec());
-    let flipped = (0..bytes.len()).step_by(5).map(damage);
-    for damaged in cut.chain(flipped).chain([vec![0; bytes.len()]]) {
-        fs::write(world.cache(), damaged).unwrap();
-        let selection = select(&world.context(), ".").unwrap();
-        assert_eq!(selection.unread(), 4);
-        assert_eq!(selection.digest(Attributes::ALL).unwrap(), digest);
+    let flipped = (0..bytes.len()).map(|at| {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        forgotten(&world, digest, &damaged)
+    });
+    // What is in `a`, what is in the root with the root, and everything if the index is damaged.
+    assert_eq!(flipped.collect::<BTreeSet<_>>(), BTreeSet::from([1, 3, 4]));
+    for length in 0..bytes.len() {
+        assert_eq!(forgotten(&world, digest, &bytes[..length]), 4);
     }
+    assert_eq!(forgotten(&world, digest, &vec![0; bytes.len()]), 4);
+}
+
+#[test]
+fn damage_in_a_part_that_is_not_looked_at_is_not_passed_on() {
+    let world = World::new(&["a/1", "b/2", "b/3", "c"]);
+    world.settle();
+    let (digest, _) = world.build();
+    let mut bytes = fs::read(world.cache()).unwrap();
+    let at = bytes.windows(3).position(|window| window == [1, 0, b'2']).unwrap();
+    bytes[at + 2] = b'9';
+    fs::write(world.cache(), bytes).unwrap();
+    edit_unnoticeably(&world.path("a/1"), b"a/1").unwrap();
+    let context = world.context();
+    select(&context, "a").unwrap().read().unwrap();
+    context.save().unwrap();
+    let unread = |pattern| select(&world.context(), pattern).unwrap().unread();
+    assert_eq!((unread("b"), unread("c")), (2, 0));
+    assert_eq!(world.build().0, digest);
+}
+
+#[test]
+fn files_looked_at_one_by_one_are_remembered_in_any_order() {
+    let world = World::new(&["a", "b", "c", "other/a", "other/d"]);
+    world.settle();
+    world.add("bb");
+    let context = world.context();
+    for (pattern, expected) in
+        [("c", 0), ("b*", 1), ("[ab]", 0), ("other/*", 0), ("b", 0), ("bb", 1), ("c", 0), ("a", 0)]
+    {
+        assert_eq!(select(&context, pattern).unwrap().unread(), expected, "{pattern}");
+    }
+}
+
+#[test]
+fn an_attribute_of_the_context_itself_counts() {
+    let world = World::new(&["file"]);
+    world.settle();
+    let (before, _) = world.build();
+    let top = fs::File::open(world.top.path()).unwrap();
+    xattr::set(&top, "user.probe".as_ref(), b"1").unwrap();
+    let (marked, unread) = world.build();
+    assert_eq!(unread, 1);
+    assert_ne!(marked, before);
 }
 
 #[test]
 fn a_part_looked_at_does_not_forget_the_rest() {
     let world = World::new(&["a/1", "b/2", "b/3", "c"]);
-    settle(&world);
+    world.settle();
     world.add("a/4");
     let context = world.context();
     select(&context, "a").unwrap().read().unwrap();
@@ -160,14 +201,14 @@ fn a_part_looked_at_does_not_forget_the_rest() {
 #[test]
 fn files_that_are_gone_are_forgotten() {
     let world = World::new(&["a/1", "a/2-with-a-name-to-look-for"]);
-    settle(&world);
+    world.settle();
     let remembers = || {
         let bytes = fs::read(world.cache()).unwrap();
         bytes.windows(15).any(|window| window == b"2-with-a-name-t")
     };
     assert!(remembers());
     fs::remove_file(world.path("a/2-with-a-name-to-look-for")).unwrap();
-    settle(&world);
+    world.settle();
     assert!(!remembers());
 }
 
@@ -196,7 +237,7 @@ fn open(world: &World, cache: &Path) -> Context {
 #[test]
 fn two_builds_that_save_at_once_leave_a_whole_file() {
     let world = World::new(&["a/1", "b/2", "c"]);
-    settle(&world);
+    world.settle();
     // No file changes while a build looks at it, which a build would say.
     let turn = Barrier::new(4);
     std::thread::scope(|scope| {
@@ -212,7 +253,7 @@ fn two_builds_that_save_at_once_leave_a_whole_file() {
             });
         }
     });
-    settle(&world);
+    world.settle();
     assert_eq!(fs::read_dir(world.store.path()).unwrap().count(), 1);
 }
 

@@ -63,6 +63,17 @@ impl World {
         context.save().unwrap();
         (digest, unread)
     }
+
+    /// Builds until everything is old enough to be remembered: the clock of stamps ticks every few milliseconds.
+    #[track_caller]
+    pub(crate) fn settle(&self) {
+        for _ in 0..10_000 {
+            if self.build().1 == 0 {
+                return;
+            }
+        }
+        panic!("the stat cache remembers nothing");
+    }
 }
 
 pub(crate) fn select(context: &Context, pattern: &str) -> Result<Selection, ContextError> {
