@@ -53,7 +53,7 @@ pub(crate) fn read_all<'a>(
 }
 
 fn read(shared: &Shared, node: &Node, trust: Trust, buffer: &mut [u8]) -> Result<Contents, ContextError> {
-    let path = node.path();
+    let path = &node.path();
     match node.stamp().kind {
         Kind::File => read_file(shared, node, trust, buffer),
         Kind::Directory => {
@@ -87,7 +87,7 @@ fn read_file(
     trust: Trust,
     buffer: &mut [u8],
 ) -> Result<Contents, ContextError> {
-    let path = node.path();
+    let path = &node.path();
     for _ in 0..ATTEMPTS {
         // Opened anew each time: editors replace a file by a new one of the same name.
         let mut file = directory::open_file_below(&shared.root, path).map_err(|error| failed(path, error))?;
@@ -135,7 +135,7 @@ fn hash(
 
 /// Opens a file for the copy: its first [`Node::size_bytes`] bytes are those of its digest.
 pub(crate) fn open(shared: &Shared, node: &Node) -> Result<File, ContextError> {
-    let path = node.path();
+    let path = &node.path();
     let mut file = directory::open_file_below(&shared.root, path).map_err(|error| failed(path, error))?;
     let now: Status = directory::status(&file).map_err(|error| failed(path, error))?;
     if node.stamp().is_same_content(&now) {

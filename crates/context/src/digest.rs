@@ -58,7 +58,7 @@ impl SelectionDigest {
         for found in matches {
             encoded.push(u8::from(found.is_directory));
             for node in found.nodes() {
-                put_bytes(&mut encoded, found.destination_bytes(node));
+                put_path(&mut encoded, found.destination_parts(node));
                 encode(&mut encoded, node, counted);
                 put_number(&mut encoded, links.first_of(node));
                 if encoded.len() > BATCH_BYTES {
@@ -132,6 +132,17 @@ fn put_number(into: &mut Vec<u8>, mut value: u64) {
 fn put_bytes(into: &mut Vec<u8>, bytes: &[u8]) {
     put_number(into, bytes.len() as u64);
     into.extend_from_slice(bytes);
+}
+
+/// As [`put_bytes`] of the whole path.
+fn put_path(into: &mut Vec<u8>, (directory, name): (&[u8], &[u8])) {
+    if directory.is_empty() {
+        return put_bytes(into, name);
+    }
+    put_number(into, (directory.len() + 1 + name.len()) as u64);
+    into.extend_from_slice(directory);
+    into.push(b'/');
+    into.extend_from_slice(name);
 }
 
 /// Numbers the inodes that have several names, in order of appearance. Which names share one is what counts, not how many names

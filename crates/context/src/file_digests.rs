@@ -174,7 +174,7 @@ fn short(node: &Node, counted: Attributes, encoded: &mut Vec<u8>) -> Short {
         }
     };
     let mode = u16::try_from(mode).expect("permission bits have 12 bits");
-    Short { path: node.path().clone(), letter: type_letter(node.kind()), mode, content }
+    Short { path: node.path(), letter: type_letter(node.kind()), mode, content }
 }
 
 fn first_eight(digest: &[u8]) -> [u8; 8] {

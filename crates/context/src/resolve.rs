@@ -384,7 +384,7 @@ impl Picked {
         let mut waiting: Vec<usize> = Vec::new();
         for index in slice.range {
             let node = slice.tree.node(index);
-            waiting.retain(|&above| node.path().below(slice.tree.node(above).path()).is_some());
+            waiting.retain(|&above| node.path().below(&slice.tree.node(above).path()).is_some());
             match fate(node) {
                 Fate::Kept => {
                     indexes.extend(waiting.drain(..).map(narrow));

@@ -19,9 +19,9 @@ use sys::root::Dir;
 use crate::context::Shared;
 use crate::error::ContextError;
 use crate::ignore::{Above, Verdict};
-use crate::node::{Node, Stamp};
-use crate::stat_cache::{LastDirectory, Record, Records};
-use crate::tree::{Place, Tree};
+use crate::node::{Node, Place, Siblings, Stamp};
+use crate::stat_cache::{LastDirectory, Record};
+use crate::tree::{At, Tree};
 
 /// Scans a directory, which exists and is not a link: it, then everything below, in the order of [`RootfsPath`]. Directories that are
 /// themselves ignored appear only if something below them is not.
@@ -116,11 +116,14 @@ impl<'a> Scanner<'a> {
             Err(source) => return Err(ContextError::Read { path: task.path.clone(), source }),
         };
         let mut records = self.shared.stat_cache().directory(task.path.as_bytes(), records);
+        let siblings = Siblings::new(task.path.clone(), &names.bytes);
         let (stem, mut directories) = (start_path(path, &task.path), Vec::new());
-        for name in names.iter() {
+        for (name, range) in names.iter() {
             path.truncate(stem);
             path.extend_from_slice(name.to_bytes());
-            let Some(node) = self.look(task, &dir, name, path, &mut records)? else { continue };
+            let Some(stamp) = self.look(task, &dir, name, path)? else { continue };
+            let place = Place::among(&siblings, range);
+            let node = make_node(self.shared, place, stamp, records.find(name.to_bytes()))?;
             if node.is_directory() {
                 directories.push(nodes.len());
                 subdirectories.push(self.task_for(&node, task));
@@ -133,14 +136,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Looks at one name; `None` if it does not belong to the context.
-    fn look(
-        &self,
-        task: &Task,
-        dir: &Dir,
-        name: &CStr,
-        path: &[u8],
-        records: &mut Records<'_>,
-    ) -> Result<Option<Node>, ContextError> {
+    fn look(&self, task: &Task, dir: &Dir, name: &CStr, path: &[u8]) -> Result<Option<Stamp>, ContextError> {
         let (shared, ignore) = (self.shared, &self.shared.ignore);
         let is_hidden = ignore.decide(&task.above, path) != Verdict::Included;
         if is_hidden && !ignore.may_bring_back_below(&task.above, path) {
@@ -152,19 +148,20 @@ impl<'a> Scanner<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ContextError::Read { path: RootfsPath::parse(path)?, source }),
         };
-        let path = task.path.join_name(name.to_bytes()).or_else(|_| RootfsPath::parse(path))?;
-        if is_hidden {
-            if status.kind != Kind::Directory {
-                return Ok(None);
-            }
-            self.found().hidden.insert(path.clone());
+        if is_hidden && status.kind != Kind::Directory {
+            return Ok(None);
+        }
+        if is_hidden || !task.path.takes_name(name.to_bytes()) {
+            // An error here says what is wrong with the name.
+            let path = RootfsPath::parse(path)?;
+            self.found().hidden.extend(is_hidden.then_some(path));
         }
         let cacheable = task.cacheable && (!status.is_mount_root || shared.is_on_own_file_system(&status));
-        make_node(shared, path, Stamp::new(&status, cacheable), records.find(name.to_bytes())).map(Some)
+        Ok(Some(Stamp::new(&status, cacheable)))
     }
 
     fn task_for(&self, directory: &Node, parent: &Task) -> Task {
-        let path = directory.path().clone();
+        let path = directory.path();
         let above = self.shared.ignore.enter(&parent.above, path.as_bytes());
         Task { path, above, cacheable: directory.stamp().cacheable }
     }
@@ -175,7 +172,7 @@ impl<'a> Scanner<'a> {
             return Err(failure);
         }
         if is_hidden {
-            found.hidden.insert(top.path().clone());
+            found.hidden.insert(top.path());
         }
         let mut was_known = true;
         let mut chunks = Vec::with_capacity(self.workers.len() + 1);
@@ -184,10 +181,11 @@ impl<'a> Scanner<'a> {
             was_known &= !worker.has_unknown;
             chunks.push(worker.nodes);
         }
-        let top_place = Place { chunk: narrow(chunks.len()), index: 0 };
+        let top_place = At { chunk: narrow(chunks.len()), index: 0 };
         chunks.push(vec![top]);
         let mut order = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
-        Ordering { chunks: &chunks, found: &found, order: &mut order, was_known: &mut was_known }.emit(top_place);
+        Ordering { chunks: &chunks, found: &found, order: &mut order, was_known: &mut was_known }
+            .emit(top_place);
         Ok(Tree::new(chunks, order, was_known))
     }
 
@@ -200,18 +198,19 @@ impl<'a> Scanner<'a> {
 struct Ordering<'a> {
     chunks: &'a [Vec<Node>],
     found: &'a Found,
-    order: &'a mut Vec<Place>,
+    order: &'a mut Vec<At>,
     was_known: &'a mut bool,
 }
 
 impl Ordering<'_> {
     /// Appends a directory and what was found below it. Recursion is bounded by the components of a path, 2,048.
-    fn emit(&mut self, directory: Place) {
+    fn emit(&mut self, directory: At) {
         let at = self.order.len();
         self.order.push(directory);
         let node = &self.chunks[directory.chunk as usize][directory.index as usize];
-        if let Some(Listing { worker, nodes, directories }) = self.found.listings.get(node.path()) {
-            let place = |index| Place { chunk: narrow(*worker), index: narrow(index) };
+        let path = node.path();
+        if let Some(Listing { worker, nodes, directories }) = self.found.listings.get(&path) {
+            let place = |index| At { chunk: narrow(*worker), index: narrow(index) };
             let mut next = nodes.start;
             for &below in directories {
                 self.order.extend((next..below).map(place));
@@ -220,7 +219,7 @@ impl Ordering<'_> {
             }
             self.order.extend((next..nodes.end).map(place));
         }
-        if self.order.len() == at + 1 && self.found.hidden.contains(node.path()) {
+        if self.order.len() == at + 1 && self.found.hidden.contains(&path) {
             self.order.truncate(at);
         } else {
             *self.was_known &= node.contents().is_some();
@@ -249,35 +248,31 @@ pub(crate) fn single(
     status: &Status,
     records: &mut LastDirectory,
 ) -> Result<Node, ContextError> {
-    let (parent, name) = split(path.as_bytes());
+    let place = Place::alone(path);
     let cacheable = shared.is_on_own_file_system(status);
-    let record = records.find(shared.stat_cache(), parent, name);
-    make_node(shared, path.clone(), Stamp::new(status, cacheable), record)
-}
-
-/// A path's directory and name; both empty for the root.
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
+    let record = records.find(shared.stat_cache(), place.directory().as_bytes(), place.name());
+    make_node(shared, place, Stamp::new(status, cacheable), record)
 }
 
 fn make_node(
     shared: &Shared,
-    path: RootfsPath,
+    place: Place,
     stamp: Stamp,
     record: Option<Record<'_>>,
 ) -> Result<Node, ContextError> {
     let known = record.filter(|record| stamp.cacheable && record.is_of(&stamp));
-    let target = match (&known, stamp.kind) {
-        (Some(record), _) => record.target.into(),
-        (None, Kind::Symlink) => directory::read_link_below(&shared.root, &path)
-            .map_err(|source| ContextError::Read { path: path.clone(), source })?
-            .into(),
-        (None, _) => Box::default(),
-    };
-    Ok(Node::new(path, stamp, target, known.map(|record| record.contents())))
+    let target = (stamp.kind == Kind::Symlink).then(|| match &known {
+        Some(record) => Ok(record.target.into()),
+        None => read_link(shared, place.path()),
+    });
+    Ok(Node::new(place, stamp, target.transpose()?, known.map(|record| record.contents())))
+}
+
+fn read_link(shared: &Shared, path: RootfsPath) -> Result<Box<[u8]>, ContextError> {
+    match directory::read_link_below(&shared.root, &path) {
+        Ok(target) => Ok(target.into()),
+        Err(source) => Err(ContextError::Read { path, source }),
+    }
 }
 
 /// The node of a directory to be scanned, whether a rule excludes it, and what its rules have decided for everything in it.
@@ -323,9 +318,12 @@ impl Names {
         Ok(())
     }
 
-    fn iter(&self) -> impl Iterator<Item = &CStr> {
-        let name = |of: &Name| CStr::from_bytes_with_nul(&self.bytes[of.range.clone()]).ok();
-        self.ranges.iter().filter_map(name)
+    /// Each with where it is among the bytes, less its NUL.
+    fn iter(&self) -> impl Iterator<Item = (&CStr, Range<usize>)> {
+        self.ranges.iter().filter_map(|Name { range, .. }| {
+            let name = CStr::from_bytes_with_nul(&self.bytes[range.clone()]).ok()?;
+            Some((name, range.start..range.end - 1))
+        })
     }
 }
 
@@ -343,5 +341,5 @@ pub(crate) fn names_in(shared: &Shared, path: &RootfsPath) -> Result<Vec<Vec<u8>
     let dir = directory::open_dir_below(&shared.root, path).map_err(failed)?;
     let mut names = Names::default();
     names.read(&dir).map_err(failed)?;
-    Ok(names.iter().map(|name| name.to_bytes().to_vec()).collect())
+    Ok(names.iter().map(|(name, _)| name.to_bytes().to_vec()).collect())
 }

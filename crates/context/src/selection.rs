@@ -166,18 +166,23 @@ impl Match {
     }
 
     fn destination_of(&self, node: &Node) -> RootfsPath {
-        RootfsPath::parse(self.destination_bytes(node)).expect("a rest of a path is a path")
+        let (directory, name) = self.destination_parts(node);
+        let destination = RootfsPath::parse(directory).and_then(|directory| directory.join_name(name));
+        destination.expect("a rest of a path is a path")
     }
 
-    /// [`Entry::destination`] without an allocation.
-    pub(crate) fn destination_bytes<'a>(&'a self, node: &'a Node) -> &'a [u8] {
+    /// [`Entry::destination`] as a directory, perhaps the empty path, and a name in it, without an allocation. Both are empty for a copied
+    /// directory itself.
+    pub(crate) fn destination_parts<'a>(&'a self, node: &'a Node) -> (&'a [u8], &'a [u8]) {
+        let (directory, name) = (node.place().directory().as_bytes(), node.place().name());
         match &self.destination {
-            Destination::Named(name) => name,
-            Destination::Below(base) if base.is_root() => node.path().as_bytes(),
-            Destination::Below(base) => {
-                let rest = node.path().as_bytes().get(base.as_bytes().len()..).unwrap_or_default();
-                rest.strip_prefix(b"/").unwrap_or(rest)
-            }
+            Destination::Named(name) => (b"", name),
+            Destination::Below(base) if base.is_root() => (directory, name),
+            Destination::Below(base) => match directory.get(base.as_bytes().len()..) {
+                Some(rest) => (rest.strip_prefix(b"/").unwrap_or(rest), name),
+                // The directory is above the base: the node is the base.
+                None => (b"", b""),
+            },
         }
     }
 }

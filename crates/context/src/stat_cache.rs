@@ -35,7 +35,7 @@
 mod format;
 mod trust;
 
-pub(crate) use format::{LastDirectory, Record, Records, StatCache};
+pub(crate) use format::{LastDirectory, Record, StatCache};
 pub(crate) use trust::Trust;
 
 use std::fs::{self, OpenOptions};

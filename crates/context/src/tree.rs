@@ -13,26 +13,26 @@ use crate::node::Node;
 #[derive(Debug)]
 pub(crate) struct Tree {
     chunks: Vec<Vec<Node>>,
-    order: Vec<Place>,
+    order: Vec<At>,
     was_known: bool,
 }
 
 /// Where a node is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct At {
     pub(crate) chunk: u32,
     pub(crate) index: u32,
 }
 
 impl Tree {
     /// `order` names nodes of `chunks`, perhaps not all of them; `was_known` is whether the stat cache knew every one of them.
-    pub(crate) fn new(chunks: Vec<Vec<Node>>, order: Vec<Place>, was_known: bool) -> Self {
+    pub(crate) fn new(chunks: Vec<Vec<Node>>, order: Vec<At>, was_known: bool) -> Self {
         Self { chunks, order, was_known }
     }
 
     pub(crate) fn single(node: Node) -> Self {
         let was_known = node.contents().is_some();
-        Self::new(vec![vec![node]], vec![Place { chunk: 0, index: 0 }], was_known)
+        Self::new(vec![vec![node]], vec![At { chunk: 0, index: 0 }], was_known)
     }
 
     /// Whether nothing in it was ever to be read, told without looking at the nodes.
@@ -50,12 +50,12 @@ impl Tree {
 
     /// The positions of a path and everything below it.
     pub(crate) fn range_of(&self, top: &RootfsPath) -> Range<usize> {
-        let start = self.order.partition_point(|&place| self.at(place).path() < top);
-        let below = |&place: &Place| is_at_or_below(self.at(place).path(), top);
+        let start = self.order.partition_point(|&place| self.at(place).path() < *top);
+        let below = |&place: &At| is_at_or_below(&self.at(place).path(), top);
         start..start + self.order[start..].partition_point(below)
     }
 
-    fn at(&self, place: Place) -> &Node {
+    fn at(&self, place: At) -> &Node {
         &self.chunks[place.chunk as usize][place.index as usize]
     }
 }

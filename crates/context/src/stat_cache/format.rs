@@ -23,7 +23,6 @@ use sys::root::Time;
 use twox_hash::XxHash3_64;
 
 use crate::node::{Node, Origin, Xattr};
-use crate::scan::split;
 
 const HEADER: &[u8] = b"rbuild stat cache 2\n";
 
@@ -304,7 +303,7 @@ enum LineSource<'a> {
 
 impl<'a> Line<'a> {
     fn of_node(node: &'a Node) -> Self {
-        let (directory, name) = split(node.path().as_bytes());
+        let (directory, name) = (node.place().directory().as_bytes(), node.place().name());
         Self { directory, name, source: LineSource::Node(node) }
     }
 

@@ -105,7 +105,7 @@ pub(crate) fn shown(selection: Result<Selection, ContextError>) -> String {
     let mut lines = String::new();
     for entry in selection.entries() {
         let path = entry.node.path();
-        let from = if *path == entry.destination { String::new() } else { format!("  from {path}") };
+        let from = if path == entry.destination { String::new() } else { format!("  from {path}") };
         lines += &format!("{} {}{from}\n", letter(entry.node.kind()), entry.destination);
     }
     lines
