@@ -11,7 +11,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -38,7 +37,6 @@ pub(crate) fn read_all<'a>(
     if unread.is_empty() {
         return Ok(());
     }
-    shared.has_read.store(true, Ordering::Relaxed);
     // Before the first byte is read: what is written later must bear a later time.
     let trust = shared.trust(nodes);
     tracing::debug!(files = unread.len(), ?trust, "reading files that the stat cache does not know");

@@ -47,17 +47,15 @@ pub(crate) struct Shared {
     stat_cache_path: Option<PathBuf>,
     stat_cache: OnceLock<StatCache>,
     memo: Mutex<Memo>,
-    /// Whether a file was read: then the stat cache may have to learn of it.
-    pub(crate) has_read: AtomicBool,
     cancelled: AtomicBool,
 }
 
 /// What was looked at.
 #[derive(Debug, Default)]
-struct Memo {
+pub(crate) struct Memo {
     trees: Vec<(RootfsPath, Slot)>,
     files: HashMap<RootfsPath, Arc<Tree>>,
-    records: LastDirectory,
+    pub(crate) records: LastDirectory,
 }
 
 /// A scanned tree, once its scan has succeeded. Locked while it is scanned: who needs it too waits instead of scanning again.
@@ -87,7 +85,6 @@ impl Context {
             stat_cache_path: stat_cache.map(Path::to_owned),
             stat_cache: OnceLock::new(),
             memo: Mutex::default(),
-            has_read: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -128,12 +125,12 @@ impl Context {
     /// [`ContextError::Save`]. Nothing depends on it but the speed of the next build.
     pub fn save(&self) -> Result<(), ContextError> {
         let Some(path) = &self.shared.stat_cache_path else { return Ok(()) };
-        if !self.shared.has_read.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         let memo = self.shared.memo();
         let trees: Vec<_> =
             memo.trees.iter().filter_map(|(top, slot)| Some((top, finished(slot)?))).collect();
+        if trees.iter().map(|(_, tree)| tree).chain(memo.files.values()).all(|tree| tree.was_known()) {
+            return Ok(());
+        }
         let nodes =
             trees.iter().map(|(_, tree)| tree).chain(memo.files.values()).flat_map(|tree| tree.iter());
         let scanned: Vec<&RootfsPath> = trees.iter().map(|(top, _)| *top).collect();
@@ -235,7 +232,7 @@ impl Shared {
         new
     }
 
-    fn memo(&self) -> MutexGuard<'_, Memo> {
+    pub(crate) fn memo(&self) -> MutexGuard<'_, Memo> {
         self.memo.lock().expect("nothing panics with the memo locked")
     }
 }

@@ -62,12 +62,12 @@ pub struct Xattr {
 /// One file, directory, link or special file of a context.
 ///
 /// Attributes are those of the last look: the scan's, or of the time its content was read if it had changed in between.
-/// About 150 bytes with its name, so that a context of a million files fits in memory.
+/// About 160 bytes with its name and its place in a tree, so that a context of a million files fits in memory.
 #[derive(Debug)]
 pub struct Node {
     place: Place,
     scanned: Stamp,
-    /// Of a symbolic link.
+    /// Of a symbolic link. In two boxes, so that other nodes pay for one pointer without a length.
     target: Option<Box<Box<[u8]>>>,
     contents: OnceLock<Contents>,
 }
@@ -81,7 +81,7 @@ pub(crate) struct Place {
     length: u8,
 }
 
-/// A directory and names in it.
+/// A directory and the names in it, those that are ignored, too.
 #[derive(Debug)]
 pub(crate) struct Siblings {
     directory: RootfsPath,

@@ -15,6 +15,7 @@ use crate::error::{ContextError, Missing};
 use crate::ignore::{Exclusion, Ignore, Verdict};
 use crate::pattern::{Dialect, Pattern};
 use crate::selection::{Destination, Match, Parents, Picked, Selection, Source};
+use crate::tree::is_at_or_below;
 use crate::wildcard::{SourceError, SourcePattern, normal_components};
 use crate::{node::Node, scan};
 
@@ -381,16 +382,19 @@ impl Picked {
     /// Picks nodes of a slice, which is in order: a directory that is only needed by what is kept below it comes before that.
     fn of(slice: Slice, fate: impl Fn(&Node) -> Fate) -> Self {
         let mut indexes = Vec::with_capacity(slice.range.len());
-        let mut waiting: Vec<usize> = Vec::new();
+        let mut waiting: Vec<(usize, RootfsPath)> = Vec::new();
         for index in slice.range {
             let node = slice.tree.node(index);
-            waiting.retain(|&above| node.path().below(&slice.tree.node(above).path()).is_some());
+            if !waiting.is_empty() {
+                let path = node.path();
+                waiting.retain(|(_, above)| is_at_or_below(path.as_bytes(), above.as_bytes()));
+            }
             match fate(node) {
                 Fate::Kept => {
-                    indexes.extend(waiting.drain(..).map(narrow));
+                    indexes.extend(waiting.drain(..).map(|(above, _)| narrow(above)));
                     indexes.push(narrow(index));
                 }
-                Fate::IfNeeded => waiting.push(index),
+                Fate::IfNeeded => waiting.push((index, node.path())),
                 Fate::LeftOut => {}
             }
         }

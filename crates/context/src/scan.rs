@@ -21,7 +21,7 @@ use crate::error::ContextError;
 use crate::ignore::{Above, Verdict};
 use crate::node::{Node, Place, Siblings, Stamp};
 use crate::stat_cache::{LastDirectory, Record};
-use crate::tree::{At, Tree};
+use crate::tree::{NodeIndex, Tree};
 
 /// Scans a directory, which exists and is not a link: it, then everything below, in the order of [`RootfsPath`]. Directories that are
 /// themselves ignored appear only if something below them is not.
@@ -151,10 +151,12 @@ impl<'a> Scanner<'a> {
         if is_hidden && status.kind != Kind::Directory {
             return Ok(None);
         }
-        if is_hidden || !task.path.takes_name(name.to_bytes()) {
-            // An error here says what is wrong with the name.
-            let path = RootfsPath::parse(path)?;
-            self.found().hidden.extend(is_hidden.then_some(path));
+        if !task.path.takes_name(name.to_bytes()) {
+            // Too long: the error names it.
+            RootfsPath::parse(path)?;
+        }
+        if is_hidden {
+            self.found().hidden.insert(RootfsPath::parse(path)?);
         }
         let cacheable = task.cacheable && (!status.is_mount_root || shared.is_on_own_file_system(&status));
         Ok(Some(Stamp::new(&status, cacheable)))
@@ -181,11 +183,11 @@ impl<'a> Scanner<'a> {
             was_known &= !worker.has_unknown;
             chunks.push(worker.nodes);
         }
-        let top_place = At { chunk: narrow(chunks.len()), index: 0 };
+        let top_index = NodeIndex { chunk: narrow(chunks.len()), position: 0 };
         chunks.push(vec![top]);
         let mut order = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
         Ordering { chunks: &chunks, found: &found, order: &mut order, was_known: &mut was_known }
-            .emit(top_place);
+            .emit(top_index);
         Ok(Tree::new(chunks, order, was_known))
     }
 
@@ -198,26 +200,26 @@ impl<'a> Scanner<'a> {
 struct Ordering<'a> {
     chunks: &'a [Vec<Node>],
     found: &'a Found,
-    order: &'a mut Vec<At>,
+    order: &'a mut Vec<NodeIndex>,
     was_known: &'a mut bool,
 }
 
 impl Ordering<'_> {
     /// Appends a directory and what was found below it. Recursion is bounded by the components of a path, 2,048.
-    fn emit(&mut self, directory: At) {
+    fn emit(&mut self, directory: NodeIndex) {
         let at = self.order.len();
         self.order.push(directory);
-        let node = &self.chunks[directory.chunk as usize][directory.index as usize];
+        let node = &self.chunks[directory.chunk as usize][directory.position as usize];
         let path = node.path();
         if let Some(Listing { worker, nodes, directories }) = self.found.listings.get(&path) {
-            let place = |index| At { chunk: narrow(*worker), index: narrow(index) };
+            let index = |position| NodeIndex { chunk: narrow(*worker), position: narrow(position) };
             let mut next = nodes.start;
             for &below in directories {
-                self.order.extend((next..below).map(place));
-                self.emit(place(below));
+                self.order.extend((next..below).map(index));
+                self.emit(index(below));
                 next = below + 1;
             }
-            self.order.extend((next..nodes.end).map(place));
+            self.order.extend((next..nodes.end).map(index));
         }
         if self.order.len() == at + 1 && self.found.hidden.contains(&path) {
             self.order.truncate(at);
@@ -250,7 +252,7 @@ pub(crate) fn single(
 ) -> Result<Node, ContextError> {
     let place = Place::alone(path);
     let cacheable = shared.is_on_own_file_system(status);
-    let record = records.find(shared.stat_cache(), place.directory().as_bytes(), place.name());
+    let record = records.find(shared.stat_cache(), &place);
     make_node(shared, place, Stamp::new(status, cacheable), record)
 }
 
@@ -279,7 +281,7 @@ fn read_link(shared: &Shared, path: RootfsPath) -> Result<Box<[u8]>, ContextErro
 fn look_at(shared: &Shared, path: &RootfsPath) -> Result<(Node, bool, Above), ContextError> {
     let status = directory::status_below(&shared.root, path)
         .map_err(|source| ContextError::Read { path: path.clone(), source })?;
-    let node = single(shared, path, &status, &mut LastDirectory::default())?;
+    let node = single(shared, path, &status, &mut shared.memo().records)?;
     let ignore = &shared.ignore;
     let enter = |above, ancestor: RootfsPath| ignore.enter(&above, ancestor.as_bytes());
     let above = path.ancestors().skip(1).fold(ignore.above_root(), enter);
@@ -293,7 +295,7 @@ fn look_at(shared: &Shared, path: &RootfsPath) -> Result<(Node, bool, Above), Co
 struct Names {
     /// Each ends in a NUL.
     bytes: Vec<u8>,
-    ranges: Vec<Name>,
+    sorted: Vec<Name>,
 }
 
 struct Name {
@@ -304,23 +306,23 @@ struct Name {
 
 impl Names {
     fn read(&mut self, dir: &Dir) -> io::Result<()> {
-        let Self { bytes, ranges } = self;
+        let Self { bytes, sorted } = self;
         bytes.clear();
-        ranges.clear();
+        sorted.clear();
         directory::for_each_entry(dir, |entry| {
             let name = entry.name.to_bytes_with_nul();
-            ranges.push(Name { start: start_of(name), range: bytes.len()..bytes.len() + name.len() });
+            sorted.push(Name { start: start_of(name), range: bytes.len()..bytes.len() + name.len() });
             bytes.extend_from_slice(name);
             Ok::<(), io::Error>(())
         })?;
         let name = |of: &Name| &bytes[of.range.clone()];
-        ranges.sort_unstable_by(|a, b| a.start.cmp(&b.start).then_with(|| name(a).cmp(name(b))));
+        sorted.sort_unstable_by(|a, b| a.start.cmp(&b.start).then_with(|| name(a).cmp(name(b))));
         Ok(())
     }
 
     /// Each with where it is among the bytes, less its NUL.
     fn iter(&self) -> impl Iterator<Item = (&CStr, Range<usize>)> {
-        self.ranges.iter().filter_map(|Name { range, .. }| {
+        self.sorted.iter().filter_map(|Name { range, .. }| {
             let name = CStr::from_bytes_with_nul(&self.bytes[range.clone()]).ok()?;
             Some((name, range.start..range.end - 1))
         })

@@ -27,7 +27,8 @@
 //!
 //! A block for each directory, in it its records sorted by name, and an index of the blocks sorted by path. The index is read when the
 //! file is opened; finding a directory in it is a binary search. A block is read when its directory is scanned, into a buffer that stays in
-//! the processor's cache, and gone through in a merge with the sorted names that a scan has anyway. So what a scan holds of the file is the index and, for each thread, one directory.
+//! the processor's cache, and gone through in a merge with the sorted names that a scan has anyway. So what a scan holds of the file is
+//! the index and, for each thread, one directory.
 //!
 //! It is replaced by a rename, without a sync. A torn or decayed block fails its check and counts as empty, and so does a file whose index
 //! fails its own, which costs a build's reading and nothing else. A crash can leave a `*.new` file beside it; whoever cleans the store may delete those.

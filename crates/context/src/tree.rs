@@ -13,26 +13,26 @@ use crate::node::Node;
 #[derive(Debug)]
 pub(crate) struct Tree {
     chunks: Vec<Vec<Node>>,
-    order: Vec<At>,
+    order: Vec<NodeIndex>,
     was_known: bool,
 }
 
 /// Where a node is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct At {
+pub(crate) struct NodeIndex {
     pub(crate) chunk: u32,
-    pub(crate) index: u32,
+    pub(crate) position: u32,
 }
 
 impl Tree {
     /// `order` names nodes of `chunks`, perhaps not all of them; `was_known` is whether the stat cache knew every one of them.
-    pub(crate) fn new(chunks: Vec<Vec<Node>>, order: Vec<At>, was_known: bool) -> Self {
+    pub(crate) fn new(chunks: Vec<Vec<Node>>, order: Vec<NodeIndex>, was_known: bool) -> Self {
         Self { chunks, order, was_known }
     }
 
     pub(crate) fn single(node: Node) -> Self {
         let was_known = node.contents().is_some();
-        Self::new(vec![vec![node]], vec![At { chunk: 0, index: 0 }], was_known)
+        Self::new(vec![vec![node]], vec![NodeIndex { chunk: 0, position: 0 }], was_known)
     }
 
     /// Whether nothing in it was ever to be read, told without looking at the nodes.
@@ -45,22 +45,21 @@ impl Tree {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
-        self.order.iter().map(|&place| self.at(place))
+        self.order.iter().map(|&index| self.at(index))
     }
 
     /// The positions of a path and everything below it.
     pub(crate) fn range_of(&self, top: &RootfsPath) -> Range<usize> {
-        let start = self.order.partition_point(|&place| self.at(place).path() < *top);
-        let below = |&place: &At| is_at_or_below(&self.at(place).path(), top);
+        let start = self.order.partition_point(|&index| self.at(index).path() < *top);
+        let below = |&index: &NodeIndex| is_at_or_below(self.at(index).path().as_bytes(), top.as_bytes());
         start..start + self.order[start..].partition_point(below)
     }
 
-    fn at(&self, place: At) -> &Node {
-        &self.chunks[place.chunk as usize][place.index as usize]
+    fn at(&self, index: NodeIndex) -> &Node {
+        &self.chunks[index.chunk as usize][index.position as usize]
     }
 }
 
-fn is_at_or_below(path: &RootfsPath, top: &RootfsPath) -> bool {
-    let rest = path.as_bytes().strip_prefix(top.as_bytes());
-    top.is_root() || rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+pub(crate) fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
+    top.is_empty() || path.strip_prefix(top).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }

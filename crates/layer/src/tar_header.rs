@@ -139,6 +139,7 @@ fn pax_records(member: &Member<'_>, entry: &Entry) -> Vec<u8> {
     if gid > MAX_ID {
         append_record(b"gid", gid.to_string().as_bytes(), &mut records);
     }
+    // A copy, since a field of a packed struct cannot be borrowed.
     let seconds = member.mtime.seconds;
     if member.mtime.nanos != 0 || !(0..=MAX_SECONDS).contains(&seconds) {
         append_record(b"mtime", pax_time(member.mtime).as_bytes(), &mut records);

@@ -22,7 +22,8 @@ use sys::directory::Kind;
 use sys::root::Time;
 use twox_hash::XxHash3_64;
 
-use crate::node::{Node, Origin, Xattr};
+use crate::node::{Node, Origin, Place, Xattr};
+use crate::tree::is_at_or_below;
 
 const HEADER: &[u8] = b"rbuild stat cache 2\n";
 
@@ -58,9 +59,10 @@ pub(crate) struct Records<'a> {
 /// one pass altogether.
 #[derive(Debug, Default)]
 pub(crate) struct LastDirectory {
-    path: Option<Box<[u8]>>,
+    path: Option<RootfsPath>,
     block: Vec<u8>,
-    /// Where the record after the last one that was found begins.
+    /// The name that was asked for last, and where the records after it begin.
+    name: Vec<u8>,
     at: usize,
 }
 
@@ -196,19 +198,20 @@ fn length_of(length: u64) -> Option<usize> {
 }
 
 impl LastDirectory {
-    /// The record of a name in a directory.
-    pub(crate) fn find(&mut self, cache: &StatCache, directory: &[u8], name: &[u8]) -> Option<Record<'_>> {
-        let Self { path, block, at } = self;
-        if path.as_deref() != Some(directory) {
-            cache.directory(directory, block);
-            (*path, *at) = (Some(directory.into()), 0);
+    /// The record of a file.
+    pub(crate) fn find(&mut self, cache: &StatCache, file: &Place) -> Option<Record<'_>> {
+        let Self { path, block, name, at } = self;
+        if path.as_ref() != Some(file.directory()) {
+            cache.directory(file.directory().as_bytes(), block);
+            (*path, *at) = (Some(file.directory().clone()), 0);
+        } else if file.name() <= &**name {
+            *at = 0;
         }
         let mut records = Records { rest: &block[*at..] };
-        if records.peek().is_none_or(|next| next > name) {
-            records.rest = block;
-        }
-        let found = records.find(name);
+        let found = records.find(file.name());
         *at = block.len() - records.rest.len();
+        name.clear();
+        name.extend_from_slice(file.name());
         found
     }
 }
@@ -322,10 +325,6 @@ impl<'a> Line<'a> {
             LineSource::Kept(_) => true,
         }
     }
-}
-
-fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
-    top.is_empty() || path.strip_prefix(top).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
 fn is_storable(node: &Node) -> bool {

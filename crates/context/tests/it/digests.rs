@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::time::{Duration, SystemTime};
 
-use context::{Attributes, Counted, FileDigests, FileDigestsError};
+use context::{Attributes, Counted, FileDigests, FileDigestsError, Parents};
 use expect_test::expect;
 use sys::xattr;
 
@@ -28,6 +28,37 @@ fn check(what: &str, change: impl Fn(&World), is_seen: bool) {
     let before = world.digest();
     change(&world);
     assert_eq!(world.digest() != before, is_seen, "{what}");
+}
+
+/// They are in the keys of what users have built: a change here lets every COPY run again once.
+#[test]
+fn digests_stay_what_they_are() {
+    let world = World::new(&["top", "a/b/c", "a/d", "a/link -> b/c", "e/"]);
+    let modes = [("", 0o755), ("top", 0o644), ("a", 0o755), ("a/b", 0o750), ("a/b/c", 0o755), ("a/d", 0o600)];
+    for (path, mode) in modes.into_iter().chain([("e", 0o1777)]) {
+        set_mode(&world, path, mode);
+    }
+    let context = world.context();
+    let sources = [".", "a", "a/b", "a/b/c", "a/link", "a/*", "*"].map(|source| (source, Parents::Dropped));
+    let with_parents = ["a/b/c", "a/./b", "a/*/c", "."].map(|source| (source, Parents::Kept));
+    let digests = sources.into_iter().chain(with_parents).map(|(source, parents)| {
+        let selection = select_with(&context, source, &[], parents).unwrap();
+        format!("{source} {:.16}\n", selection.digest(Attributes::ALL).unwrap().to_string())
+    });
+    expect![[r#"
+        . 2d22c79841b93e83
+        a 662bc3a08960eac1
+        a/b 0bdf9e5157f11846
+        a/b/c d5522035062056f8
+        a/link 0691da4b74041547
+        a/* 76ee718c6a41a1f7
+        * fd94717d8b9fd380
+        a/b/c 155da2835a71a6a3
+        a/./b e758e51043bee61e
+        a/*/c 155da2835a71a6a3
+        . 2d22c79841b93e83
+    "#]]
+    .assert_eq(&digests.collect::<String>());
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn file_document(difference: &Difference) -> Value {
 }
 
 fn entry_document(entry: &Entry) -> Value {
+    // A copy, since a field of a packed struct cannot be borrowed.
     let seconds = entry.mtime.seconds;
     let mut document = json!({
         "kind": kind_text(&entry.kind),
