@@ -175,7 +175,7 @@ impl Shared {
     /// One file or directory of the context by itself, from a scanned tree if one holds it, else looked at here.
     pub(crate) fn file(&self, path: &RootfsPath, status: &Status) -> Result<Slice, ContextError> {
         let mut memo = self.memo();
-        let scanned = memo.trees.iter().filter(|(top, _)| path.below(top).is_some());
+        let scanned = memo.trees.iter().filter(|(top, _)| path.is_at_or_below(top));
         for tree in scanned.filter_map(|(_, slot)| finished(slot)) {
             let range = tree.range_of(path);
             if !range.is_empty() {
@@ -224,7 +224,7 @@ impl Shared {
     /// The slot of the tree that holds a directory, and that tree's top.
     fn slot_for(&self, top: &RootfsPath) -> (RootfsPath, Slot) {
         let mut memo = self.memo();
-        if let Some(found) = memo.trees.iter().find(|(root, _)| top.below(root).is_some()) {
+        if let Some(found) = memo.trees.iter().find(|(root, _)| top.is_at_or_below(root)) {
             return found.clone();
         }
         let new = (top.clone(), Slot::default());

@@ -15,7 +15,6 @@ use crate::error::{ContextError, Missing};
 use crate::ignore::{Exclusion, Ignore, Verdict};
 use crate::pattern::{Dialect, Pattern};
 use crate::selection::{Destination, Match, Parents, Picked, Selection, Source};
-use crate::tree::is_at_or_below;
 use crate::wildcard::{SourceError, SourcePattern, normal_components};
 use crate::{node::Node, scan};
 
@@ -198,7 +197,7 @@ impl Resolver<'_> {
 
     /// The directories from the base, itself included, down to the one that holds `top`.
     fn directories_between(&self, base: &RootfsPath, top: &RootfsPath) -> Result<Vec<Picked>, ContextError> {
-        let between = top.ancestors().filter(|above| above.below(base).is_some());
+        let between = top.ancestors().filter(|above| above.is_at_or_below(base));
         between
             .map(|path| {
                 let Some(status) = self.status(&path)? else { return Err(ContextError::Changed { path }) };
@@ -387,7 +386,7 @@ impl Picked {
             let node = slice.tree.node(index);
             if !waiting.is_empty() {
                 let path = node.path();
-                waiting.retain(|(_, above)| is_at_or_below(path.as_bytes(), above.as_bytes()));
+                waiting.retain(|(_, above)| path.is_at_or_below(above));
             }
             match fate(node) {
                 Fate::Kept => {

@@ -51,15 +51,11 @@ impl Tree {
     /// The positions of a path and everything below it.
     pub(crate) fn range_of(&self, top: &RootfsPath) -> Range<usize> {
         let start = self.order.partition_point(|&index| self.at(index).path() < *top);
-        let below = |&index: &NodeIndex| is_at_or_below(self.at(index).path().as_bytes(), top.as_bytes());
+        let below = |&index: &NodeIndex| self.at(index).path().is_at_or_below(top);
         start..start + self.order[start..].partition_point(below)
     }
 
     fn at(&self, index: NodeIndex) -> &Node {
         &self.chunks[index.chunk as usize][index.position as usize]
     }
-}
-
-pub(crate) fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
-    top.is_empty() || path.strip_prefix(top).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }

@@ -153,7 +153,7 @@ impl Entries {
     #[must_use]
     pub fn below(&self, directory: &RootfsPath) -> &[Entry] {
         let start = self.0.partition_point(|entry| entry.path <= *directory);
-        let length = self.0[start..].partition_point(|entry| entry.path.below(directory).is_some());
+        let length = self.0[start..].partition_point(|entry| entry.path.is_at_or_below(directory));
         &self.0[start..start + length]
     }
 

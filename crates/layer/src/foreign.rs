@@ -349,7 +349,7 @@ impl LayerBuilder<'_> {
             .entries
             .range::<RootfsPath, _>((Bound::Excluded(path), Bound::Unbounded))
             .map(|(below, _)| below)
-            .take_while(|below| below.below(path).is_some())
+            .take_while(|below| below.is_at_or_below(path))
             .cloned()
             .collect();
         for below in doomed {

@@ -192,7 +192,7 @@ fn remove_below<'m>(shown: &mut BTreeMap<&'m RootfsPath, Found<'m>>, directory: 
     let doomed: Vec<_> = shown
         .range::<RootfsPath, _>((Bound::Excluded(directory), Bound::Unbounded))
         .map(|(path, _)| *path)
-        .take_while(|path| path.below(directory).is_some())
+        .take_while(|path| path.is_at_or_below(directory))
         .collect();
     for path in doomed {
         shown.remove(path);

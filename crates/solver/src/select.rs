@@ -164,7 +164,7 @@ fn keep_with_directories<'m>(
     let mut kept = Vec::new();
     let mut waiting: Vec<SelectedItem<'m>> = Vec::new();
     for item in items {
-        waiting.retain(|above| item.destination.below(&above.destination).is_some());
+        waiting.retain(|above| item.destination.is_at_or_below(&above.destination));
         if is_wanted(&item) {
             kept.append(&mut waiting);
             kept.push(item);

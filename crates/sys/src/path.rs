@@ -183,6 +183,13 @@ impl RootfsPath {
         is_normal_name(name) && self.0.len() + 1 + name.len() <= MAX_PATH_BYTES
     }
 
+    /// Whether this path is `ancestor` or lies below it.
+    #[must_use]
+    pub fn is_at_or_below(&self, ancestor: &Self) -> bool {
+        let rest = self.0.strip_prefix(&*ancestor.0);
+        ancestor.is_root() || rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+    }
+
     /// The rest of this path below `ancestor`; `None` if it does not lie there. A path lies below itself, by the empty rest.
     #[must_use]
     pub fn below(&self, ancestor: &Self) -> Option<Self> {
@@ -294,6 +301,10 @@ mod tests {
         let path = RootfsPath::parse("usr/lib/x").unwrap();
         assert_eq!(path.below(&RootfsPath::parse("usr/li").unwrap()), None);
         assert_eq!(path.below(&RootfsPath::parse("usr").unwrap()).unwrap().to_string(), "/lib/x");
+        for ancestor in ["", "usr", "usr/li", "usr/lib", "usr/lib/x", "usr/lib/x/y", "lib"] {
+            let ancestor = RootfsPath::parse(ancestor).unwrap();
+            assert_eq!(path.is_at_or_below(&ancestor), path.below(&ancestor).is_some(), "{ancestor}");
+        }
         let above: Vec<_> = path.ancestors().map(|p| p.to_string()).collect();
         assert_eq!(above, ["/", "/usr", "/usr/lib"]);
     }

@@ -23,7 +23,6 @@ use sys::root::Time;
 use twox_hash::XxHash3_64;
 
 use crate::node::{Node, Origin, Place, Xattr};
-use crate::tree::is_at_or_below;
 
 const HEADER: &[u8] = b"rbuild stat cache 2\n";
 
@@ -154,7 +153,8 @@ impl StatCache {
         }
         let kept = self.directories.iter().filter_map(|known| {
             let directory = &self.index[known.path.clone()];
-            let is_scanned = scanned.iter().any(|top| is_at_or_below(directory, top.as_bytes()));
+            let path = RootfsPath::parse(directory).ok()?;
+            let is_scanned = scanned.iter().any(|top| path.is_at_or_below(top));
             (!is_scanned).then(|| (directory, self.block(known)))
         });
         let kept: Vec<(&[u8], Vec<u8>)> = kept.collect();
