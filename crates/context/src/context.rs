@@ -46,16 +46,16 @@ pub(crate) struct Shared {
     device: u64,
     stat_cache_path: Option<PathBuf>,
     stat_cache: OnceLock<StatCache>,
+    last_directory: Mutex<LastDirectory>,
     memo: Mutex<Memo>,
     cancelled: AtomicBool,
 }
 
 /// What was looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Memo {
+struct Memo {
     trees: Vec<(RootfsPath, Slot)>,
     files: HashMap<RootfsPath, Arc<Tree>>,
-    pub(crate) records: LastDirectory,
 }
 
 /// A scanned tree, once its scan has succeeded. Locked while it is scanned: who needs it too waits instead of scanning again.
@@ -84,6 +84,7 @@ impl Context {
             device,
             stat_cache_path: stat_cache.map(Path::to_owned),
             stat_cache: OnceLock::new(),
+            last_directory: Mutex::default(),
             memo: Mutex::default(),
             cancelled: AtomicBool::new(false),
         };
@@ -185,7 +186,7 @@ impl Shared {
         if let Some(tree) = memo.files.get(path) {
             return Ok(Slice { tree: Arc::clone(tree), range: 0..1 });
         }
-        let tree = Arc::new(Tree::single(scan::single(self, path, status, &mut memo.records)?));
+        let tree = Arc::new(Tree::single(scan::single(self, path, status)?));
         memo.files.insert(path.clone(), Arc::clone(&tree));
         Ok(Slice { tree, range: 0..1 })
     }
@@ -202,6 +203,11 @@ impl Shared {
     pub(crate) fn stat_cache(&self) -> &StatCache {
         self.stat_cache
             .get_or_init(|| self.stat_cache_path.as_deref().map(StatCache::load).unwrap_or_default())
+    }
+
+    /// What the stat cache has of the directory that was asked for last, for who looks at single files.
+    pub(crate) fn last_directory(&self) -> MutexGuard<'_, LastDirectory> {
+        self.last_directory.lock().expect("nothing panics with the directory locked")
     }
 
     /// Which of the files about to be read the stat cache may keep.
@@ -232,7 +238,7 @@ impl Shared {
         new
     }
 
-    pub(crate) fn memo(&self) -> MutexGuard<'_, Memo> {
+    fn memo(&self) -> MutexGuard<'_, Memo> {
         self.memo.lock().expect("nothing panics with the memo locked")
     }
 }

@@ -181,7 +181,7 @@ impl Node {
         Self { place, scanned, target: target.map(Box::new), contents }
     }
 
-    /// Where it is, below the context's root.
+    /// Where it is, below the context's root; put together for each call.
     #[must_use]
     pub fn path(&self) -> RootfsPath {
         self.place.path()

@@ -20,7 +20,7 @@ use crate::context::Shared;
 use crate::error::ContextError;
 use crate::ignore::{Above, Verdict};
 use crate::node::{Node, Place, Siblings, Stamp};
-use crate::stat_cache::{LastDirectory, Record};
+use crate::stat_cache::Record;
 use crate::tree::{NodeIndex, Tree};
 
 /// Scans a directory, which exists and is not a link: it, then everything below, in the order of [`RootfsPath`]. Directories that are
@@ -185,9 +185,10 @@ impl<'a> Scanner<'a> {
         }
         let top_index = NodeIndex { chunk: narrow(chunks.len()), position: 0 };
         chunks.push(vec![top]);
-        let mut order = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
-        Ordering { chunks: &chunks, found: &found, order: &mut order, was_known: &mut was_known }
-            .emit(top_index);
+        let order = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
+        let mut ordering = Ordering { chunks: &chunks, found: &found, order, was_known };
+        ordering.emit(top_index);
+        let Ordering { order, was_known, .. } = ordering;
         Ok(Tree::new(chunks, order, was_known))
     }
 
@@ -200,8 +201,8 @@ impl<'a> Scanner<'a> {
 struct Ordering<'a> {
     chunks: &'a [Vec<Node>],
     found: &'a Found,
-    order: &'a mut Vec<NodeIndex>,
-    was_known: &'a mut bool,
+    order: Vec<NodeIndex>,
+    was_known: bool,
 }
 
 impl Ordering<'_> {
@@ -224,7 +225,7 @@ impl Ordering<'_> {
         if self.order.len() == at + 1 && self.found.hidden.contains(&path) {
             self.order.truncate(at);
         } else {
-            *self.was_known &= node.contents().is_some();
+            self.was_known &= node.contents().is_some();
         }
     }
 }
@@ -244,14 +245,10 @@ fn start_path(path: &mut Vec<u8>, directory: &RootfsPath) -> usize {
 }
 
 /// Makes the node of one path, which may be ignored or not.
-pub(crate) fn single(
-    shared: &Shared,
-    path: &RootfsPath,
-    status: &Status,
-    records: &mut LastDirectory,
-) -> Result<Node, ContextError> {
+pub(crate) fn single(shared: &Shared, path: &RootfsPath, status: &Status) -> Result<Node, ContextError> {
     let place = Place::alone(path);
     let cacheable = shared.is_on_own_file_system(status);
+    let mut records = shared.last_directory();
     let record = records.find(shared.stat_cache(), &place);
     make_node(shared, place, Stamp::new(status, cacheable), record)
 }
@@ -281,7 +278,7 @@ fn read_link(shared: &Shared, path: RootfsPath) -> Result<Box<[u8]>, ContextErro
 fn look_at(shared: &Shared, path: &RootfsPath) -> Result<(Node, bool, Above), ContextError> {
     let status = directory::status_below(&shared.root, path)
         .map_err(|source| ContextError::Read { path: path.clone(), source })?;
-    let node = single(shared, path, &status, &mut shared.memo().records)?;
+    let node = single(shared, path, &status)?;
     let ignore = &shared.ignore;
     let enter = |above, ancestor: RootfsPath| ignore.enter(&above, ancestor.as_bytes());
     let above = path.ancestors().skip(1).fold(ignore.above_root(), enter);
