@@ -304,6 +304,12 @@ impl Registry {
         lock(&self.shared.seen).clone()
     }
 
+    /// Whether a repository has been given a blob, whole.
+    #[must_use]
+    pub fn has_taken(&self, repository: &str, digest: &str) -> bool {
+        lock(&self.shared.pushed).contains(&format!("{repository}@{digest}"))
+    }
+
     /// How many requests there were for paths that begin so.
     #[must_use]
     pub fn count(&self, prefix: &str) -> usize {
